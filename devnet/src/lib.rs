@@ -1,0 +1,1 @@
+//! A PIN gateway and an Ollama for development.

@@ -1,0 +1,3 @@
+//! The agent that runs beside Ollama and serves its models to the PIN network.
+
+mod label;
