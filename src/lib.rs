@@ -1,3 +1,20 @@
 //! The agent that runs beside Ollama and serves its models to the PIN network.
+//!
+//! A request comes down the session, is checked and admitted, goes to the model server, and its answer goes back
+//! through the outbox: `transport` → `session` → `inference` → `backend`, and `outbox` → `session` → `transport`.
+//! [`app`] puts the parts together; ARCHITECTURE.md has the picture.
 
-mod label;
+pub mod admin;
+pub mod app;
+pub mod backend;
+pub mod clock;
+pub mod config;
+pub mod inference;
+pub mod label;
+pub mod outbox;
+mod overview;
+pub mod protocol;
+pub mod secret;
+pub mod session;
+pub mod telemetry;
+pub mod transport;

@@ -1,2 +1,172 @@
-//! x
-fn main() {}
+//! The command line, nothing else: what was asked for, which exit code it gives, and the signals that end it.
+
+use std::{io, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use futures_util::StreamExt;
+use pin_sidecar::{
+    admin::{self, HealthcheckTarget},
+    app::{App, Outcome},
+    config::{self, Config},
+    telemetry,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
+use tracing::{error, info, warn};
+
+/// The settings are wrong: nothing but a human can mend that (`EX_CONFIG` of sysexits.h).
+const WRONG_SETTINGS: u8 = 78;
+
+/// The agent that runs beside Ollama and serves its models to the PIN network.
+#[derive(Parser)]
+#[command(version, after_help = config::help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM or SIGINT (what happens without a command)
+    Run,
+    /// Ask a running sidecar whether it is alive; exit 0 or 1. Reads PIN_LISTEN_ADDR and nothing else
+    Healthcheck(Healthcheck),
+    /// Keep the secret of PIN_CLIENT_ID in the system's keyring
+    #[cfg(feature = "keyring")]
+    #[command(subcommand)]
+    Secret(Secret),
+}
+
+#[derive(Args)]
+struct Healthcheck {
+    /// Ask whether it is ready instead: logged in, with a model to offer, and not draining
+    #[arg(long)]
+    ready: bool,
+    /// Ask another sidecar, such as http://pin-sidecar:9464
+    #[arg(long)]
+    url: Option<String>,
+}
+
+#[cfg(feature = "keyring")]
+#[derive(Subcommand)]
+enum Secret {
+    /// Store the secret that is read from standard input
+    Set,
+    /// Delete the secret
+    Delete,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command.unwrap_or(Command::Run) {
+        Command::Run => run(),
+        Command::Healthcheck(healthcheck) => check_health(healthcheck),
+        #[cfg(feature = "keyring")]
+        Command::Secret(secret) => keep_secret(&secret),
+    }
+}
+
+fn run() -> ExitCode {
+    let config = match Config::from_env(std::env::vars_os()) {
+        Ok(config) => config,
+        Err(errors) => return complain(WRONG_SETTINGS, &errors),
+    };
+    let log = match telemetry::init(config.log.filter.clone(), config.log.format) {
+        Ok(log) => log,
+        Err(error) => return complain(1, &error),
+    };
+    // One thread for all that serves chats: a relay waits far more than it works, and nothing has to cross threads.
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| fail(1, &error))
+        .and_then(|runtime| runtime.block_on(serve(config)));
+    log.flush();
+    outcome.unwrap_or_else(|code| code)
+}
+
+async fn serve(config: Config) -> Result<ExitCode, ExitCode> {
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| fail(1, &error))?;
+    let settings: Vec<_> = config
+        .effective()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    info!(version = telemetry::Metrics::VERSION, secret = ?config.identity.secret, settings = settings.join(" "), "starting");
+    let app = App::build(config).map_err(|error| {
+        fail(
+            if error.is_setting() {
+                WRONG_SETTINGS
+            } else {
+                1
+            },
+            &error,
+        )
+    })?;
+    info!(address = %app.admin_addr(), "probes and metrics are answered");
+    let handle = signals.handle();
+    let mut signals = signals.map(|_| ());
+    let (first, second) = tokio::sync::oneshot::channel();
+    let watch = async move {
+        signals.next().await;
+        // Its receiver lives for as long as the app runs.
+        let _ = first.send(());
+        signals.next().await;
+    };
+    let outcome = tokio::select! {
+        outcome = app.run(async { drop(second.await) }) => outcome.map_err(|error| fail(1, &error))?,
+        () = watch => {
+            warn!("a second signal: ending at once");
+            Outcome::Dropped
+        }
+    };
+    handle.close();
+    Ok(match outcome {
+        Outcome::Drained => ExitCode::SUCCESS,
+        Outcome::Dropped => ExitCode::FAILURE,
+    })
+}
+
+fn check_health(healthcheck: Healthcheck) -> ExitCode {
+    let target = match healthcheck.url {
+        Some(url) => HealthcheckTarget::Url(url),
+        None => match config::listen_addr(std::env::vars_os()) {
+            Ok(addr) => HealthcheckTarget::Own(addr),
+            Err(errors) => return complain(WRONG_SETTINGS, &errors),
+        },
+    };
+    match admin::healthcheck(&target, healthcheck.ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(1, &error),
+    }
+}
+
+#[cfg(feature = "keyring")]
+fn keep_secret(command: &Secret) -> ExitCode {
+    use pin_sidecar::secret::{keyring, read_from};
+    let client_id = match config::client_id(std::env::vars_os()) {
+        Ok(client_id) => client_id,
+        Err(errors) => return complain(WRONG_SETTINGS, &errors),
+    };
+    let done = match command {
+        Secret::Set => read_from("standard input", io::stdin())
+            .and_then(|secret| keyring::set(&client_id, &secret)),
+        Secret::Delete => keyring::delete(&client_id),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(1, &error),
+    }
+}
+
+/// Tells an error in the log, where whoever runs a service looks.
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    error!("{error}");
+    ExitCode::from(code)
+}
+
+/// Tells an error to whoever gave the command.
+fn complain(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    use io::Write as _;
+    // Standard error may be closed, and `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "{error}");
+    ExitCode::from(code)
+}

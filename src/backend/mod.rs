@@ -4,6 +4,9 @@
 //!
 //! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
 
+mod error_text;
+mod http;
+mod object;
 pub mod ollama;
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +29,19 @@ pub struct Model {
     pub thinks: bool,
     /// The context it is loaded with just now, in tokens; `None` while it is not in memory.
     pub loaded_context: Option<u64>,
+}
+
+/// What a node has to offer just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// The models that are served, by name; none while the backend does not answer.
+    pub models: Vec<Model>,
+    /// GPU memory that loaded models take, in bytes.
+    pub vram_bytes: u64,
+    /// Why there is nothing to offer, as a sentence for the operator.
+    pub trouble: Option<String>,
+    /// The backend's version, while it answers.
+    pub version: Option<String>,
 }
 
 /// What part of an answer arrived in one read: deltas of one kind joined, in order.
@@ -91,7 +107,11 @@ pub trait Decoder: Send {
     ///
     /// # Errors
     /// The answer is not complete.
-    fn finish(self: Box<Self>, deltas: &mut Deltas, envelope: &Envelope) -> Result<Completion, Failure>;
+    fn finish(
+        self: Box<Self>,
+        deltas: &mut Deltas,
+        envelope: &Envelope,
+    ) -> Result<Completion, Failure>;
 }
 
 /// A chat that the backend has begun to answer. Dropping it closes the request, which makes the backend stop.
@@ -111,12 +131,30 @@ pub struct Chat {
     pub model: Model,
 }
 
+/// What a chat request says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatHead {
+    /// The model that it names.
+    pub model: String,
+    /// Whether it wants its answer in chunks, too.
+    pub stream: bool,
+}
+
 /// A model server.
 pub trait Backend: Send + Sync {
+    /// Whether a payload is a chat, and what it says of itself. Copies none of its content.
+    ///
+    /// # Errors
+    /// `invalid`, with what is wrong with it.
+    fn inspect(&self, payload: &[u8]) -> Result<ChatHead, Failure>;
+
+    /// Whether the list of models is so new that a model that is not in it does not exist.
+    fn is_fresh(&self) -> bool;
+
     /// Looks up a model among those offered, without regard to case and with `:latest` understood.
     fn find(&self, name: &str) -> Option<Model>;
 
-    /// As [`Backend::find`], after a look at the model server if what is known of it is older than a second.
+    /// As [`Backend::find`], after a look at the model server unless what is known of it is fresh.
     fn find_fresh<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Model>>;
 
     /// Checks and rewrites a chat by the operator's policy; gives the body to send. Does no I/O.

@@ -46,7 +46,10 @@ pub struct Failure {
 impl Failure {
     /// A failure with a sentence for people. The sentence must not contain the backend's address.
     pub fn new(code: Code, sentence: impl Into<String>) -> Self {
-        Self { code, sentence: sentence.into() }
+        Self {
+            code,
+            sentence: sentence.into(),
+        }
     }
 
     /// The text of the frame's `error` field.

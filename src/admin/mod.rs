@@ -1,0 +1,125 @@
+//! The HTTP server for probes, Prometheus and people.
+//!
+//! Invariant: it runs on a thread and a runtime of its own, so that no load on the data path can starve a probe, and it
+//! answers until it is stopped at the very end. It knows the rest of the sidecar only as an [`Overview`].
+
+mod healthcheck;
+mod host;
+mod listen;
+mod routes;
+mod server;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use healthcheck::{HealthcheckError, HealthcheckTarget, healthcheck};
+pub use status::{
+    BackendStatus, Counts, Load, ModelStatus, NodeStatus, SessionStatus, Status, Versions,
+};
+
+use crate::telemetry::Metrics;
+use routes::Routes;
+
+/// How long [`AdminServer::stop`] waits at most.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the server must know of the rest of the sidecar. It is asked on the server's thread and must not wait.
+pub trait Overview: Send + Sync + 'static {
+    /// The age of the data path's last one-second tick; `/healthz` fails from 30 s on.
+    fn tick_age(&self) -> Duration;
+
+    /// Why the sidecar is not ready, each reason a sentence that an operator can act on; empty when it is ready.
+    fn pending(&self) -> Vec<String>;
+
+    /// What an operator should mend though it does not keep the sidecar from being ready, likewise in sentences.
+    fn warnings(&self) -> Vec<String>;
+
+    /// What `/status` shows.
+    fn status(&self) -> Status;
+}
+
+/// An address that was bound and that nothing answers at yet.
+pub struct Bound {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Bound {
+    /// The address, with the port that the system chose where 0 was asked for.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Starts to answer.
+    ///
+    /// # Errors
+    /// The system has no room for a thread or for a runtime.
+    pub fn serve(
+        self,
+        overview: Arc<dyn Overview>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<AdminServer> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let routes = Routes { overview, metrics };
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let (ending, ended) = sync_channel::<()>(0);
+        thread::Builder::new().name("admin".into()).spawn(move || {
+            // Dropped when the thread ends, however it does, which is what `ended` waits for.
+            let _ending = ending;
+            runtime.block_on(async {
+                match tokio::net::TcpListener::from_std(self.listener) {
+                    Ok(listener) => server::serve(listener, routes, stopped).await,
+                    Err(error) => {
+                        tracing::error!(%error, "probes and scrapes will not be answered");
+                    }
+                }
+            });
+        })?;
+        Ok(AdminServer {
+            stop: stop.drop_guard(),
+            ended,
+        })
+    }
+}
+
+/// The running server. Dropping it stops it too, without waiting.
+pub struct AdminServer {
+    stop: DropGuard,
+    ended: Receiver<()>,
+}
+
+impl AdminServer {
+    /// Binds `addr`; `[::]` takes IPv4 as well, and is `0.0.0.0` on a machine without IPv6.
+    ///
+    /// # Errors
+    /// The address cannot be bound, for one because the port is taken.
+    pub fn bind(addr: SocketAddr) -> io::Result<Bound> {
+        let listener = listen::listen(addr)?;
+        let addr = listener.local_addr()?;
+        Ok(Bound { listener, addr })
+    }
+
+    /// Stops answering and waits until the last answers are written, for at most a second. It blocks, so it belongs to
+    /// the very end, after the data path.
+    pub fn stop(self) {
+        drop(self.stop);
+        // Either outcome is an end: the thread is gone, or the time is up.
+        let _ = self.ended.recv_timeout(STOP_TIMEOUT);
+    }
+}

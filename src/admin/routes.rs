@@ -1,0 +1,166 @@
+//! What each path answers.
+//!
+//! Invariant: every answer is made from memory and at once; nothing here waits for the gateway, a model server or the
+//! reader of a body.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+};
+use serde::Serialize;
+
+use super::{Overview, host};
+use crate::telemetry::Metrics;
+
+/// From what age of the data path's tick on the process counts as stuck: far beyond what load does to it.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub(super) struct Routes {
+    pub(super) overview: Arc<dyn Overview>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+#[derive(Clone, Copy)]
+enum Endpoint {
+    Health,
+    Readiness,
+    Metrics,
+    Status,
+}
+
+impl Endpoint {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/healthz" | "/livez" => Some(Self::Health),
+            "/readyz" => Some(Self::Readiness),
+            "/metrics" => Some(Self::Metrics),
+            "/status" => Some(Self::Status),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Health {
+    healthy: bool,
+    tick_age_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    pending: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl Routes {
+    /// The answer to a request, whose body is not looked at. For HEAD the server leaves the answer's body out.
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let Some(endpoint) = Endpoint::of(request.uri().path()) else {
+            return text(
+                StatusCode::NOT_FOUND,
+                "Not found. There are /healthz, /livez, /readyz, /metrics and /status.\n",
+            );
+        };
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return method_not_allowed();
+        }
+        match endpoint {
+            Endpoint::Health => self.health(),
+            Endpoint::Readiness => self.readiness(),
+            Endpoint::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
+            Endpoint::Status => self.status(request.headers()),
+        }
+    }
+
+    fn health(&self) -> Answer {
+        let age = self.overview.tick_age();
+        let healthy = age < STUCK_AFTER;
+        json(
+            ok_or_unavailable(healthy),
+            &Health {
+                healthy,
+                tick_age_seconds: age.as_secs(),
+            },
+        )
+    }
+
+    fn readiness(&self) -> Answer {
+        let pending = self.overview.pending();
+        let ready = pending.is_empty();
+        let warnings = self.overview.warnings();
+        json(
+            ok_or_unavailable(ready),
+            &Readiness {
+                ready,
+                pending,
+                warnings,
+            },
+        )
+    }
+
+    fn status(&self, headers: &HeaderMap) -> Answer {
+        if !host::is_own(headers) {
+            let why = "The Host of this request may be somebody else's. Use an IP address, localhost, or a name of the cluster.\n";
+            return text(StatusCode::MISDIRECTED_REQUEST, why);
+        }
+        json(StatusCode::OK, &self.overview.status())
+    }
+}
+
+fn ok_or_unavailable(ok: bool) -> StatusCode {
+    if ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+fn method_not_allowed() -> Answer {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn text(status: StatusCode, sentence: &'static str) -> Answer {
+    answer(status, TEXT, sentence)
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(mut body) => {
+            body.push(b'\n');
+            answer(status, JSON, body)
+        }
+        // Only a map with keys that are not strings could do that.
+        Err(_) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The answer could not be written as JSON.\n",
+        ),
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

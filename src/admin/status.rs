@@ -1,0 +1,222 @@
+//! What `/status` shows. The shape is a contract: fields only ever get added.
+//!
+//! Invariant: no secret, prompt, client id, payout address, backend address or raw error text has a place in it.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    label::Label,
+    protocol::{Code, Generation},
+    telemetry::{ConnectFailure, DisconnectReason, Metrics, Operation, Trouble},
+};
+
+/// The sidecar at a glance. All times are Unix seconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The session to the gateway.
+    pub session: SessionStatus,
+    /// The nodes that this process serves.
+    pub nodes: Vec<NodeStatus>,
+    /// The models that are offered.
+    pub models: Vec<ModelStatus>,
+    /// How busy it is.
+    pub load: Load,
+    /// What was counted since the start.
+    pub counts: Counts,
+    /// The model server.
+    pub backend: BackendStatus,
+    /// The last things that went wrong, newest first.
+    pub last_errors: Vec<Trouble>,
+    /// What runs here.
+    pub versions: Versions,
+    /// Whether it is draining.
+    pub draining: bool,
+    /// How long the process has been running, in seconds.
+    pub uptime_seconds: u64,
+}
+
+/// The session to the gateway.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionStatus {
+    /// The state's word, from the closed set of the supervisor.
+    pub state: &'static str,
+    /// Since when it is in this state.
+    pub since: u64,
+    /// The generation of agents that it speaks as: 1 or 2.
+    #[serde(serialize_with = "generation_number")]
+    pub generation: Generation,
+    /// `ws` or `sse`.
+    pub transport: &'static str,
+    /// Since when it is logged in.
+    pub logged_in_since: Option<u64>,
+    /// Attempts to connect since the start.
+    pub attempts: u64,
+    /// Why the last session ended.
+    #[serde(serialize_with = "word")]
+    pub last_disconnect: Option<DisconnectReason>,
+    /// Why the last attempt to connect that failed did so.
+    #[serde(serialize_with = "word")]
+    pub last_connect_failure: Option<ConnectFailure>,
+    /// When the next attempt will be made.
+    pub backoff_until: Option<u64>,
+}
+
+/// A node, as the network knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    /// The operator's name for it.
+    pub alias: String,
+    /// The network's id for it, once it gave one.
+    pub node_id: Option<String>,
+    /// Where it is.
+    pub region: String,
+    /// `ollama` or `openai`.
+    pub api_mode: &'static str,
+    /// How many requests it runs at once.
+    pub capacity: usize,
+}
+
+/// A model that is offered.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelStatus {
+    /// Its full name.
+    pub name: String,
+    /// The longest context, in tokens, where the backend says.
+    pub context_length: Option<u64>,
+    /// Whether it is in memory.
+    pub loaded: bool,
+}
+
+/// How busy it is, in requests.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Load {
+    /// Requests that hold a slot.
+    pub running: usize,
+    /// Requests in the waiting room.
+    pub waiting: usize,
+    /// How many may run at once.
+    pub capacity: usize,
+    /// How many may wait.
+    pub queue: usize,
+}
+
+/// What was counted since the start.
+#[derive(Clone, Debug, Serialize)]
+pub struct Counts {
+    /// Requests received.
+    pub requests: u64,
+    /// Requests that were refused or failed, by code; only codes that occurred.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub generation_tokens: u64,
+    /// Requests that the gateway cancelled.
+    pub cancelled: u64,
+    /// Requests that came again.
+    pub duplicates: u64,
+    /// Requests that nobody can answer.
+    pub ignored: u64,
+}
+
+impl Counts {
+    /// The counts as the metrics have them.
+    pub fn of(metrics: &Metrics) -> Self {
+        Self {
+            requests: metrics.requests_total.total(),
+            failures: failures(metrics),
+            prompt_tokens: metrics.prompt_tokens_total.total(),
+            generation_tokens: metrics.generation_tokens_total.total(),
+            cancelled: metrics.cancelled_requests_total.get(),
+            duplicates: metrics.duplicate_requests_total.get(),
+            ignored: metrics.ignored_requests_total.get(),
+        }
+    }
+}
+
+fn failures(metrics: &Metrics) -> BTreeMap<&'static str, u64> {
+    let count = |code| {
+        Operation::ALL
+            .iter()
+            .map(|operation| metrics.request_failures_total.of(*operation, code).get())
+            .sum()
+    };
+    let all = Code::ALL.iter().map(|code| (code.as_str(), count(*code)));
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
+/// The model server.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackendStatus {
+    /// Whether it answered when it was last asked.
+    pub up: bool,
+    /// The version that it says it is.
+    pub version: Option<String>,
+}
+
+/// What runs here.
+#[derive(Clone, Debug, Serialize)]
+pub struct Versions {
+    /// The sidecar's version.
+    pub sidecar: &'static str,
+    /// The revision that it was built from.
+    pub revision: &'static str,
+    /// The version of the Ollama that it serves with.
+    pub ollama: Option<String>,
+}
+
+impl Versions {
+    /// This build, with an Ollama of the given version.
+    pub fn with_ollama(ollama: Option<String>) -> Self {
+        Self {
+            sidecar: Metrics::VERSION,
+            revision: Metrics::REVISION,
+            ollama,
+        }
+    }
+}
+
+fn word<S: Serializer>(label: &Option<impl Label>, serializer: S) -> Result<S::Ok, S::Error> {
+    label.map(Label::as_str).serialize(serializer)
+}
+
+fn generation_number<S: Serializer>(
+    generation: &Generation,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(match generation {
+        Generation::Desktop => 1,
+        Generation::Operator => 2,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_those_of_the_metrics() {
+        let metrics = Metrics::new();
+        metrics
+            .requests_total
+            .of(Some("tiny:latest"), Operation::Chat)
+            .inc_by(3);
+        metrics.requests_total.of(None, Operation::Chat).inc();
+        metrics
+            .request_failures_total
+            .of(Operation::Chat, Code::ModelNotFound)
+            .inc();
+        metrics
+            .generation_tokens_total
+            .of(Some("tiny:latest"))
+            .inc_by(64);
+        let counts = serde_json::to_string(&Counts::of(&metrics)).unwrap();
+        assert_eq!(
+            counts,
+            r#"{"requests":4,"failures":{"model_not_found":1},"prompt_tokens":0,"generation_tokens":64,"cancelled":0,"duplicates":0,"ignored":0}"#
+        );
+    }
+}

@@ -1,0 +1,456 @@
+//! The server as probes, Prometheus and strangers meet it: over real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use hyper_util::rt::TokioIo;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::{
+    protocol::{Code, Generation},
+    telemetry::{DisconnectReason, Trouble, What},
+};
+
+/// No test waits that long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sidecar in whatever state a test needs.
+#[derive(Default)]
+struct Scripted {
+    tick_age_seconds: AtomicU64,
+    pending: Mutex<Vec<String>>,
+}
+
+impl Overview for Scripted {
+    fn tick_age(&self) -> Duration {
+        Duration::from_secs(self.tick_age_seconds.load(Ordering::Relaxed))
+    }
+
+    fn pending(&self) -> Vec<String> {
+        self.pending.lock().unwrap().clone()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn status(&self) -> Status {
+        let session = SessionStatus {
+            state: "up",
+            since: 1_704_499_200,
+            generation: Generation::Operator,
+            transport: "ws",
+            logged_in_since: Some(1_704_499_200),
+            attempts: 2,
+            last_disconnect: Some(DisconnectReason::Silent),
+            last_connect_failure: None,
+            backoff_until: None,
+        };
+        Status {
+            session,
+            nodes: Vec::new(),
+            models: vec![ModelStatus {
+                name: "tiny:latest".into(),
+                context_length: Some(2_048),
+                loaded: true,
+            }],
+            load: Load {
+                running: 1,
+                waiting: 0,
+                capacity: 4,
+                queue: 4,
+            },
+            counts: Counts::of(&Metrics::new()),
+            backend: BackendStatus {
+                up: true,
+                version: Some("0.17.4".into()),
+            },
+            last_errors: vec![Trouble {
+                what: What::Request(Code::Timeout),
+                at: 1_704_499_300,
+            }],
+            versions: Versions::with_ollama(Some("0.17.4".into())),
+            draining: false,
+            uptime_seconds: 61,
+        }
+    }
+}
+
+struct Fixture {
+    sidecar: Arc<Scripted>,
+    addr: SocketAddr,
+    server: AdminServer,
+}
+
+impl Fixture {
+    fn start() -> Self {
+        let sidecar = Arc::new(Scripted::default());
+        let bound = AdminServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = bound.addr();
+        let server = bound
+            .serve(sidecar.clone(), Arc::new(Metrics::new()))
+            .unwrap();
+        Self {
+            sidecar,
+            addr,
+            server,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Answer {
+        self.ask_as("localhost", method, path)
+    }
+
+    fn ask_as(&self, host: &str, method: &str, path: &str) -> Answer {
+        let mut stream = self.connect();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        Answer {
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+}
+
+struct Answer {
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// Whether the server has closed this connection; waits for it.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 1]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+#[test]
+fn the_process_is_alive_until_its_tick_is_thirty_seconds_old() {
+    let fixture = Fixture::start();
+    for (age, status) in [(0, 200), (29, 200), (30, 503), (0, 200)] {
+        fixture
+            .sidecar
+            .tick_age_seconds
+            .store(age, Ordering::Relaxed);
+        for path in ["/healthz", "/livez"] {
+            let answer = fixture.ask("GET", path);
+            assert_eq!(answer.status(), status, "{path} at {age} s");
+            assert_eq!(answer.json()["healthy"], status == 200);
+        }
+    }
+}
+
+#[test]
+fn not_being_ready_says_why_and_harms_no_liveness() {
+    let fixture = Fixture::start();
+    assert_eq!(
+        fixture.ask("GET", "/readyz").body,
+        "{\"ready\":true,\"pending\":[]}\n"
+    );
+    *fixture.sidecar.pending.lock().unwrap() =
+        vec!["Ollama does not answer: is it running?".into()];
+    let answer = fixture.ask("GET", "/readyz");
+    assert_eq!(answer.status(), 503);
+    assert_eq!(
+        answer.body,
+        "{\"ready\":false,\"pending\":[\"Ollama does not answer: is it running?\"]}\n"
+    );
+    assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
+    let own = HealthcheckTarget::Own(fixture.addr);
+    assert!(healthcheck(&own, false).is_ok());
+    let error = healthcheck(&own, true).unwrap_err().to_string();
+    assert!(
+        error.ends_with("\n- Ollama does not answer: is it running?"),
+        "{error}"
+    );
+}
+
+#[test]
+fn prometheus_gets_its_text_format() {
+    let answer = Fixture::start().ask_as("evil.example", "GET", "/metrics");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert!(
+        answer.body.contains("\npin_sidecar_session_up 0\n"),
+        "{}",
+        answer.body
+    );
+}
+
+#[test]
+fn status_is_json_whose_fields_keep_their_order() {
+    let answer = Fixture::start().ask("GET", "/status");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let expected = concat!(
+        r#"{"session":{"state":"up","since":1704499200,"generation":2,"transport":"ws","logged_in_since":1704499200,"#,
+        r#""attempts":2,"last_disconnect":"silent","last_connect_failure":null,"backoff_until":null},"nodes":[],"#,
+        r#""models":[{"name":"tiny:latest","context_length":2048,"loaded":true}],"#,
+        r#""load":{"running":1,"waiting":0,"capacity":4,"queue":4},"counts":{"requests":0,"failures":{},"#,
+    );
+    assert!(answer.body.starts_with(expected), "{}", answer.body);
+    assert_eq!(answer.json()["last_errors"][0]["reason"], "timeout");
+}
+
+#[test]
+fn a_page_under_somebody_elses_name_cannot_read_the_status() {
+    let fixture = Fixture::start();
+    for (host, status) in [
+        ("evil.example:9464", 421),
+        ("", 421),
+        ("127.0.0.1:9464", 200),
+        ("pin.default.svc", 200),
+    ] {
+        assert_eq!(
+            fixture.ask_as(host, "GET", "/status").status(),
+            status,
+            "{host}"
+        );
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(
+            fixture.ask_as("evil.example", "GET", path).status(),
+            200,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let fixture = Fixture::start();
+    for path in ["/healthz", "/readyz", "/status"] {
+        let (get, head) = (fixture.ask("GET", path), fixture.ask("HEAD", path));
+        assert_eq!((head.status(), head.body.as_str()), (get.status(), ""));
+        assert_eq!(head.header("content-length"), get.header("content-length"));
+        assert_eq!(
+            head.header("content-length"),
+            Some(get.body.len().to_string().as_str())
+        );
+    }
+}
+
+#[test]
+fn other_methods_and_paths_are_refused() {
+    let fixture = Fixture::start();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
+        let answer = fixture.ask(method, "/healthz");
+        assert_eq!(
+            (answer.status(), answer.header("allow")),
+            (405, Some("GET, HEAD")),
+            "{method}"
+        );
+    }
+    for path in [
+        "/",
+        "/healthz/",
+        "/metrics/../status",
+        "/session/disconnect",
+        "//",
+    ] {
+        assert_eq!(fixture.ask("GET", path).status(), 404, "{path}");
+    }
+    assert_eq!(fixture.ask("GET", "/healthz?verbose").status(), 200);
+}
+
+#[test]
+fn a_body_is_not_waited_for_and_an_endless_head_is_refused() {
+    let fixture = Fixture::start();
+    let mut stream = fixture.connect();
+    write!(
+        stream,
+        "GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n"
+    )
+    .unwrap();
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).unwrap();
+    assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+    let mut stream = fixture.connect();
+    let endless = format!(
+        "GET /healthz?{} HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "x".repeat(20 << 10)
+    );
+    // The server may hang up before all was written or read, so errors of both are fine.
+    let _ = stream.write_all(endless.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+}
+
+#[test]
+fn connections_that_never_ask_do_not_keep_a_probe_from_its_answer() {
+    let fixture = Fixture::start();
+    let mut strangers: Vec<_> = (0..server::MAX_CONNECTIONS + 10)
+        .map(|_| fixture.connect())
+        .collect();
+    // Accepting is in order, so with this answer all strangers were accepted before it.
+    assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
+    assert!(
+        strangers[..11].iter_mut().all(is_closed),
+        "the oldest make room"
+    );
+    for stranger in &mut strangers[11..] {
+        write!(stranger, "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut start = [0; 12];
+        stranger.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_its_request_byte_by_byte_is_hung_up_on() {
+    let routes = Routes {
+        overview: Arc::new(Scripted::default()),
+        metrics: Arc::new(Metrics::new()),
+    };
+    let (mut peer, stream) = tokio::io::duplex(1 << 10);
+    let started = tokio::time::Instant::now();
+    let serving = server::serve_connection(TokioIo::new(stream), routes, CancellationToken::new());
+    let dripping = async {
+        while peer.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::join!(serving, dripping);
+    assert!(
+        started.elapsed() <= server::HEAD_TIMEOUT + Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_after_its_answer() {
+    let routes = Routes {
+        overview: Arc::new(Scripted::default()),
+        metrics: Arc::new(Metrics::new()),
+    };
+    let (mut peer, stream) = tokio::io::duplex(1 << 10);
+    let serving = server::serve_connection(TokioIo::new(stream), routes, CancellationToken::new());
+    let asking = async {
+        peer.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        peer.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let ((), answer) = tokio::join!(serving, asking);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+#[test]
+fn stopping_ends_idle_connections_at_once_and_frees_the_port() {
+    let fixture = Fixture::start();
+    let mut idle = fixture.connect();
+    assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
+    let started = Instant::now();
+    fixture.server.stop();
+    assert!(started.elapsed() < STOP_TIMEOUT);
+    assert!(is_closed(&mut idle));
+    assert!(AdminServer::bind(fixture.addr).is_ok());
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error() {
+    let fixture = Fixture::start();
+    assert_eq!(
+        AdminServer::bind(fixture.addr).err().unwrap().kind(),
+        ErrorKind::AddrInUse
+    );
+}
+
+/// Not a test of its own: what the next one runs in a process apart, since descriptors are the process's.
+#[test]
+#[ignore = "run by being_out_of_file_descriptors_only_delays_a_probe"]
+fn out_of_file_descriptors_in_a_process_apart() {
+    let fixture = Fixture::start();
+    let few = Some(64);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: few,
+            maximum: few,
+        },
+    )
+    .unwrap();
+    let mut taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    taken.pop().unwrap();
+    let mut probe = fixture.connect();
+    probe
+        .set_read_timeout(Some(3 * server::ACCEPT_PAUSE))
+        .unwrap();
+    write!(probe, "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut start = [0; 12];
+    let error = probe.read_exact(&mut start).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::WouldBlock,
+        "there is no descriptor to answer on"
+    );
+    drop(taken);
+    probe.set_read_timeout(Some(PATIENCE)).unwrap();
+    probe.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+}
+
+#[test]
+fn being_out_of_file_descriptors_only_delays_a_probe() {
+    let name = "admin::tests::out_of_file_descriptors_in_a_process_apart";
+    let test = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--ignored"])
+        .output()
+        .unwrap();
+    assert!(
+        test.status.success(),
+        "{}",
+        String::from_utf8_lossy(&test.stdout)
+    );
+    assert!(String::from_utf8_lossy(&test.stdout).contains("1 passed"));
+}

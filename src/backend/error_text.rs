@@ -1,0 +1,320 @@
+//! What the gateway may read of a backend's failure: the backend's own words, cleaned.
+//!
+//! Invariant: at most [`MAX_BYTES`], on one line, and nothing that says where the backend is or what lies on its disk:
+//! URLs, addresses with a port, IP addresses and absolute paths become `…`. What is no JSON error (a proxy's
+//! page) is not quoted at all.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::protocol::{Code, Failure};
+
+/// The longest text of an error that is passed on.
+const MAX_BYTES: usize = 512;
+
+/// What stands for something that is the operator's own business.
+const HIDDEN: &str = "…";
+
+/// The failure that a status other than 2xx means.
+pub(super) fn failure_of_status(status: u16, body: &[u8]) -> Failure {
+    let words = serde_json::from_slice::<ErrorBody<'_>>(body)
+        .ok()
+        .and_then(|body| words_of(body.error?));
+    Failure::new(
+        Code::Backend,
+        words.unwrap_or_else(|| format!("HTTP {status}")),
+    )
+}
+
+/// The failure that an `error` field means, as Ollama (`"…"`) or OpenAI (`{"message": "…"}`) spells it.
+pub(super) fn failure_of_error(error: &RawValue) -> Failure {
+    let words = words_of(error);
+    Failure::new(
+        Code::Backend,
+        words.unwrap_or_else(|| "an error without words".to_owned()),
+    )
+}
+
+#[derive(Deserialize)]
+struct ErrorBody<'a> {
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ErrorField {
+    Words(String),
+    Message { message: String },
+}
+
+fn words_of(error: &RawValue) -> Option<String> {
+    let (ErrorField::Words(words) | ErrorField::Message { message: words }) =
+        serde_json::from_str(error.get()).ok()?;
+    let cleaned = clean(&words);
+    (!cleaned.is_empty()).then_some(cleaned)
+}
+
+fn clean(words: &str) -> String {
+    let line: String = words.chars().filter_map(printable).collect();
+    let mut cleaned = String::new();
+    let mut rest = line.trim();
+    while cleaned.len() < MAX_BYTES && !rest.is_empty() {
+        let (piece, len) = next_piece(rest, cleaned.chars().next_back());
+        cleaned.push_str(piece);
+        rest = &rest[len..];
+    }
+    let end = (0..=MAX_BYTES)
+        .rev()
+        .find(|end| cleaned.is_char_boundary(*end))
+        .unwrap_or(0);
+    cleaned.truncate(end);
+    cleaned
+}
+
+/// White space of any kind is a space; other control characters go.
+fn printable(c: char) -> Option<char> {
+    match c {
+        c if c.is_whitespace() => Some(' '),
+        c if c.is_control() => None,
+        c => Some(c),
+    }
+}
+
+/// What to write for the beginning of `rest`, and how much of it that is. `before` is what was written last.
+fn next_piece(rest: &str, before: Option<char>) -> (&str, usize) {
+    let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+    if let Some(len) = private_len(rest, word, before) {
+        return (HIDDEN, len);
+    }
+    let len = if word > 0 {
+        word
+    } else {
+        rest.chars().next().map_or(0, char::len_utf8)
+    };
+    (&rest[..len], len)
+}
+
+/// How long the private thing is that `rest`, which begins with `word` bytes of a word, begins with.
+fn private_len(rest: &str, word: usize, before: Option<char>) -> Option<usize> {
+    let after = &rest[word..];
+    let is_path = match word {
+        0 => is_absolute(after) && !before.is_some_and(is_word),
+        1 => after.starts_with(":\\") || after.starts_with(":/"),
+        _ => false,
+    };
+    if is_path {
+        return Some(path_len(rest, before));
+    }
+    if word > 0 && after.starts_with("://") {
+        return Some(extent(rest));
+    }
+    let name = rest[..word].trim_end_matches('.');
+    let host = if word > 0 {
+        name.len()
+    } else {
+        bracketed_len(rest)?
+    };
+    let is_literal = word == 0 || name.parse::<Ipv4Addr>().is_ok();
+    (is_literal || has_port(&rest[host..])).then(|| host_len(rest, host))
+}
+
+/// Words are what names of hosts and schemes are made of.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+')
+}
+
+fn is_absolute(text: &str) -> bool {
+    text.starts_with("\\\\")
+        || text
+            .strip_prefix('/')
+            .is_some_and(|path| !path.starts_with(' ') && !path.is_empty())
+}
+
+/// The length of an IPv6 address in brackets.
+fn bracketed_len(text: &str) -> Option<usize> {
+    let end = text.strip_prefix('[')?.find(']')? + 1;
+    let address = text[1..end].split('%').next()?;
+    address.parse::<Ipv6Addr>().is_ok().then_some(end + 1)
+}
+
+/// Whether `text` begins with a colon and a port.
+fn has_port(text: &str) -> bool {
+    let Some(port) = text.strip_prefix(':') else {
+        return false;
+    };
+    let digits = port.bytes().take_while(u8::is_ascii_digit).count();
+    (1..=5).contains(&digits) && !port[digits..].starts_with(|c: char| c.is_alphanumeric())
+}
+
+/// A host of `host` bytes with its port, and the path behind it if there is one.
+fn host_len(text: &str, host: usize) -> usize {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let end = if has_port(&text[host..]) {
+        host + 1 + digits(&text[host + 1..])
+    } else {
+        host
+    };
+    if text[end..].starts_with('/') {
+        end + extent(&text[end..])
+    } else {
+        end
+    }
+}
+
+/// A path in quotes may have spaces in it; another one ends at the first.
+fn path_len(text: &str, before: Option<char>) -> usize {
+    let quote = before.filter(|c| matches!(c, '"' | '\'' | '`'));
+    quote
+        .and_then(|quote| text.find(quote))
+        .unwrap_or_else(|| extent(text))
+}
+
+/// How far a URL or a path goes, less the punctuation of the sentence around it.
+fn extent(text: &str) -> usize {
+    let ends = |c: char| {
+        matches!(
+            c,
+            ' ' | '"' | '\'' | '`' | '<' | '>' | '(' | ')' | ',' | ';'
+        )
+    };
+    let end = text.find(ends).unwrap_or(text.len());
+    text[..end]
+        .trim_end_matches([':', '.', '!', '?'])
+        .len()
+        .max(1)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sentence(status: u16, body: &str) -> String {
+        failure_of_status(status, body.as_bytes()).text()
+    }
+
+    #[test]
+    fn the_backends_own_words_are_passed_on() {
+        for (body, text) in [
+            (
+                r#"{"error":"model 'nope' not found"}"#,
+                "backend: model 'nope' not found",
+            ),
+            (
+                r#"{"error":"\"tiny\" does not support thinking"}"#,
+                "backend: \"tiny\" does not support thinking",
+            ),
+            (
+                r#"{"error":"model 'llama3.2:1b' not found"}"#,
+                "backend: model 'llama3.2:1b' not found",
+            ),
+            (
+                r#"{"error":"option \"num_predict\" must be of type integer"}"#,
+                "backend: option \"num_predict\" must be of type integer",
+            ),
+            (
+                r#"{"error":"registry.ollama.ai/library/tiny:latest does not support tools"}"#,
+                "backend: registry.ollama.ai/library/tiny:latest does not support tools",
+            ),
+            (
+                r#"{"error":{"message":"no such model","type":"api_error","param":null,"code":null}}"#,
+                "backend: no such model",
+            ),
+        ] {
+            assert_eq!(sentence(500, body), text);
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_no_error_is_only_its_status() {
+        for body in [
+            "",
+            "<html>bad gateway at 10.0.0.1</html>",
+            "{}",
+            "[]",
+            "null",
+            r#""x""#,
+            r#"{"error":null}"#,
+        ] {
+            assert_eq!(sentence(502, body), "backend: HTTP 502");
+        }
+        assert_eq!(
+            sentence(502, r#"{"error":"\u0000 \n"}"#),
+            "backend: HTTP 502"
+        );
+        assert_eq!(
+            failure_of_status(500, b"{\"error\":\"\xff\"}").text(),
+            "backend: HTTP 500"
+        );
+    }
+
+    #[test]
+    fn nothing_tells_where_the_backend_is_or_what_lies_on_its_disk() {
+        for (words, cleaned) in [
+            (
+                "Post \"http://127.0.0.1:41863/completion\": EOF",
+                "Post \"…\": EOF",
+            ),
+            ("see https://user:pw@host/a?b=c.", "see …."),
+            (
+                "dial tcp 127.0.0.1:11434: connect: connection refused",
+                "dial tcp …: connect: connection refused",
+            ),
+            (
+                "dial tcp [::1]:11434: connect: refused",
+                "dial tcp …: connect: refused",
+            ),
+            ("dial tcp [fe80::1%eth0]:80: refused", "dial tcp …: refused"),
+            (
+                "lookup ollama.internal:11434/api/chat failed",
+                "lookup … failed",
+            ),
+            (
+                "no route to 10.1.2.3, giving up",
+                "no route to …, giving up",
+            ),
+            (
+                "open /root/.ollama/models/blobs/sha256-0a: no such file",
+                "open …: no such file",
+            ),
+            (
+                "open '/home/my user/x': no such file",
+                "open '…': no such file",
+            ),
+            ("open C:\\Users\\me\\model.gguf: denied", "open …: denied"),
+            ("open \\\\nas\\models: denied", "open …: denied"),
+            ("model=/m/x.gguf failed (/tmp/y)", "model=… failed (…)"),
+            ("file:///etc/passwd", "…"),
+            (
+                "a and/or b, 3 / 4 in 0.5s: 100%",
+                "a and/or b, 3 / 4 in 0.5s: 100%",
+            ),
+            ("two\nlines\u{1b}[31m", "two lines[31m"),
+            ("ht\u{0}tp://secret.example", "…"),
+        ] {
+            assert_eq!(clean(words), cleaned, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        let cleaned = clean(&"🦀é".repeat(200));
+        assert!((MAX_BYTES - 3..=MAX_BYTES).contains(&cleaned.len()));
+        assert!(cleaned.chars().all(|c| "🦀é".contains(c)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_stay_short_and_printable(words in "\\PC{0,700}|[/:.\\[\\]0-9a-z\"' ]{0,100}") {
+            let cleaned = clean(&words);
+            prop_assert!(cleaned.len() <= MAX_BYTES);
+            prop_assert!(!cleaned.contains(char::is_control));
+            prop_assert!(!cleaned.contains("://"));
+        }
+    }
+}

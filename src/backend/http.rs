@@ -1,0 +1,238 @@
+//! Asking a model server over HTTP/1.1, on connections that are kept and used again.
+//!
+//! Invariant: a redirect is never followed, a proxy never used, and dropping an answer closes its connection.
+
+use std::{
+    error::Error,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, Response, Uri,
+    body::Incoming,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+    rt::{Executor, Read, ReadBufCursor, Write},
+};
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connected, Connection},
+    },
+    rt::{TokioIo, TokioTimer},
+};
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use crate::{
+    config::BackendUrl,
+    transport::{Dial, DialError, Endpoint, Stream},
+};
+
+/// Idle connections are closed before model servers and load balancers do it on their side (60 s and more), so that a
+/// request seldom meets one that is just closing.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// No answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    /// The server could not be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection broke, or what came is not HTTP.
+    #[error("the connection broke")]
+    Broken,
+    /// It answered with another status than was hoped for.
+    #[error("it answers HTTP {0}")]
+    Status(u16),
+    /// It answered something else than its interface says.
+    #[error("its answer is not what this interface gives")]
+    Unexpected,
+    /// The body is larger than is read.
+    #[error("its answer is too large")]
+    TooLarge,
+    /// It did not answer in time.
+    #[error("it did not answer within {}", humantime::format_duration(*.0))]
+    Silent(Duration),
+}
+
+/// A client of one server.
+pub(super) struct HttpClient {
+    client: Client<Connector, Full<Bytes>>,
+    url: BackendUrl,
+}
+
+impl HttpClient {
+    /// A client of the server at `url`. Its connections are tasks of `tasks`.
+    pub(super) fn new(dial: Arc<dyn Dial>, url: BackendUrl, tasks: TaskTracker) -> Self {
+        let endpoint = Endpoint::from(&url);
+        let client = Client::builder(Tracked(tasks))
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .set_host(false)
+            .build(Connector {
+                dial,
+                endpoint: Arc::new(endpoint),
+            });
+        Self { client, url }
+    }
+
+    /// Asks with GET.
+    ///
+    /// # Errors
+    /// The server cannot be reached or the connection breaks before the head of the answer.
+    pub(super) async fn get(&self, path: &str) -> Result<Response<Incoming>, HttpError> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Asks with POST and a JSON body.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, HttpError> {
+        self.ask(Method::POST, path, body).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, HttpError> {
+        let host = self.url.host_header();
+        let scheme = if self.url.tls() { "https" } else { "http" };
+        let uri = format!("{scheme}://{host}{}", self.url.path(path));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(HOST, host);
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(authorization) = self.url.authorization() {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        // The URL was checked when the settings were read, so that only a defect could make this fail.
+        let request = request
+            .body(Full::new(body))
+            .map_err(|_| HttpError::Broken)?;
+        self.client
+            .request(request)
+            .await
+            .map_err(|error| reason(&error))
+    }
+}
+
+/// Reads a whole body of at most `max` bytes.
+///
+/// # Errors
+/// It is larger, or the connection breaks.
+pub(super) async fn read_body(body: Incoming, max: usize) -> Result<Bytes, HttpError> {
+    match Limited::new(body, max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(HttpError::TooLarge),
+        Err(_) => Err(HttpError::Broken),
+    }
+}
+
+fn reason(error: &hyper_util::client::legacy::Error) -> HttpError {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<DialError>())
+        .map_or(HttpError::Broken, |dial| HttpError::Dial(dial.clone()))
+}
+
+/// Dials the one server, whatever the request's URI says.
+#[derive(Clone)]
+struct Connector {
+    dial: Arc<dyn Dial>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Service<Uri> for Connector {
+    type Response = PlainConnection;
+    type Error = DialError;
+    type Future = BoxFuture<'static, Result<PlainConnection, DialError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self { dial, endpoint } = self.clone();
+        Box::pin(async move { Ok(PlainConnection(TokioIo::new(dial.dial(&endpoint).await?))) })
+    }
+}
+
+/// A connection that hyper may know nothing special of.
+struct PlainConnection(TokioIo<Stream>);
+
+impl Connection for PlainConnection {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for PlainConnection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl Write for PlainConnection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
+
+/// Runs the client's connections as tasks that somebody keeps count of.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, connection: F) {
+        self.0.spawn(connection);
+    }
+}

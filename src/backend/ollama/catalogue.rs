@@ -1,0 +1,346 @@
+//! Which models Ollama has, and which of them are offered: looked at again and again, since models come and go, and so
+//! does Ollama.
+//!
+//! Invariant: what does not answer is not offered. One look at a time, however many want one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    super::{
+        Model, Offer,
+        http::{HttpClient, HttpError, read_body},
+    },
+    wire::{Facts, Running, Show, Tag, Tags, Version},
+};
+use crate::{config::ModelGlobs, telemetry::Metrics};
+
+/// A list this young need not be asked for again (delivery rules, "Receipt").
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Between two looks Ollama is asked this often whether it is there, so that its absence is told within seconds.
+const PULSE: Duration = Duration::from_secs(3);
+
+/// How soon an Ollama that was away is looked for again.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// How many models are described at once. They are read from disk, and Ollama has other things to do.
+const DESCRIBED_AT_ONCE: usize = 4;
+
+/// The largest list or description that is read, in bytes. A description carries licence and template.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// Which models may be offered.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) allow: ModelGlobs,
+    pub(super) deny: ModelGlobs,
+}
+
+impl Rules {
+    fn offers(&self, tag: &Tag, facts: &Facts) -> bool {
+        let suits = facts.chats && !tag.is_remote();
+        let allowed =
+            self.allow.names_in_full(&tag.name) || (suits && self.allow.matches(&tag.name));
+        allowed && !self.deny.matches(&tag.name)
+    }
+}
+
+/// Keeps the list.
+pub(super) struct Catalogue {
+    client: Arc<HttpClient>,
+    rules: Rules,
+    refresh: Duration,
+    /// How long one answer may take.
+    limit: Duration,
+    offer: watch::Sender<Offer>,
+    described: Mutex<HashMap<String, Facts>>,
+    /// Held while a look is under way.
+    looking: tokio::sync::Mutex<()>,
+    /// When the last look that has ended began.
+    last_look: Mutex<Option<Instant>>,
+    look_now: Notify,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Serialize)]
+struct ShowRequest<'a> {
+    model: &'a str,
+}
+
+impl Catalogue {
+    pub(super) fn new(
+        client: Arc<HttpClient>,
+        rules: Rules,
+        refresh: Duration,
+        limit: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            client,
+            rules,
+            refresh,
+            limit,
+            offer: watch::Sender::default(),
+            described: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+            last_look: Mutex::default(),
+            look_now: Notify::new(),
+            metrics,
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Offer> {
+        self.offer.subscribe()
+    }
+
+    /// Looks for as long as it is polled.
+    pub(super) async fn keep(&self) {
+        loop {
+            let began = Instant::now();
+            self.look_after(began).await;
+            let next = began
+                + if self.is_up() {
+                    self.refresh
+                } else {
+                    RECOVERY.min(self.refresh)
+                };
+            self.rest_until(next).await;
+        }
+    }
+
+    /// Waits until `next`, or until Ollama is seen or said to be gone.
+    async fn rest_until(&self, next: Instant) {
+        loop {
+            let pulse = Instant::now() + PULSE;
+            tokio::select! {
+                () = sleep_until(next.min(pulse)) => {}
+                () = self.look_now.notified() => return,
+            }
+            if next <= Instant::now() || (self.is_up() && self.version().await.is_err()) {
+                return;
+            }
+        }
+    }
+
+    /// Somebody has seen Ollama fail: it is looked at again soon.
+    pub(super) fn doubt(&self) {
+        self.look_now.notify_one();
+    }
+
+    /// An offered model by its name, whatever its case; no tag means `latest`.
+    pub(super) fn find(&self, name: &str) -> Option<Model> {
+        let is_it = |model: &&Model| {
+            model.name.eq_ignore_ascii_case(name)
+                || model
+                    .name
+                    .strip_suffix(":latest")
+                    .is_some_and(|short| short.eq_ignore_ascii_case(name))
+        };
+        self.offer.borrow().models.iter().find(is_it).cloned()
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.last_look()
+            .is_some_and(|began| began.elapsed() <= FRESH)
+    }
+
+    /// Makes sure of a look that began at `since` or later.
+    pub(super) async fn look_after(&self, since: Instant) {
+        let _looking = self.looking.lock().await;
+        if self.last_look().is_none_or(|last| last < since) {
+            let began = Instant::now();
+            self.publish(self.look().await);
+            *self
+                .last_look
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(began);
+        }
+    }
+
+    fn last_look(&self) -> Option<Instant> {
+        *self
+            .last_look
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_up(&self) -> bool {
+        self.offer.borrow().version.is_some()
+    }
+
+    async fn look(&self) -> Result<Offer, HttpError> {
+        let version = self.version().await?;
+        let tags: Tags = self.get("/api/tags").await?;
+        let running: Running = self.get("/api/ps").await?;
+        let facts = self.describe_all(&tags.models).await;
+        let models: Vec<_> = tags
+            .models
+            .iter()
+            .filter_map(|tag| Some((tag, facts.get(&tag.digest)?)))
+            .filter(|(tag, facts)| self.rules.offers(tag, facts))
+            .map(|(tag, facts)| Model {
+                name: tag.name.as_str().into(),
+                context_length: facts.context_length,
+                thinks: facts.thinks,
+                loaded_context: running
+                    .models
+                    .iter()
+                    .find(|r| r.name == tag.name)
+                    .and_then(|r| r.context_length),
+            })
+            .collect();
+        Ok(Offer {
+            trouble: models
+                .is_empty()
+                .then(|| nothing_to_offer(tags.models.len())),
+            models,
+            vram_bytes: running.models.iter().map(|model| model.size_vram).sum(),
+            version: Some(version),
+        })
+    }
+
+    /// What is known of each digest; descriptions are asked for once.
+    async fn describe_all(&self, tags: &[Tag]) -> HashMap<String, Facts> {
+        let known = std::mem::take(
+            &mut *self
+                .described
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        let mut facts: HashMap<_, _> = tags
+            .iter()
+            .filter_map(|tag| Some((tag.digest.clone(), *known.get(&tag.digest)?)))
+            .collect();
+        let new: Vec<_> = tags
+            .iter()
+            .filter(|tag| !facts.contains_key(&tag.digest))
+            .cloned()
+            .collect();
+        let mut described = stream::iter(new)
+            .map(|tag| async move { (self.describe(&tag.name).await, tag) })
+            .buffered(DESCRIBED_AT_ONCE);
+        while let Some((description, tag)) = described.next().await {
+            match description {
+                Ok(description) => drop(facts.insert(tag.digest, description)),
+                Err(error) => {
+                    warn!(model = tag.name, %error, "a model is not offered: Ollama does not describe it");
+                }
+            }
+        }
+        self.described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&facts);
+        facts
+    }
+
+    async fn describe(&self, model: &str) -> Result<Facts, HttpError> {
+        let request = serde_json::to_vec(&ShowRequest { model }).map_err(|_| HttpError::Broken)?;
+        let body = self
+            .in_time(self.client.post("/api/show", Bytes::from(request)))
+            .await?;
+        let show: Show<'_> = serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)?;
+        Ok(show.facts())
+    }
+
+    async fn version(&self) -> Result<String, HttpError> {
+        Ok(self.get::<Version>("/api/version").await?.version)
+    }
+
+    async fn get<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, HttpError> {
+        let body = self.in_time(self.client.get(path)).await?;
+        serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)
+    }
+
+    async fn in_time(
+        &self,
+        ask: impl Future<Output = Result<hyper::Response<hyper::body::Incoming>, HttpError>>,
+    ) -> Result<Bytes, HttpError> {
+        let answer = async {
+            let answer = ask.await?;
+            if !answer.status().is_success() {
+                return Err(HttpError::Status(answer.status().as_u16()));
+            }
+            read_body(answer.into_body(), MAX_BODY).await
+        };
+        timeout(self.limit, answer)
+            .await
+            .unwrap_or(Err(HttpError::Silent(self.limit)))
+    }
+
+    fn publish(&self, seen: Result<Offer, HttpError>) {
+        let offer = seen.unwrap_or_else(|error| Offer {
+            trouble: Some(format!(
+                "Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL."
+            )),
+            ..Offer::default()
+        });
+        self.show(&offer);
+        self.offer.send_if_modified(|current| {
+            if *current == offer {
+                return false;
+            }
+            tell(current, &offer);
+            *current = offer;
+            true
+        });
+    }
+
+    fn show(&self, offer: &Offer) {
+        self.metrics
+            .ollama_up
+            .set(i64::from(offer.version.is_some()));
+        self.metrics
+            .ollama_models
+            .set(i64::try_from(offer.models.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .ollama_vram_bytes
+            .set(i64::try_from(offer.vram_bytes).unwrap_or(i64::MAX));
+        if let Some(version) = &offer.version {
+            self.metrics.set_ollama_version(version);
+        }
+    }
+}
+
+fn nothing_to_offer(models: usize) -> String {
+    match models {
+        0 => "Ollama has no model. Pull one, for example with: ollama pull llama3.2".to_owned(),
+        n => format!(
+            "Ollama has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and PIN_DENY_MODELS; \
+             embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full."
+        ),
+    }
+}
+
+/// Logs what has changed.
+fn tell(before: &Offer, now: &Offer) {
+    let names = |offer: &Offer| {
+        offer
+            .models
+            .iter()
+            .map(|model| model.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    if before.trouble != now.trouble {
+        match &now.trouble {
+            Some(trouble) => warn!("no models to offer: {trouble}"),
+            None => info!(version = now.version, "Ollama answers"),
+        }
+    }
+    if names(before) != names(now) {
+        info!(models = names(now).join(" "), "models offered");
+    }
+}

@@ -1,0 +1,332 @@
+//! The operator's policy for what the network may ask of the machine: which keys never reach Ollama, and how large a
+//! context and an answer may be. The consumer decides about the chat, the operator about the hardware.
+//!
+//! Invariant: no spelling of a key gets past it. Ollama is written in Go, whose JSON decoder matches keys without
+//! regard to case and lets the last of two win, so a request that could mean two things is refused before it is read.
+
+use crate::{
+    backend::{
+        Model,
+        object::{Object, Value},
+    },
+    protocol::{Code, Failure},
+};
+
+use super::translate::OPENAI_KEYS;
+
+/// What the operator allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The largest context, in tokens, at least 1, that also applies where none is asked for. `None`: the model's own.
+    pub max_context: Option<u64>,
+    /// The longest answer, in tokens, likewise.
+    pub max_output_tokens: Option<u64>,
+    /// Whether consumers may decide about the hardware: `keep_alive`, `num_gpu` and the like.
+    pub allow_hardware_options: bool,
+}
+
+/// What is the operator's to say, at the top and in `options`.
+const HARDWARE_KEYS: [&str; 7] = [
+    "keep_alive",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "num_batch",
+    "use_mmap",
+    "_debug_render_only",
+];
+
+/// What Ollama reads at the top: `ChatRequest` in its `api/types.go`, as of 0.17.4, less [`HARDWARE_KEYS`].
+const CHAT_KEYS: [&str; 11] = [
+    "model",
+    "messages",
+    "stream",
+    "format",
+    "tools",
+    "options",
+    "think",
+    "truncate",
+    "shift",
+    "logprobs",
+    "top_logprobs",
+];
+
+/// What Ollama reads in `options`: `Options` and `Runner` in the same file, less [`HARDWARE_KEYS`].
+const OPTION_KEYS: [&str; 14] = [
+    "num_ctx",
+    "num_keep",
+    "seed",
+    "num_predict",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_last_n",
+    "temperature",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "stop",
+];
+
+/// Refuses a request whose keys are ambiguous at the top.
+pub(super) fn check_chat_keys(chat: &Object<'_>) -> Result<(), Failure> {
+    check_keys(chat, &[&CHAT_KEYS, &OPENAI_KEYS, &HARDWARE_KEYS])
+}
+
+/// Refuses a request whose keys are ambiguous in `options`.
+pub(super) fn check_option_keys(options: &Object<'_>) -> Result<(), Failure> {
+    check_keys(options, &[&OPTION_KEYS, &HARDWARE_KEYS])
+}
+
+fn check_keys(object: &Object<'_>, known: &[&[&str]]) -> Result<(), Failure> {
+    if object.has_duplicates() {
+        return Err(Failure::new(Code::Invalid, "a key is written twice"));
+    }
+    for key in object.names() {
+        if let Some(meant) = known
+            .iter()
+            .copied()
+            .flatten()
+            .find(|known| folds_to(key, known))
+        {
+            return Err(Failure::new(
+                Code::Invalid,
+                format!("the key {meant} is written in another case"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether Go's encoding/json takes `key` for `known`, a lower-case ASCII name, although it is spelled otherwise.
+/// Its folding is Unicode's simple one: beyond ASCII, only the Kelvin sign and the long s fold to ASCII letters.
+fn folds_to(key: &str, known: &str) -> bool {
+    let fold = |c: char| match c {
+        '\u{212a}' => 'k',
+        '\u{17f}' => 's',
+        c => c.to_ascii_lowercase(),
+    };
+    key != known && key.chars().map(fold).eq(known.chars())
+}
+
+impl Policy {
+    /// Applies the policy to a chat in Ollama's own words, keys checked.
+    pub(super) fn apply<'a>(&self, chat: &mut Object<'a>, options: &mut Object<'a>, model: &Model) {
+        if !self.allow_hardware_options {
+            for key in HARDWARE_KEYS {
+                chat.remove(key);
+                options.remove(key);
+            }
+        }
+        self.bound_context(options, model);
+        self.bound_output(options, model);
+    }
+
+    fn bound_context(&self, options: &mut Object<'_>, model: &Model) {
+        if let Some(cap) = self.max_context.or(model.context_length) {
+            bound(options, "num_ctx", cap, |asked| asked > as_number(cap));
+        }
+        if let Some(wanted) = self.max_context {
+            apply_default(options, "num_ctx", wanted);
+        }
+        if !self.allow_hardware_options && is_covered(options, model) {
+            options.remove("num_ctx");
+        }
+    }
+
+    fn bound_output(&self, options: &mut Object<'_>, model: &Model) {
+        if let Some(cap) = self.max_output_tokens.or(model.context_length) {
+            // To Ollama 0 and less mean: without end. It cuts fractions off, so 0.5 is 0.
+            bound(options, "num_predict", cap, |asked| {
+                asked < 1.0 || asked > as_number(cap)
+            });
+        }
+        if let Some(wanted) = self.max_output_tokens {
+            apply_default(options, "num_predict", wanted);
+        }
+    }
+}
+
+/// Replaces a number that is out of bounds. What is no number stays: Ollama refuses it in its own words.
+fn bound(
+    options: &mut Object<'_>,
+    key: &'static str,
+    cap: u64,
+    is_beyond: impl FnOnce(f64) -> bool,
+) {
+    if options.number(key).is_some_and(is_beyond) {
+        options.set(key, Value::Json(cap.to_string()));
+    }
+}
+
+/// Sets what the operator wants where the consumer wants nothing.
+fn apply_default(options: &mut Object<'_>, key: &'static str, wanted: u64) {
+    if !options.has(key) {
+        options.set(key, Value::Json(wanted.to_string()));
+    }
+}
+
+/// Whether the context asked for is there already. Asking for it would only make Ollama load the model anew; and none
+/// is ever loaded with more than it was made for.
+fn is_covered(options: &Object<'_>, model: &Model) -> bool {
+    let (Some(asked), Some(loaded)) = (options.number("num_ctx"), model.loaded_context) else {
+        return false;
+    };
+    asked <= as_number(loaded)
+        || model
+            .context_length
+            .is_some_and(|longest| loaded >= longest)
+}
+
+/// Tokens as JSON numbers have them; exact as far as any context will ever go.
+fn as_number(tokens: u64) -> f64 {
+    tokens as f64
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn model(context_length: Option<u64>, loaded_context: Option<u64>) -> Model {
+        Model {
+            name: "m".into(),
+            context_length,
+            thinks: false,
+            loaded_context,
+        }
+    }
+
+    fn applied(policy: &Policy, model: &Model, options: &str) -> String {
+        let mut options = Object::parse(options).unwrap();
+        policy.apply(&mut Object::default(), &mut options, model);
+        let mut json = String::new();
+        options.write(&mut json);
+        json
+    }
+
+    #[test]
+    fn a_larger_context_or_answer_is_lowered_to_what_the_model_was_made_for() {
+        let model = model(Some(4096), None);
+        for (asked, applied_as) in [
+            ("4096", "4096"),
+            ("4096.0", "4096.0"),
+            ("4.096e3", "4.096e3"),
+            ("4097", "4096"),
+            ("1e99", "4096"),
+            ("1e999", "4096"),
+            ("123456789012345678901234567890", "4096"),
+            (r#""9999""#, r#""9999""#),
+            ("[9999]", "[9999]"),
+            ("null", "null"),
+        ] {
+            let options = |value| format!(r#"{{"num_ctx":{value},"num_predict":{value}}}"#);
+            assert_eq!(
+                applied(&Policy::default(), &model, &options(asked)),
+                options(applied_as),
+                "{asked}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_endless_answer_ends_at_the_cap() {
+        for asked in ["-1", "-2", "0", "-0.0", "0.5", "-1e99"] {
+            let options = format!(r#"{{"num_predict":{asked}}}"#);
+            assert_eq!(
+                applied(&Policy::default(), &model(Some(8), None), &options),
+                r#"{"num_predict":8}"#
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_known_cap_nothing_is_touched() {
+        let options = r#"{"num_ctx":1e99,"num_predict":-1}"#;
+        assert_eq!(
+            applied(&Policy::default(), &model(None, None), options),
+            options
+        );
+    }
+
+    #[test]
+    fn what_the_operator_set_also_applies_where_nothing_is_asked_for() {
+        let policy = Policy {
+            max_context: Some(2048),
+            max_output_tokens: Some(100),
+            ..Policy::default()
+        };
+        let model = model(Some(8192), None);
+        assert_eq!(
+            applied(&policy, &model, "{}"),
+            r#"{"num_ctx":2048,"num_predict":100}"#
+        );
+        assert_eq!(
+            applied(&policy, &model, r#"{"num_predict":null,"num_ctx":9000}"#),
+            r#"{"num_predict":100,"num_ctx":2048}"#
+        );
+        assert_eq!(
+            applied(&policy, &model, r#"{"num_predict":7,"num_ctx":512}"#),
+            r#"{"num_predict":7,"num_ctx":512}"#
+        );
+    }
+
+    #[test]
+    fn a_context_that_is_there_already_does_not_make_ollama_load_the_model_anew() {
+        let loaded = model(Some(8192), Some(4096));
+        for (asked, is_kept) in [
+            ("4096", false),
+            ("1", false),
+            ("4097", true),
+            (r#""4096""#, true),
+        ] {
+            let options = format!(r#"{{"num_ctx":{asked}}}"#);
+            let expected = if is_kept {
+                options.clone()
+            } else {
+                "{}".to_owned()
+            };
+            assert_eq!(applied(&Policy::default(), &loaded, &options), expected);
+        }
+        let operator = Policy {
+            max_context: Some(4096),
+            ..Policy::default()
+        };
+        assert_eq!(applied(&operator, &loaded, "{}"), "{}");
+        assert_eq!(applied(&operator, &loaded, r#"{"num_ctx":100000}"#), "{}");
+        let beyond_the_model = Policy {
+            max_context: Some(100_000),
+            ..Policy::default()
+        };
+        assert_eq!(
+            applied(&beyond_the_model, &model(Some(4096), Some(4096)), "{}"),
+            "{}"
+        );
+        let generous = Policy {
+            allow_hardware_options: true,
+            ..Policy::default()
+        };
+        assert_eq!(
+            applied(&generous, &loaded, r#"{"num_ctx":4096}"#),
+            r#"{"num_ctx":4096}"#
+        );
+    }
+
+    #[test]
+    fn keys_fold_as_they_do_in_go() {
+        for key in ["Keep_alive", "\u{212a}eep_alive", "KEEP_ALIVE"] {
+            assert!(folds_to(key, "keep_alive"), "{key}");
+        }
+        for key in [
+            "keep_alive",
+            "keep-alive",
+            "keep_alive ",
+            "keepalive",
+            "k\u{456}ep_alive",
+        ] {
+            assert!(!folds_to(key, "keep_alive"), "{key}");
+        }
+        assert!(folds_to("u\u{17f}e_mmap", "use_mmap"));
+    }
+}

@@ -1,0 +1,165 @@
+//! What one variable alone does not tell: defaults that have to be found out, settings that contradict each other, and
+//! where the secret is.
+
+use std::{fs, path::PathBuf};
+
+use super::{
+    error::{ConfigError, Invalid},
+    field::Value,
+    table::Fields,
+    value::{Choice, Count, Text},
+};
+use crate::{protocol::Generation, secret::SecretSource};
+
+/// The files of the machine that settings fall back to. Tests give their own, so that sidecars can share a process.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The secret, where neither the environment nor a file named there has it.
+    pub secret_file: PathBuf,
+    /// The hostname.
+    pub hostname_file: PathBuf,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            secret_file: PathBuf::from("/run/secrets/pin_api_secret"),
+            hostname_file: PathBuf::from("/proc/sys/kernel/hostname"),
+        }
+    }
+}
+
+impl Surroundings {
+    fn hostname(&self) -> Result<Text, Invalid> {
+        let unknown = |error| {
+            Invalid::new(format!(
+                "not set, and the hostname cannot be read ({error}); set it"
+            ))
+        };
+        let hostname = fs::read_to_string(&self.hostname_file).map_err(unknown)?;
+        match hostname.trim() {
+            "" => Err(Invalid::new(
+                "not set, and this machine has no hostname; set it",
+            )),
+            hostname => Text::parse(hostname),
+        }
+    }
+}
+
+/// Fills in the defaults that depend on something.
+pub(super) fn find_out_defaults(fields: &mut Fields, surroundings: &Surroundings) {
+    let generation = fields.client_id.right().map(|id| {
+        Generation::of_client_id(&id.0).map(Choice).ok_or_else(|| {
+            let reason = "(PIN_CLIENT_ID) does not tell it, since it begins with neither pin_ nor op_; write 1 for pin_ \
+                          (desktop client) or 2 for op_ (operator daemon)";
+            Invalid::value(&id.0, reason)
+        })
+    });
+    fields.generation.fill(generation);
+    let queue = fields
+        .capacity
+        .right()
+        .map(|capacity| Ok(Count(capacity.0)));
+    fields.queue.fill(queue);
+    if !fields.node_alias.is_set() {
+        fields.node_alias.fill(Some(surroundings.hostname()));
+    }
+}
+
+/// Finds settings that are right by themselves but not together. Where one of them is wrong anyway, that is enough.
+pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
+    let checks = [
+        backoff_order,
+        heartbeat_order,
+        room_for_an_answer,
+        plaintext,
+    ];
+    let conflicts = checks.into_iter().filter_map(|check| check(fields));
+    conflicts
+        .map(|(name, sentence)| ConfigError::Invalid {
+            name,
+            reason: Invalid::new(sentence),
+        })
+        .collect()
+}
+
+/// The setting to change and what is wrong with it.
+type Conflict = (&'static str, String);
+
+fn backoff_order(fields: &Fields) -> Option<Conflict> {
+    let (min, max) = (fields.reconnect_min.right()?, fields.reconnect_max.right()?);
+    (min > max).then(|| {
+        (
+            "PIN_RECONNECT_MIN",
+            format!("{min} is more than PIN_RECONNECT_MAX, which is {max}"),
+        )
+    })
+}
+
+fn heartbeat_order(fields: &Fields) -> Option<Conflict> {
+    let (interval, timeout) = (
+        fields.heartbeat_interval.right()?,
+        fields.heartbeat_timeout.right()?,
+    );
+    (interval >= timeout).then(|| {
+        let sentence =
+            format!("{interval} is not less than PIN_HEARTBEAT_TIMEOUT, which is {timeout}");
+        ("PIN_HEARTBEAT_INTERVAL", sentence)
+    })
+}
+
+/// An answer holds at most what its body held. One that is larger than the outbox would stop admission from the moment
+/// it is there until it is delivered, and the bound on memory would be another than the one that was asked for. The
+/// limit on frames has no part in this: it is for what the gateway sends.
+fn room_for_an_answer(fields: &Fields) -> Option<Conflict> {
+    let (result, outbox) = (
+        fields.max_result_bytes.right()?,
+        fields.outbox_bytes.right()?,
+    );
+    (result.0 > outbox.0).then(|| {
+        let sentence = format!(
+            "{result} is more than PIN_OUTBOX_BYTES, which is {outbox}: no room for one answer"
+        );
+        ("PIN_MAX_RESULT_BYTES", sentence)
+    })
+}
+
+fn plaintext(fields: &Fields) -> Option<Conflict> {
+    let (url, Choice(allowed)) = (fields.server_url.right()?, fields.allow_plaintext.right()?);
+    (!url.tls() && !url.is_loopback() && !allowed).then(|| {
+        let sentence = format!(
+            "{url} is not encrypted and not on this machine; write wss:// or https://, or set PIN_ALLOW_PLAINTEXT=true \
+             if nobody can listen in between"
+        );
+        ("PIN_SERVER_URL", sentence)
+    })
+}
+
+/// Decides where the secret comes from and reads it once.
+pub(super) fn find_secret(
+    fields: &Fields,
+    surroundings: &Surroundings,
+    errors: &mut Vec<ConfigError>,
+) -> Option<SecretSource> {
+    if fields.api_secret.is_set() && fields.api_secret_file.is_set() {
+        let reason = Invalid::new("set, and PIN_API_SECRET_FILE too; keep one of them");
+        errors.push(ConfigError::Invalid {
+            name: "PIN_API_SECRET",
+            reason,
+        });
+        return None;
+    }
+    let source = SecretSource::find(
+        fields.api_secret.right().map(|secret| secret.0.clone()),
+        fields.api_secret_file.right().map(|file| file.0.clone()),
+        &surroundings.secret_file,
+        fields.client_id.right().map(|id| id.0.as_str()),
+    );
+    match source.and_then(|source| source.read().map(|_| source)) {
+        Ok(source) => Some(source),
+        Err(error) => {
+            errors.push(error.into());
+            None
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The settings as the parts of the sidecar take them: plain values that have been checked, a struct for each part.
+
+use std::{path::PathBuf, time::Duration};
+
+use tracing_subscriber::filter::Targets;
+
+use super::{BackendUrl, GatewayUrl, ModelGlobs, Price, Region};
+use crate::{
+    protocol::{Generation, SignatureScheme},
+    secret::SecretSource,
+    telemetry::LogFormat,
+};
+
+/// Who logs in, and how.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The client id: visible ASCII.
+    pub client_id: String,
+    /// The dialect of the protocol.
+    pub generation: Generation,
+    /// How logins are signed.
+    pub signature: SignatureScheme,
+    /// Where the secret comes from. It was readable when the settings were read.
+    pub secret: SecretSource,
+}
+
+/// The gateway and the session with it.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    /// Its WebSocket; encrypted, or on this machine, or allowed to be neither.
+    pub url: GatewayUrl,
+    /// PEM file with more roots to trust.
+    pub ca_file: Option<PathBuf>,
+    /// The largest frame that is taken.
+    pub max_frame_bytes: usize,
+    /// For DNS, TCP, TLS, upgrade and login, each.
+    pub connect_timeout: Duration,
+    /// Where the backoff begins; at most `reconnect_max`.
+    pub reconnect_min: Duration,
+    /// Where the backoff ends.
+    pub reconnect_max: Duration,
+    /// Time between heartbeats; less than `heartbeat_timeout`.
+    pub heartbeat_interval: Duration,
+    /// The silence after which the session is given up.
+    pub heartbeat_timeout: Duration,
+}
+
+/// What the network is told about this node. No `Debug`: the payout address is private.
+#[derive(Clone)]
+pub struct NodeSettings {
+    /// The node's name.
+    pub alias: String,
+    /// Where it is.
+    pub region: Region,
+    /// US dollars for a thousand tokens.
+    pub price_per_thousand_tokens: Price,
+    /// The model that should be interviewed.
+    pub interview_model: Option<String>,
+    /// The wallet. Never logged or shown.
+    pub payout_address: Option<String>,
+}
+
+/// The model server.
+#[derive(Clone, Debug)]
+pub struct BackendSettings {
+    /// Its base URL.
+    pub url: BackendUrl,
+    /// For DNS, TCP and TLS, each.
+    pub connect_timeout: Duration,
+    /// Time between looks at its models.
+    pub refresh_interval: Duration,
+    /// Models to offer.
+    pub allow: ModelGlobs,
+    /// Models not to offer, even if allowed.
+    pub deny: ModelGlobs,
+    /// The longest silence before the head of an answer.
+    pub first_token_timeout: Duration,
+}
+
+/// What requests may ask of the machine.
+#[derive(Clone, Debug)]
+pub struct PolicySettings {
+    /// Cap on `num_ctx`, in tokens; at least 1.
+    pub max_context: Option<u64>,
+    /// Cap on `num_predict`, in tokens; at least 1.
+    pub max_output_tokens: Option<u64>,
+    /// Whether `keep_alive` and the options that concern the hardware are passed on.
+    pub allow_hardware_options: bool,
+}
+
+/// How many requests are taken.
+#[derive(Clone, Debug)]
+pub struct AdmissionSettings {
+    /// Jobs at once; at least 1.
+    pub capacity: usize,
+    /// Jobs that may wait; 0: none.
+    pub queue: usize,
+    /// The same in bytes.
+    pub queue_bytes: usize,
+    /// The longest wait.
+    pub queue_timeout: Duration,
+}
+
+/// The limits of one request.
+#[derive(Clone, Debug)]
+pub struct JobSettings {
+    /// The longest silence before the first token.
+    pub first_token_timeout: Duration,
+    /// The longest silence between two tokens.
+    pub token_timeout: Duration,
+    /// The longest time from receipt to answer.
+    pub request_timeout: Duration,
+    /// The largest body taken from the backend; at most the outbox's room.
+    pub max_result_bytes: usize,
+}
+
+/// Which log lines are written, and how they look.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// The filter as it was written.
+    pub filter: Targets,
+    /// `None`: text on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+}

@@ -1,0 +1,222 @@
+//! The environment turned into [`Config`]: the only place that reads settings.
+//!
+//! Invariant: a `Config` is right as a whole. Whoever holds one need not check a value, and whoever asks for one in
+//! vain is told every mistake at once.
+
+mod checks;
+mod environment;
+mod error;
+mod field;
+mod globs;
+mod groups;
+mod log;
+mod table;
+mod url;
+mod value;
+
+use std::{ffi::OsString, fmt, net::SocketAddr, time::Duration};
+
+pub use self::{
+    checks::Surroundings,
+    error::{ConfigError, ConfigErrors, Invalid},
+    globs::ModelGlobs,
+    groups::{
+        AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings, LogSettings,
+        NodeSettings, PolicySettings,
+    },
+    table::{Fallback, Setting, help, settings},
+    url::{BackendUrl, GatewayUrl},
+    value::{Price, Region},
+};
+use self::{field::Field, table::Values};
+use crate::secret::SecretSource;
+
+/// Everything that an operator can set, grouped by the part that wants it.
+#[derive(Clone)]
+pub struct Config {
+    /// Who logs in, and how.
+    pub identity: Identity,
+    /// The gateway and the session with it.
+    pub gateway: GatewaySettings,
+    /// What the network is told about this node.
+    pub node: NodeSettings,
+    /// The model server.
+    pub backend: BackendSettings,
+    /// What requests may ask of the machine.
+    pub policy: PolicySettings,
+    /// How many requests are taken.
+    pub admission: AdmissionSettings,
+    /// The limits of one request.
+    pub job: JobSettings,
+    /// Room for all that waits to be delivered.
+    pub outbox_bytes: usize,
+    /// How long running work may go on during a drain; zero: not at all.
+    pub drain_timeout: Duration,
+    /// Where the admin server listens.
+    pub listen: SocketAddr,
+    /// Which log lines are written, and how they look.
+    pub log: LogSettings,
+    effective: Vec<(&'static str, String)>,
+}
+
+impl Config {
+    /// Reads the settings. The secret is read once too, so that one which cannot be had is told now; this may block
+    /// for as long as the keyring does.
+    ///
+    /// # Errors
+    /// Every mistake in the settings.
+    pub fn from_env(
+        vars: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigErrors> {
+        Self::from_env_in(&Surroundings::default(), vars)
+    }
+
+    /// As [`Config::from_env`], on a machine with other files.
+    ///
+    /// # Errors
+    /// Every mistake in the settings.
+    pub fn from_env_in(
+        surroundings: &Surroundings,
+        vars: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigErrors> {
+        let mut unknown = Vec::new();
+        let mut fields = environment::read(vars, &mut unknown);
+        checks::find_out_defaults(&mut fields, surroundings);
+        let effective = fields.shown();
+        let mut conflicts = checks::find_conflicts(&fields);
+        let secret = checks::find_secret(&fields, surroundings, &mut conflicts);
+
+        let mut errors = Vec::new();
+        let values = fields.settle(&mut errors);
+        errors.append(&mut conflicts);
+        errors.append(&mut unknown);
+        match (values, secret) {
+            (Some(values), Some(secret)) if errors.is_empty() => {
+                Ok(Self::assemble(values, secret, effective))
+            }
+            _ => Err(errors.into()),
+        }
+    }
+
+    /// Every setting that has a value, defaults included, as it may be logged: secrets and passwords are redacted.
+    pub fn effective(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.effective
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+    }
+
+    fn assemble(
+        values: Values,
+        secret: SecretSource,
+        effective: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self {
+            identity: Identity {
+                client_id: values.client_id.0,
+                generation: values.generation.0,
+                signature: values.signature.0,
+                secret,
+            },
+            gateway: GatewaySettings {
+                url: values.server_url,
+                ca_file: values.tls_ca_file.map(|file| file.0),
+                max_frame_bytes: values.max_frame_bytes.0,
+                connect_timeout: values.connect_timeout.0,
+                reconnect_min: values.reconnect_min.0,
+                reconnect_max: values.reconnect_max.0,
+                heartbeat_interval: values.heartbeat_interval.0,
+                heartbeat_timeout: values.heartbeat_timeout.0,
+            },
+            node: NodeSettings {
+                alias: values.node_alias.0,
+                region: values.region.0,
+                price_per_thousand_tokens: values.price_per_thousand_tokens,
+                interview_model: values.interview_model.map(|model| model.0),
+                payout_address: values.payout_address.map(|address| address.0),
+            },
+            backend: BackendSettings {
+                url: values.ollama_url,
+                connect_timeout: values.connect_timeout.0,
+                refresh_interval: values.model_refresh_interval.0,
+                allow: values.allow_models,
+                deny: values.deny_models.unwrap_or_default(),
+                first_token_timeout: values.first_token_timeout.0,
+            },
+            policy: PolicySettings {
+                max_context: values.max_context.map(|tokens| tokens.0),
+                max_output_tokens: values.max_output_tokens.map(|tokens| tokens.0),
+                allow_hardware_options: values.allow_consumer_hardware_options.0,
+            },
+            admission: AdmissionSettings {
+                capacity: values.capacity.0,
+                queue: values.queue.0,
+                queue_bytes: values.queue_bytes.0,
+                queue_timeout: values.queue_timeout.0,
+            },
+            job: JobSettings {
+                first_token_timeout: values.first_token_timeout.0,
+                token_timeout: values.token_timeout.0,
+                request_timeout: values.request_timeout.0,
+                max_result_bytes: values.max_result_bytes.0,
+            },
+            outbox_bytes: values.outbox_bytes.0,
+            drain_timeout: values.drain_timeout.0,
+            listen: values.listen_addr.0,
+            log: LogSettings {
+                filter: values.log.0,
+                format: values.log_format.map(|format| format.0),
+            },
+            effective,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.effective()).finish()
+    }
+}
+
+/// The address of the admin server, and nothing else: a health check works whatever else is wrong.
+///
+/// # Errors
+/// `PIN_LISTEN_ADDR` is not an address.
+pub fn listen_addr(
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<SocketAddr, ConfigErrors> {
+    alone("PIN_LISTEN_ADDR", vars, |fields| fields.listen_addr).map(|address| address.0)
+}
+
+/// The client id, and nothing else: its secret can be stored before the rest is right.
+///
+/// # Errors
+/// `PIN_CLIENT_ID` is missing or cannot be one.
+#[cfg(feature = "keyring")]
+pub fn client_id(
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<String, ConfigErrors> {
+    alone("PIN_CLIENT_ID", vars, |fields| fields.client_id).map(|client_id| client_id.0)
+}
+
+/// Reads one setting as if there were no other.
+fn alone<T>(
+    name: &'static str,
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+    field: impl FnOnce(table::Fields) -> Field<T>,
+) -> Result<T, ConfigErrors> {
+    let mut errors = Vec::new();
+    let fields = environment::read(vars.into_iter().filter(|(key, _)| key == name), &mut errors);
+    match field(fields) {
+        Field::Right(value) if errors.is_empty() => return Ok(value),
+        Field::Wrong(reason) => errors.push(ConfigError::Invalid { name, reason }),
+        Field::Missing | Field::Undecided => errors.push(ConfigError::Missing {
+            name,
+            help: table::help_of(name),
+        }),
+        Field::Right(_) => {}
+    }
+    Err(errors.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,469 @@
+//! What operators rely on when they set something.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::HashSet, fs, os::unix::ffi::OsStringExt as _};
+
+use proptest::prelude::*;
+use secrecy::ExposeSecret as _;
+
+use super::{
+    field::Value as _,
+    table::SETTINGS,
+    value::{Interval, Patience, Size},
+    *,
+};
+use crate::{
+    protocol::{Generation, SignatureScheme},
+    telemetry::LogFormat,
+};
+
+/// Variables as the process would find them.
+type Vars = Vec<(OsString, OsString)>;
+
+/// The least that one must set.
+const LEAST: &[(&str, &str)] = &[("PIN_CLIENT_ID", "op_abc"), ("PIN_API_SECRET", "s3cret")];
+
+fn vars(pairs: &[(&str, &str)]) -> Vars {
+    pairs
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// The least, with `more` in front of it: the first value of a name counts.
+fn with(more: &[(&str, &str)]) -> Vars {
+    vars(&[more, LEAST].concat())
+}
+
+/// Reads settings on a machine that has a hostname and no secret.
+fn read(vars: Vars) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let surroundings = Surroundings {
+        secret_file: "/nowhere/pin_api_secret".into(),
+        hostname_file: dir.path().join("hostname"),
+    };
+    fs::write(&surroundings.hostname_file, "gpu-box\n").unwrap();
+    Config::from_env_in(&surroundings, vars)
+}
+
+fn config(more: &[(&str, &str)]) -> Config {
+    read(with(more)).unwrap()
+}
+
+fn errors(more: &[(&str, &str)]) -> Vec<String> {
+    read(with(more))
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn two_settings_are_enough() {
+    let config = config(&[]);
+    assert_eq!(config.identity.client_id, "op_abc");
+    assert_eq!(config.identity.generation, Generation::Operator);
+    assert_eq!(config.identity.signature, SignatureScheme::Sha256);
+    assert_eq!(
+        config.identity.secret.read().unwrap().expose_secret(),
+        "s3cret"
+    );
+    assert_eq!(
+        config.gateway.url.to_string(),
+        "wss://aiassist.net/api/v1/pin/ws"
+    );
+    assert_eq!(config.gateway.ca_file, None);
+    assert_eq!(config.gateway.max_frame_bytes, 16 << 20);
+    assert_eq!(config.gateway.heartbeat_interval, Duration::from_secs(15));
+    assert_eq!(config.node.alias, "gpu-box");
+    assert_eq!(config.node.region, Region::Global);
+    assert_eq!(
+        config.node.price_per_thousand_tokens.as_json().get(),
+        "0.001"
+    );
+    assert_eq!(config.backend.url.to_string(), "http://localhost:11434");
+    assert!(config.backend.allow.matches("any:model") && !config.backend.deny.matches("any:model"));
+    assert!(!config.policy.allow_hardware_options);
+    assert_eq!((config.admission.capacity, config.admission.queue), (4, 4));
+    assert_eq!(config.job.request_timeout, Duration::from_secs(1800));
+    assert_eq!(config.outbox_bytes, 32 << 20);
+    assert_eq!(config.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.log.format, None);
+}
+
+#[test]
+fn every_setting_reaches_the_part_that_wants_it() {
+    let config = config(&[
+        ("PIN_CLIENT_ID", "pin_abc"),
+        ("PIN_GENERATION", "2"),
+        ("PIN_SERVER_URL", "http://pin.example"),
+        ("PIN_SIGNATURE", "hmac-sha256"),
+        ("PIN_ALLOW_PLAINTEXT", "true"),
+        ("PIN_TLS_CA_FILE", "/ca.pem"),
+        ("PIN_OLLAMA_URL", "https://gpu.example/ollama"),
+        ("PIN_CAPACITY", "7"),
+        ("PIN_QUEUE", "0"),
+        ("PIN_QUEUE_BYTES", "1KiB"),
+        ("PIN_QUEUE_TIMEOUT", "1s"),
+        ("PIN_NODE_ALIAS", "cellar"),
+        ("PIN_REGION", "eu-west"),
+        ("PIN_PRICE_PER_THOUSAND_TOKENS", "0.00100"),
+        ("PIN_INTERVIEW_MODEL", "llama3"),
+        ("PIN_PAYOUT_ADDRESS", "0xabc"),
+        ("PIN_ALLOW_MODELS", "llama*"),
+        ("PIN_DENY_MODELS", "llama2"),
+        ("PIN_MAX_CONTEXT", "8192"),
+        ("PIN_MAX_OUTPUT_TOKENS", "512"),
+        ("PIN_ALLOW_CONSUMER_HARDWARE_OPTIONS", "true"),
+        ("PIN_MAX_FRAME_BYTES", "2MiB"),
+        ("PIN_MAX_RESULT_BYTES", "3MiB"),
+        ("PIN_OUTBOX_BYTES", "4MiB"),
+        ("PIN_FIRST_TOKEN_TIMEOUT", "2s"),
+        ("PIN_TOKEN_TIMEOUT", "3s"),
+        ("PIN_REQUEST_TIMEOUT", "4s"),
+        ("PIN_CONNECT_TIMEOUT", "5s"),
+        ("PIN_RECONNECT_MIN", "6s"),
+        ("PIN_RECONNECT_MAX", "7s"),
+        ("PIN_HEARTBEAT_INTERVAL", "8s"),
+        ("PIN_HEARTBEAT_TIMEOUT", "9s"),
+        ("PIN_MODEL_REFRESH_INTERVAL", "10s"),
+        ("PIN_DRAIN_TIMEOUT", "0s"),
+        ("PIN_LISTEN_ADDR", "[::]:9464"),
+        ("PIN_LOG", "debug"),
+        ("PIN_LOG_FORMAT", "json"),
+    ]);
+    let seconds = Duration::from_secs;
+    assert_eq!(config.identity.generation, Generation::Operator);
+    assert_eq!(config.identity.signature, SignatureScheme::HmacSha256);
+    let gateway = &config.gateway;
+    assert_eq!(gateway.url.host_header(), "pin.example");
+    assert_eq!(gateway.ca_file.as_deref(), Some("/ca.pem".as_ref()));
+    assert_eq!(
+        (gateway.max_frame_bytes, gateway.connect_timeout),
+        (2 << 20, seconds(5))
+    );
+    assert_eq!(
+        (gateway.reconnect_min, gateway.reconnect_max),
+        (seconds(6), seconds(7))
+    );
+    assert_eq!(
+        (gateway.heartbeat_interval, gateway.heartbeat_timeout),
+        (seconds(8), seconds(9))
+    );
+    let node = &config.node;
+    assert_eq!(
+        (node.alias.as_str(), node.region.as_str()),
+        ("cellar", "eu-west")
+    );
+    assert_eq!(node.price_per_thousand_tokens.as_json().get(), "0.00100");
+    assert!((node.price_per_thousand_tokens.as_f64() - 0.001).abs() < f64::EPSILON);
+    assert_eq!(
+        (
+            node.interview_model.as_deref(),
+            node.payout_address.as_deref()
+        ),
+        (Some("llama3"), Some("0xabc"))
+    );
+    let backend = &config.backend;
+    assert_eq!(backend.url.path("/api/tags"), "/ollama/api/tags");
+    assert_eq!(
+        (backend.connect_timeout, backend.refresh_interval),
+        (seconds(5), seconds(10))
+    );
+    assert!(backend.allow.matches("llama3:latest") && backend.deny.matches("llama2:latest"));
+    assert_eq!(backend.first_token_timeout, seconds(2));
+    assert_eq!(
+        (config.policy.max_context, config.policy.max_output_tokens),
+        (Some(8192), Some(512))
+    );
+    assert!(config.policy.allow_hardware_options);
+    let admission = &config.admission;
+    assert_eq!(
+        (admission.capacity, admission.queue, admission.queue_bytes),
+        (7, 0, 1024)
+    );
+    assert_eq!(admission.queue_timeout, seconds(1));
+    let job = &config.job;
+    assert_eq!(
+        (
+            job.first_token_timeout,
+            job.token_timeout,
+            job.request_timeout
+        ),
+        (seconds(2), seconds(3), seconds(4))
+    );
+    assert_eq!(
+        (job.max_result_bytes, config.outbox_bytes),
+        (3 << 20, 4 << 20)
+    );
+    assert_eq!(
+        (config.drain_timeout, config.listen.to_string()),
+        (Duration::ZERO, "[::]:9464".to_owned())
+    );
+    assert!(
+        config
+            .log
+            .filter
+            .would_enable("pin_sidecar", &tracing::Level::DEBUG)
+    );
+    assert_eq!(config.log.format, Some(LogFormat::Json));
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_value_and_what_is_allowed() {
+    let told = errors(&[
+        ("PIN_HEARTBEAT_INTERVAL", "15"),
+        ("PIN_CAPACITY", "0"),
+        ("PIN_REGION", "mars"),
+        ("PIN_ALLOW_PLAINTEXT", "yes"),
+        ("PIN_MAX_FRAME_BYTES", "16 apples"),
+        ("PIN_OUTBOX_BYTES", "1B"),
+        ("PIN_OLLAMA_URL", "ann:hunter2@localhost:11434"),
+        ("PIN_PRICE_PER_THOUSAND_TOKENS", "-1"),
+        ("PIN_TOKEN_TIMEOUT", "0s"),
+        ("PIN_LISTEN_ADDR", ":9464"),
+        ("PIN_LOG", "inof"),
+        ("PIN_CAPACTY", "hunter2"),
+    ]);
+    assert_eq!(
+        told,
+        [
+            r#"PIN_ALLOW_PLAINTEXT: "yes" is not one of: true, false"#,
+            r#"PIN_OLLAMA_URL: "…@localhost:11434" has no scheme; write http://…@localhost:11434"#,
+            r#"PIN_CAPACITY: "0" is not a whole number from 1 to 1000000"#,
+            r#"PIN_REGION: "mars" is not one of: us-east, us-west, eu-west, eu-central, asia-pacific, global"#,
+            r#"PIN_PRICE_PER_THOUSAND_TOKENS: "-1" is not a price; write a number that is not negative, such as 0.001"#,
+            r#"PIN_MAX_FRAME_BYTES: "16 apples" is not a size; write one such as 16MiB, 512KiB or 1048576"#,
+            r#"PIN_OUTBOX_BYTES: "1B" is out of range; write a size from 1KiB to 2GiB"#,
+            r#"PIN_TOKEN_TIMEOUT: "0s" is zero; write a longer duration"#,
+            r#"PIN_HEARTBEAT_INTERVAL: "15" has no unit; write a duration such as 15s, 500ms or 5m"#,
+            r#"PIN_LISTEN_ADDR: ":9464" is not an address; write IP:PORT, such as 127.0.0.1:9464 or [::]:9464"#,
+            "PIN_LOG: \"inof\" is not a log filter; write a level (off, error, warn, info, debug, trace) or a list such \
+             as info,pin_sidecar::session=debug",
+            "PIN_CAPACTY: there is no such setting; the nearest is PIN_CAPACITY",
+        ]
+    );
+}
+
+#[test]
+fn what_is_required_is_asked_for() {
+    let told = read(Vec::new()).unwrap_err().to_string();
+    assert!(
+        told.starts_with("PIN_CLIENT_ID: required, and there is no default: the id to log in as"),
+        "{told}"
+    );
+    assert!(
+        told.contains("no secret: set PIN_API_SECRET_FILE"),
+        "{told}"
+    );
+    assert_eq!(told.lines().count(), 2);
+}
+
+#[test]
+fn blank_is_unset_everywhere() {
+    let blank: Vars = SETTINGS
+        .iter()
+        .map(|setting| (setting.name.into(), " \t".into()))
+        .collect();
+    assert_eq!(
+        read(blank).unwrap_err().to_string(),
+        read(Vec::new()).unwrap_err().to_string()
+    );
+}
+
+#[test]
+fn white_space_around_a_value_does_not_matter() {
+    assert_eq!(
+        config(&[("PIN_DRAIN_TIMEOUT", " 9s\n")]).drain_timeout,
+        Duration::from_secs(9)
+    );
+}
+
+#[test]
+fn a_value_that_is_not_text_is_told_and_other_programs_variables_are_not_looked_at() {
+    let bytes = || OsString::from_vec(vec![0xff]);
+    let mut vars = with(&[]);
+    vars.push((bytes(), bytes()));
+    vars.push(("PATH".into(), bytes()));
+    vars.push(("PIN_X_PORT".into(), bytes()));
+    assert!(read(vars.clone()).is_ok());
+    vars.push(("PIN_REGION".into(), bytes()));
+    assert_eq!(
+        read(vars).unwrap_err().to_string(),
+        "PIN_REGION: the value is not UTF-8 text"
+    );
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told() {
+    for (settings, told) in [
+        (
+            &[("PIN_RECONNECT_MIN", "61s")][..],
+            "PIN_RECONNECT_MIN: 1m 1s is more than PIN_RECONNECT_MAX, which is 1m",
+        ),
+        (
+            &[("PIN_HEARTBEAT_INTERVAL", "45s")],
+            "PIN_HEARTBEAT_INTERVAL: 45s is not less than PIN_HEARTBEAT_TIMEOUT, which is 45s",
+        ),
+        (
+            &[("PIN_OUTBOX_BYTES", "1MiB")],
+            "PIN_MAX_RESULT_BYTES: 8MiB is more than PIN_OUTBOX_BYTES, which is 1MiB: no room for one answer",
+        ),
+        (
+            &[("PIN_SERVER_URL", "ws://pin.example")],
+            "PIN_SERVER_URL: ws://pin.example/api/v1/pin/ws is not encrypted and not on this machine; write wss:// or \
+             https://, or set PIN_ALLOW_PLAINTEXT=true if nobody can listen in between",
+        ),
+        (
+            &[("PIN_API_SECRET_FILE", "/f")],
+            "PIN_API_SECRET: set, and PIN_API_SECRET_FILE too; keep one of them",
+        ),
+        (
+            &[("PIN_CLIENT_ID", "abc")],
+            "PIN_GENERATION: \"abc\" (PIN_CLIENT_ID) does not tell it, since it begins with neither pin_ nor op_; write \
+             1 for pin_ (desktop client) or 2 for op_ (operator daemon)",
+        ),
+    ] {
+        assert_eq!(errors(settings), [told]);
+    }
+}
+
+#[test]
+fn a_gateway_without_encryption_is_fine_on_this_machine() {
+    assert!(
+        !config(&[("PIN_SERVER_URL", "ws://127.0.0.1:8080")])
+            .gateway
+            .url
+            .tls()
+    );
+}
+
+#[test]
+fn the_generation_may_be_told() {
+    assert_eq!(
+        config(&[("PIN_CLIENT_ID", "pin_x")]).identity.generation,
+        Generation::Desktop
+    );
+    assert_eq!(
+        config(&[("PIN_CLIENT_ID", "x"), ("PIN_GENERATION", "1")])
+            .identity
+            .generation,
+        Generation::Desktop
+    );
+}
+
+#[test]
+fn a_secret_file_that_cannot_be_read_stops_the_start() {
+    let told = read(vars(&[
+        ("PIN_CLIENT_ID", "op_abc"),
+        ("PIN_API_SECRET_FILE", "/nowhere/secret"),
+    ]));
+    let told = told.unwrap_err().to_string();
+    assert!(
+        told.starts_with("secret file /nowhere/secret: No such file"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_effective_settings_show_defaults_and_hide_what_is_private() {
+    let config = config(&[
+        ("PIN_PAYOUT_ADDRESS", "0xabc"),
+        ("PIN_OLLAMA_URL", "http://ann:hunter2@gpu"),
+    ]);
+    let effective: Vec<_> = config.effective().collect();
+    for shown in [
+        ("PIN_CLIENT_ID", "op_abc"),
+        ("PIN_GENERATION", "2"),
+        ("PIN_API_SECRET", "[redacted]"),
+        ("PIN_PAYOUT_ADDRESS", "[redacted]"),
+        ("PIN_OLLAMA_URL", "http://…@gpu"),
+        ("PIN_QUEUE", "4"),
+        ("PIN_NODE_ALIAS", "gpu-box"),
+        ("PIN_OUTBOX_BYTES", "32MiB"),
+    ] {
+        assert!(effective.contains(&shown), "{shown:?} in {effective:?}");
+    }
+    let debug = format!("{config:?} {:?}", config.identity);
+    for private in ["s3cret", "hunter2", "0xabc"] {
+        assert!(!debug.contains(private), "{debug}");
+    }
+}
+
+#[test]
+fn a_health_check_reads_the_address_and_nothing_else() {
+    let wrong = vars(&[
+        ("PIN_NONSENSE", "x"),
+        ("PIN_CAPACITY", "x"),
+        ("PIN_LISTEN_ADDR", "[::1]:1"),
+    ]);
+    assert_eq!(listen_addr(wrong).unwrap().to_string(), "[::1]:1");
+    assert_eq!(
+        listen_addr(Vec::new()).unwrap().to_string(),
+        "127.0.0.1:9464"
+    );
+    let told = listen_addr(vars(&[("PIN_LISTEN_ADDR", "9464")]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.starts_with("PIN_LISTEN_ADDR: \"9464\" is not an address"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_table_has_each_setting_once_and_help_has_them_all() {
+    let names: HashSet<_> = settings().map(|setting| setting.name).collect();
+    assert_eq!(names.len(), SETTINGS.len());
+    let help = help();
+    for setting in settings() {
+        assert!(
+            help.contains(&format!("  {} [{}]\n", setting.name, setting.default)),
+            "{}",
+            setting.name
+        );
+    }
+    let secret: Vec<_> = settings()
+        .filter(|setting| setting.secret)
+        .map(|setting| setting.name)
+        .collect();
+    assert_eq!(secret, ["PIN_API_SECRET", "PIN_PAYOUT_ADDRESS"]);
+}
+
+proptest! {
+    #[test]
+    fn a_duration_is_read_back_as_it_is_shown(millis in 1..=366 * 24 * 3_600_000_u64) {
+        let time = Patience::parse(&format!("{millis}ms")).unwrap();
+        prop_assert_eq!(time.0, Duration::from_millis(millis));
+        prop_assert_eq!(Patience::parse(&time.to_string()).unwrap(), time);
+    }
+
+    #[test]
+    fn a_size_is_read_back_as_it_is_shown(bytes in 0..=2_usize << 30, shift in 0..30_u32) {
+        let size = Size::<0>::parse(&(bytes >> shift << shift).to_string()).unwrap();
+        prop_assert_eq!(Size::<0>::parse(&size.to_string()).unwrap(), size);
+    }
+
+    #[test]
+    fn a_number_alone_is_never_a_duration(number in "[0-9]{1,30}(\\.[0-9]{1,9})?") {
+        prop_assert!(Interval::parse(&number).is_err());
+    }
+
+    #[test]
+    fn a_price_keeps_its_digits(price in "(0|[1-9][0-9]{0,6})(\\.[0-9]{1,12})?") {
+        let parsed = Price::parse(&price).unwrap();
+        prop_assert_eq!(parsed.as_json().get(), price);
+    }
+
+    #[test]
+    fn no_value_of_any_setting_panics(values in proptest::collection::vec(".*|[0-9]{1,40}[a-zA-Z]{0,3}", SETTINGS.len())) {
+        let vars = SETTINGS.iter().zip(values).filter(|(setting, _)| setting.name != "PIN_API_SECRET_FILE");
+        let _ = read(vars.map(|(setting, value)| (setting.name.into(), value.into())).collect());
+    }
+
+    #[test]
+    fn no_variable_name_panics(name in "PIN_.*", value in ".*") {
+        let _ = read(vec![(name.into(), value.into())]);
+    }
+}

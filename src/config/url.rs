@@ -1,0 +1,517 @@
+//! Where the gateway and the backend are.
+//!
+//! Invariant: user and password of a URL are in none of the texts that these types give, save
+//! [`BackendUrl::authorization`].
+
+use std::{fmt, net::IpAddr};
+
+use hyper::Uri;
+
+use super::{error::Invalid, field::Value};
+
+/// Where the protocol's WebSocket is on a host that is given without a path.
+const GATEWAY_PATH: &str = "/api/v1/pin/ws";
+
+/// Another machine and how to speak to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    tls: bool,
+    /// As in the URL: an IPv6 address has its brackets.
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    fn default_port(tls: bool) -> u16 {
+        if tls { 443 } else { 80 }
+    }
+
+    /// The host, with the port unless it is the scheme's own.
+    fn authority(&self) -> String {
+        if self.port == Self::default_port(self.tls) {
+            self.host.clone()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    fn is_loopback(&self) -> bool {
+        match self.host().parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().is_loopback(),
+            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+/// A URL taken apart; the scheme is one of those that were asked for.
+struct Parts {
+    origin: Origin,
+    credentials: Option<String>,
+    uri: Uri,
+}
+
+/// Takes a URL apart. `schemes` are those allowed, each with whether it means TLS; the first is the one to suggest.
+fn take_apart(text: &str, schemes: &[(&str, bool)]) -> Result<Parts, Invalid> {
+    let suggested = schemes.first().map_or("", |(scheme, _)| scheme);
+    let allowed = || {
+        schemes
+            .iter()
+            .map(|(scheme, _)| format!("{scheme}://"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let there = super::error::without_credentials(text);
+        return Err(Invalid::value(
+            text,
+            format_args!("has no scheme; write {suggested}://{there}"),
+        ));
+    };
+    let Some((_, tls)) = schemes
+        .iter()
+        .find(|(allowed, _)| allowed.eq_ignore_ascii_case(scheme))
+    else {
+        return Err(Invalid::value(
+            text,
+            format_args!("has another scheme than those allowed: {}", allowed()),
+        ));
+    };
+    let not_a_url = || {
+        Invalid::value(
+            text,
+            format_args!("is not a URL; write one such as {suggested}://HOST:PORT"),
+        )
+    };
+    // A `#` cannot be sent to a server, and hyper would drop it and what follows without a word.
+    if rest.contains('#') {
+        return Err(not_a_url());
+    }
+    let uri: Uri = text.parse().map_err(|_| not_a_url())?;
+    let authority = uri.authority().ok_or_else(not_a_url)?;
+    // With a `/` or `?` in the password, what is meant as the user is taken for the host, and the rest for the path.
+    if uri
+        .path_and_query()
+        .is_some_and(|rest| rest.as_str().contains('@'))
+    {
+        let reason =
+            "has an @ after its host; percent-encode it, and in a password / ? # and @ too";
+        return Err(Invalid::value(text, reason));
+    }
+    let (credentials, place) = match authority.as_str().rsplit_once('@') {
+        Some((credentials, place)) => (Some(credentials.to_owned()), place),
+        None => (None, authority.as_str()),
+    };
+    let host = authority.host().to_owned();
+    let port = match place
+        .strip_prefix(host.as_str())
+        .ok_or_else(not_a_url)?
+        .strip_prefix(':')
+    {
+        None => Origin::default_port(*tls),
+        Some(digits) => digits
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| {
+                Invalid::value(text, "has a port that is not a number from 1 to 65535")
+            })?,
+    };
+    let origin = Origin {
+        tls: *tls,
+        host,
+        port,
+    };
+    if origin.host().is_empty() {
+        return Err(not_a_url());
+    }
+    Ok(Parts {
+        origin,
+        credentials,
+        uri,
+    })
+}
+
+/// The gateway's WebSocket.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GatewayUrl {
+    origin: Origin,
+    path_and_query: String,
+}
+
+impl GatewayUrl {
+    /// The name or address to dial, IPv6 without brackets; also the name that the certificate must have.
+    pub fn host(&self) -> &str {
+        self.origin.host()
+    }
+
+    /// The port to dial.
+    pub fn port(&self) -> u16 {
+        self.origin.port
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn tls(&self) -> bool {
+        self.origin.tls
+    }
+
+    /// What to ask for.
+    pub fn path_and_query(&self) -> &str {
+        &self.path_and_query
+    }
+
+    /// The value of the `Host` header.
+    pub fn host_header(&self) -> String {
+        self.origin.authority()
+    }
+
+    /// Whether the gateway is on this machine: `localhost` or a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        self.origin.is_loopback()
+    }
+}
+
+impl Value for GatewayUrl {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let Parts {
+            origin,
+            credentials,
+            uri,
+        } = take_apart(
+            text,
+            &[
+                ("wss", true),
+                ("ws", false),
+                ("https", true),
+                ("http", false),
+            ],
+        )?;
+        if credentials.is_some() {
+            return Err(Invalid::value(
+                text,
+                "has a user and password; the login is by PIN_CLIENT_ID and the secret",
+            ));
+        }
+        let path = if matches!(uri.path(), "" | "/") {
+            GATEWAY_PATH
+        } else {
+            uri.path()
+        };
+        let path_and_query = match uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        Ok(Self {
+            origin,
+            path_and_query,
+        })
+    }
+}
+
+impl fmt::Display for GatewayUrl {
+    /// As a WebSocket URL, the query left out: it may be a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.origin.tls { "wss" } else { "ws" };
+        let (path, query) = match self.path_and_query.split_once('?') {
+            Some((path, _)) => (path, "?…"),
+            None => (self.path_and_query.as_str(), ""),
+        };
+        write!(f, "{scheme}://{}{path}{query}", self.origin.authority())
+    }
+}
+
+impl fmt::Debug for GatewayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A model server's base URL.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BackendUrl {
+    origin: Origin,
+    /// What goes before every path: empty, or with a slash at its beginning and none at its end.
+    base_path: String,
+    authorization: Option<String>,
+}
+
+impl BackendUrl {
+    /// The name or address to dial, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        self.origin.host()
+    }
+
+    /// The port to dial.
+    pub fn port(&self) -> u16 {
+        self.origin.port
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn tls(&self) -> bool {
+        self.origin.tls
+    }
+
+    /// The path to ask for, given the model server's own: behind a reverse proxy the base URL's path goes before it.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.base_path)
+    }
+
+    /// The value of the `Host` header.
+    pub fn host_header(&self) -> String {
+        self.origin.authority()
+    }
+
+    /// The value of the `Authorization` header, where the URL has a user and password. Secret.
+    pub fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
+    }
+}
+
+impl Value for BackendUrl {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let Parts {
+            origin,
+            credentials,
+            uri,
+        } = take_apart(text, &[("http", false), ("https", true)])?;
+        if uri.query().is_some() {
+            return Err(Invalid::value(
+                text,
+                "has a query; write the base URL only, such as http://localhost:11434",
+            ));
+        }
+        let base_path = uri.path().trim_end_matches('/').to_owned();
+        let authorization = credentials.map(|credentials| basic(&credentials));
+        Ok(Self {
+            origin,
+            base_path,
+            authorization,
+        })
+    }
+}
+
+impl fmt::Display for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.origin.tls { "https" } else { "http" };
+        let credentials = if self.authorization.is_some() {
+            "…@"
+        } else {
+            ""
+        };
+        write!(
+            f,
+            "{scheme}://{credentials}{}{}",
+            self.origin.authority(),
+            self.base_path
+        )
+    }
+}
+
+impl fmt::Debug for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Basic authentication (RFC 7617) with a URL's `user:password`, which may be percent-encoded there.
+fn basic(credentials: &str) -> String {
+    format!(
+        "Basic {}",
+        data_encoding::BASE64.encode(&percent_decoded(credentials))
+    )
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.get(..2).filter(|_| *first == b'%');
+        match escaped.and_then(|digits| data_encoding::HEXLOWER_PERMISSIVE.decode(digits).ok()) {
+            Some(byte) => {
+                decoded.extend(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gateway(text: &str) -> GatewayUrl {
+        GatewayUrl::parse(text).unwrap()
+    }
+
+    fn backend(text: &str) -> BackendUrl {
+        BackendUrl::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_gateway_may_be_given_as_a_bare_base() {
+        for (given, meant) in [
+            ("https://pin.example", "wss://pin.example/api/v1/pin/ws"),
+            ("https://pin.example/", "wss://pin.example/api/v1/pin/ws"),
+            (
+                "http://pin.example:8080",
+                "ws://pin.example:8080/api/v1/pin/ws",
+            ),
+            ("WSS://pin.example", "wss://pin.example/api/v1/pin/ws"),
+            ("wss://pin.example:443/other", "wss://pin.example/other"),
+            ("ws://[::1]:9000/", "ws://[::1]:9000/api/v1/pin/ws"),
+        ] {
+            assert_eq!(gateway(given).to_string(), meant, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_url_says_whom_to_dial_and_what_to_ask_for() {
+        let url = gateway("wss://[2001:db8::1]:8443/pin?token=t0p");
+        assert_eq!(
+            (url.host(), url.port(), url.tls()),
+            ("2001:db8::1", 8443, true)
+        );
+        assert_eq!(url.path_and_query(), "/pin?token=t0p");
+        assert_eq!(url.host_header(), "[2001:db8::1]:8443");
+        assert_eq!(gateway("wss://pin.example").port(), 443);
+        assert_eq!(gateway("ws://pin.example").host_header(), "pin.example");
+        assert!(!format!("{url} {url:?}").contains("t0p"));
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for here in [
+            "ws://localhost",
+            "ws://LOCALHOST:1",
+            "ws://127.0.0.1",
+            "ws://127.9.9.9",
+            "ws://[::1]:80",
+        ] {
+            assert!(gateway(here).is_loopback(), "{here}");
+        }
+        for there in [
+            "ws://localhost.example",
+            "ws://10.0.0.1",
+            "ws://0.0.0.0",
+            "ws://127.0.0.1.example",
+            "ws://[::]",
+        ] {
+            assert!(!gateway(there).is_loopback(), "{there}");
+        }
+    }
+
+    #[test]
+    fn a_backend_behind_a_reverse_proxy_keeps_its_base_path_and_its_password() {
+        let url = backend("https://ann:p%40ss%zz@gpu.example/ollama//");
+        assert_eq!(
+            (url.host(), url.port(), url.tls()),
+            ("gpu.example", 443, true)
+        );
+        assert_eq!(url.path("/api/chat"), "/ollama/api/chat");
+        assert_eq!(url.authorization(), Some("Basic YW5uOnBAc3Mleno="));
+        assert_eq!(url.to_string(), "https://…@gpu.example/ollama");
+        assert!(!format!("{url:?}").contains("ann"));
+    }
+
+    #[test]
+    fn a_plain_backend_has_no_base_path() {
+        let url = backend("http://localhost:11434/");
+        assert_eq!(url.path("/api/tags"), "/api/tags");
+        assert_eq!(url.host_header(), "localhost:11434");
+        assert_eq!(url.authorization(), None);
+    }
+
+    #[test]
+    fn a_wrong_url_is_told_with_what_to_write_instead_and_without_its_password() {
+        for (given, told) in [
+            (
+                "localhost:11434",
+                r#""localhost:11434" has no scheme; write http://localhost:11434"#,
+            ),
+            (
+                "u:p@localhost:11434",
+                r#""…@localhost:11434" has no scheme; write http://…@localhost:11434"#,
+            ),
+            (
+                "ftp://u:p@host",
+                r#""ftp://…@host" has another scheme than those allowed: http://, https://"#,
+            ),
+            (
+                "http://u:p@host:70000",
+                r#""http://…@host:70000" has a port that is not a number from 1 to 65535"#,
+            ),
+            (
+                "http://host:0",
+                r#""http://host:0" has a port that is not a number from 1 to 65535"#,
+            ),
+            (
+                "http://host:",
+                r#""http://host:" has a port that is not a number from 1 to 65535"#,
+            ),
+            (
+                "http://u:1/w@host",
+                r#""http://…@host" has an @ after its host; percent-encode it, and in a password / ? # and @ too"#,
+            ),
+            (
+                "http://u:p/w@ho st",
+                r#""http://…@ho st" is not a URL; write one such as http://HOST:PORT"#,
+            ),
+            (
+                "http://host?a=b",
+                r#""http://host?a=b" has a query; write the base URL only, such as http://localhost:11434"#,
+            ),
+        ] {
+            assert_eq!(
+                BackendUrl::parse(given).unwrap_err().to_string(),
+                told,
+                "{given}"
+            );
+        }
+        let refused = GatewayUrl::parse("wss://op:s3cret@host")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.starts_with(r#""wss://…@host" has a user and password"#),
+            "{refused}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_url_panic(text in ".*", rest in ".*") {
+            let _ = GatewayUrl::parse(&text);
+            let _ = BackendUrl::parse(&format!("http://{rest}"));
+        }
+
+        #[test]
+        fn a_gateway_url_is_read_back_as_it_is_shown(
+            tls: bool, host in "[a-z]{1,9}(\\.[a-z]{1,9}){0,2}|127\\.0\\.0\\.1|\\[::1\\]", port in 1u16.., path in "(/[a-z]{1,5}){0,3}",
+        ) {
+            let scheme = if tls { "wss" } else { "ws" };
+            let url = gateway(&format!("{scheme}://{host}:{port}{path}"));
+            prop_assert_eq!(url.port(), port);
+            prop_assert_eq!(&gateway(&url.to_string()), &url);
+        }
+
+        #[test]
+        fn no_password_is_shown(user in "[a-z]{3,8}", password in "[!-~]{8,20}", host in "[a-z]{1,8}") {
+            let text = format!("http://{user}:{password}@{host}");
+            let shown = match BackendUrl::parse(&text) {
+                Ok(url) => format!("{url} {url:?}"),
+                Err(invalid) => invalid.to_string(),
+            };
+            prop_assert!(!shown.contains(&password), "{}", shown);
+        }
+    }
+}

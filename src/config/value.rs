@@ -1,0 +1,400 @@
+//! The types that settings are read into. A value is parsed once, here, and never again as text further in.
+//!
+//! Invariant: a value that exists is one that is allowed, and its `Display` writes what may be logged.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+
+use super::{error::Invalid, field::Value};
+use crate::{
+    protocol::{Generation, SignatureScheme},
+    telemetry::LogFormat,
+};
+
+/// What a private value is shown as.
+const REDACTED: &str = "[redacted]";
+
+/// Who the sidecar logs in as. Visible ASCII, since it also travels in HTTP headers.
+#[derive(Clone)]
+pub(super) struct ClientId(pub(super) String);
+
+impl Value for ClientId {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid::value(
+                text,
+                "is not a client id; write it as the network gave it, such as op_abc123",
+            ))
+        }
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One line of text.
+pub(super) struct Text(pub(super) String);
+
+impl Value for Text {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.chars().any(char::is_control) {
+            return Err(Invalid::value(
+                text,
+                "has control characters; write one line of plain text",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One line of text that is nobody's business.
+pub(super) struct PrivateText(pub(super) String);
+
+impl Value for PrivateText {
+    const PRIVATE: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let text = text.trim();
+        if text.chars().any(char::is_control) {
+            return Err(Invalid::new(
+                "has control characters; write one line of plain text",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for PrivateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// A secret given as a value. The environment keeps a copy of it for as long as the process lives, which is why a
+/// file is the better place.
+pub(super) struct Secret(pub(super) SecretString);
+
+impl Value for Secret {
+    const PRIVATE: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        Ok(Self(SecretString::from(crate::secret::without_newlines(
+            text,
+        ))))
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// A file's path.
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl Value for FilePath {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        Ok(Self(PathBuf::from(text)))
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.display())
+    }
+}
+
+/// A number of things; zero only where `LEAST` is.
+#[derive(Clone, Copy)]
+pub(super) struct Count<const LEAST: usize>(pub(super) usize);
+
+impl<const LEAST: usize> Count<LEAST> {
+    /// More jobs at once than any machine serves, and few enough that no sum or semaphore overflows.
+    const MOST: usize = 1_000_000;
+}
+
+impl<const LEAST: usize> Value for Count<LEAST> {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        match text.parse() {
+            Ok(number) if (LEAST..=Self::MOST).contains(&number) => Ok(Self(number)),
+            Ok(_) | Err(_) => Err(Invalid::value(
+                text,
+                format_args!("is not a whole number from {LEAST} to {}", Self::MOST),
+            )),
+        }
+    }
+}
+
+impl<const LEAST: usize> fmt::Display for Count<LEAST> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A number of tokens, at least one.
+pub(super) struct Tokens(pub(super) u64);
+
+impl Value for Tokens {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        match text.parse() {
+            Ok(0) | Err(_) => Err(Invalid::value(
+                text,
+                "is not a whole number of tokens from 1 up, such as 8192",
+            )),
+            Ok(tokens) => Ok(Self(tokens)),
+        }
+    }
+}
+
+impl fmt::Display for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An amount of memory in bytes, at least `LEAST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(super) struct Size<const LEAST: usize>(pub(super) usize);
+
+impl<const LEAST: usize> Size<LEAST> {
+    /// What a sidecar may hold at most: it fits 32 bits, as the permits of a semaphore that counts bytes must.
+    const MOST: usize = 2 << 30;
+}
+
+impl<const LEAST: usize> Value for Size<LEAST> {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let size: ByteSize = text.parse().map_err(|_| {
+            Invalid::value(
+                text,
+                "is not a size; write one such as 16MiB, 512KiB or 1048576",
+            )
+        })?;
+        match usize::try_from(size.as_u64()) {
+            Ok(bytes) if (LEAST..=Self::MOST).contains(&bytes) => Ok(Self(bytes)),
+            Ok(_) | Err(_) => {
+                let (least, most) = (Self(LEAST), Self(Self::MOST));
+                Err(Invalid::value(
+                    text,
+                    format_args!("is out of range; write a size from {least} to {most}"),
+                ))
+            }
+        }
+    }
+}
+
+impl<const LEAST: usize> fmt::Display for Size<LEAST> {
+    /// In the largest unit that gives a whole number, so that no digit is lost.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(usize, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match UNITS
+            .iter()
+            .find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit))
+        {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// A length of time, with its unit; zero only where that means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(super) struct Time<const ZERO_ALLOWED: bool>(pub(super) Duration);
+
+/// A time-out or an interval: never zero.
+pub(super) type Interval = Time<false>;
+
+/// A time that may be zero, which is not to wait at all.
+pub(super) type Patience = Time<true>;
+
+/// Longer than anybody waits, and short enough that adding it to the clock cannot overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl<const ZERO_ALLOWED: bool> Value for Time<ZERO_ALLOWED> {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.parse::<f64>().is_ok() {
+            return Err(Invalid::value(
+                text,
+                "has no unit; write a duration such as 15s, 500ms or 5m",
+            ));
+        }
+        match humantime::parse_duration(text) {
+            Ok(Duration::ZERO) if !ZERO_ALLOWED => {
+                Err(Invalid::value(text, "is zero; write a longer duration"))
+            }
+            Ok(time) if time > LONGEST => Err(Invalid::value(
+                text,
+                "is too long; write a duration of at most 366d",
+            )),
+            Ok(time) => Ok(Self(time)),
+            Err(_) => Err(Invalid::value(
+                text,
+                "is not a duration; write one such as 15s, 500ms or 5m",
+            )),
+        }
+    }
+}
+
+impl<const ZERO_ALLOWED: bool> fmt::Display for Time<ZERO_ALLOWED> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+/// US dollars for a thousand tokens, with the digits that the operator wrote.
+#[derive(Clone, Debug)]
+pub struct Price {
+    json: Box<RawValue>,
+    number: f64,
+}
+
+impl Price {
+    /// The price to calculate with; finite and not negative.
+    pub fn as_f64(&self) -> f64 {
+        self.number
+    }
+
+    /// The price to send: a JSON number, digit for digit as it was written.
+    pub fn as_json(&self) -> &RawValue {
+        &self.json
+    }
+}
+
+impl Value for Price {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let invalid = || {
+            Invalid::value(
+                text,
+                "is not a price; write a number that is not negative, such as 0.001",
+            )
+        };
+        let number: f64 = serde_json::from_str(text).map_err(|_| invalid())?;
+        if !number.is_finite() || number.is_sign_negative() {
+            return Err(invalid());
+        }
+        let json = RawValue::from_string(text.to_owned()).map_err(|_| invalid())?;
+        Ok(Self { json, number })
+    }
+}
+
+impl fmt::Display for Price {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.json.get())
+    }
+}
+
+/// An address to listen on.
+pub(super) struct ListenAddr(pub(super) SocketAddr);
+
+impl Value for ListenAddr {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let invalid = |_| {
+            Invalid::value(
+                text,
+                "is not an address; write IP:PORT, such as 127.0.0.1:9464 or [::]:9464",
+            )
+        };
+        text.parse().map(Self).map_err(invalid)
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A type with few values, each of which has one word.
+pub(super) trait Words: Copy + PartialEq + 'static {
+    /// Every value with its word.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word for it. A value that was left out of [`Words::WORDS`] has none.
+    fn word(self) -> &'static str {
+        Self::WORDS
+            .iter()
+            .find(|(_, value)| *value == self)
+            .map_or("", |(word, _)| word)
+    }
+}
+
+/// One of a few words.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<T>(pub(super) T);
+
+impl<T: Words> Value for Choice<T> {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let found = T::WORDS.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| Self(*value)).ok_or_else(|| {
+            let allowed: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
+            Invalid::value(text, format_args!("is not one of: {}", allowed.join(", ")))
+        })
+    }
+}
+
+impl<T: Words> fmt::Display for Choice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.word())
+    }
+}
+
+impl Words for bool {
+    const WORDS: &'static [(&'static str, Self)] = &[("true", true), ("false", false)];
+}
+
+impl Words for Generation {
+    const WORDS: &'static [(&'static str, Self)] = &[("1", Self::Desktop), ("2", Self::Operator)];
+}
+
+impl Words for SignatureScheme {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("sha256", Self::Sha256), ("hmac-sha256", Self::HmacSha256)];
+}
+
+/// Where the node is, in the network's own terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are all there is to say
+pub enum Region {
+    UsEast,
+    UsWest,
+    EuWest,
+    EuCentral,
+    AsiaPacific,
+    Global,
+}
+
+impl Region {
+    /// The word that the protocol has for it.
+    pub fn as_str(self) -> &'static str {
+        self.word()
+    }
+}
+
+impl Words for Region {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("us-east", Self::UsEast),
+        ("us-west", Self::UsWest),
+        ("eu-west", Self::EuWest),
+        ("eu-central", Self::EuCentral),
+        ("asia-pacific", Self::AsiaPacific),
+        ("global", Self::Global),
+    ];
+}
+
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}

@@ -1,0 +1,350 @@
+//! One job: from its place in the queue to its answer.
+//!
+//! Invariant: it ends with one answer, or with silence if it was cancelled; whatever goes wrong in it, a panic included,
+//! stays in it.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use super::{
+    Inference,
+    admission::Place,
+    patience::{Patience, Silent},
+    registry::{Handle, Stop},
+};
+use crate::{
+    backend::{Answering, Chat, ChatHead, Completion, Deltas, Envelope, Model},
+    outbox::Frame,
+    protocol::{Code, Failure, RequestId, ToGateway},
+    telemetry::Operation,
+};
+
+/// An admitted request.
+pub(super) struct Job {
+    pub(super) request_id: RequestId,
+    pub(super) head: ChatHead,
+    /// `None` where the backend has to be asked once more.
+    pub(super) model: Option<Model>,
+    pub(super) payload: Bytes,
+    pub(super) place: Place,
+    pub(super) received: Instant,
+}
+
+/// When things happened, for metrics and the log.
+#[derive(Default)]
+struct Times {
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+/// What became of a job, apart from its answer's text.
+struct Record {
+    request_id: RequestId,
+    received: Instant,
+    model: Option<Arc<str>>,
+    times: Times,
+}
+
+pub(super) fn model_not_found() -> Failure {
+    Failure::new(Code::ModelNotFound, "this node does not offer that model")
+}
+
+pub(super) fn log_refusal(request_id: &RequestId, code: Code) {
+    info!(%request_id, outcome = %code, "request refused");
+}
+
+impl Inference {
+    /// Runs a job to its end and sends its answer.
+    pub(super) async fn run(&self, job: Job, handle: &Handle) {
+        let mut record = Record {
+            request_id: job.request_id.clone(),
+            received: job.received,
+            model: job.model.as_ref().map(|model| Arc::clone(&model.name)),
+            times: Times::default(),
+        };
+        let work = AssertUnwindSafe(self.work(job, handle, &mut record)).catch_unwind();
+        let outcome = match handle.token.run_until_cancelled(work).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_panic)) => Err(Failure::new(
+                Code::Internal,
+                "a defect of the sidecar; its log has the place",
+            )),
+            None => Err(match handle.stopped() {
+                Some(Stop::Draining) => Failure::new(Code::Draining, "this node is shutting down"),
+                Some(Stop::SessionLost) => Failure::new(Code::Orphaned, "the session ended"),
+                Some(Stop::Cancelled) | None => {
+                    info!(request_id = %record.request_id, outcome = "cancelled", "request ended");
+                    return;
+                }
+            }),
+        };
+        self.count(&record, &outcome);
+        self.answer(&record.request_id, &outcome);
+    }
+
+    async fn work(
+        &self,
+        mut job: Job,
+        handle: &Handle,
+        record: &mut Record,
+    ) -> Result<Completion, Failure> {
+        let limit = self.settings.request_timeout;
+        let deadline = job.received + limit;
+        let work = async {
+            let model = match job.model.take() {
+                Some(model) => model,
+                None => self
+                    .parts
+                    .backend
+                    .find_fresh(&job.head.model)
+                    .await
+                    .ok_or_else(model_not_found)?,
+            };
+            record.model = Some(Arc::clone(&model.name));
+            let chat = Chat {
+                payload: std::mem::take(&mut job.payload),
+                model,
+            };
+            let _slot = job.place.slot().await?;
+            handle.runs_now();
+            self.show_load();
+            record.times.started = Some(Instant::now());
+            let body = self.parts.backend.prepare(&chat)?;
+            drop(chat);
+            let stream = job.head.stream.then_some(&job.request_id);
+            self.generate(body, stream, &record.request_id, &mut record.times)
+                .await
+        };
+        timeout_at(deadline, work).await.unwrap_or_else(|_| {
+            let limit = humantime::format_duration(limit);
+            Err(Failure::new(
+                Code::Timeout,
+                format!("not answered within {limit}"),
+            ))
+        })
+    }
+
+    /// Has the backend answer. Chunks go out under `stream`, where it is asked for.
+    async fn generate(
+        &self,
+        body: Bytes,
+        stream: Option<&RequestId>,
+        request_id: &RequestId,
+        times: &mut Times,
+    ) -> Result<Completion, Failure> {
+        let mut patience = Patience::new(self.settings.first_token_timeout);
+        let asked = patience
+            .wait(self.parts.backend.chat(body))
+            .await
+            .map_err(silent_before_token)?;
+        let Answering {
+            mut body,
+            mut decoder,
+        } = asked?;
+        let mut deltas = Deltas::default();
+        let mut index = 0;
+        let mut size = 0;
+        loop {
+            let waited = patience.wait(body.frame()).await;
+            let frame = waited.map_err(|silent| match times.first_token {
+                None => silent_before_token(silent),
+                Some(_) => silent_after_token(silent),
+            })?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| {
+                Failure::new(
+                    Code::Backend,
+                    "the connection broke in the middle of the answer",
+                )
+            })?;
+            let Some(bytes) = frame.data_ref() else {
+                continue;
+            };
+            size += bytes.len();
+            if size > self.settings.max_result_bytes {
+                return Err(Failure::new(
+                    Code::TooLarge,
+                    "the answer is larger than PIN_MAX_RESULT_BYTES",
+                ));
+            }
+            decoder.feed(bytes, &mut deltas)?;
+            if !deltas.is_empty() {
+                times.token();
+                self.send_chunks(stream, &mut deltas, &mut index).await;
+            }
+            if times.first_token.is_some() {
+                patience.renew(self.settings.token_timeout);
+            }
+        }
+        let envelope = Envelope {
+            generation: self.parts.generation,
+            request_id: request_id.as_str().to_owned(),
+            created: self.parts.clock.unix_seconds(),
+        };
+        let completion = decoder.finish(&mut deltas, &envelope)?;
+        self.send_chunks(stream, &mut deltas, &mut index).await;
+        Ok(completion)
+    }
+
+    /// What arrived together leaves together: a chunk for each kind in turn, not for each token.
+    async fn send_chunks(&self, stream: Option<&RequestId>, deltas: &mut Deltas, index: &mut u64) {
+        for (kind, delta) in deltas.drain() {
+            let Some(request_id) = stream else { continue };
+            let chunk = ToGateway::InferenceChunk {
+                request_id: request_id.as_str(),
+                index: *index,
+                delta: &delta,
+                kind,
+            };
+            self.parts
+                .outbox
+                .chunk(Frame::about(request_id, &chunk))
+                .await;
+            *index += 1;
+        }
+    }
+
+    fn answer(&self, request_id: &RequestId, outcome: &Result<Completion, Failure>) {
+        let id = request_id.as_str();
+        let frame = match outcome {
+            Ok(completion) => Frame::about(
+                request_id,
+                &ToGateway::InferenceResponse {
+                    request_id: id,
+                    result: &completion.result,
+                },
+            ),
+            Err(failure) => Frame::about(
+                request_id,
+                &ToGateway::InferenceError {
+                    request_id: id,
+                    error: &failure.text(),
+                },
+            ),
+        };
+        self.parts.outbox.answer(frame);
+    }
+
+    fn count(&self, record: &Record, outcome: &Result<Completion, Failure>) {
+        let metrics = &self.parts.metrics;
+        let model = record.model.as_deref();
+        let times = &record.times;
+        let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
+        metrics.requests_total.of(model, Operation::Chat).inc();
+        metrics
+            .request_duration_seconds
+            .of(Operation::Chat)
+            .observe(record.received.elapsed().as_secs_f64());
+        if let Some(started) = times.started {
+            metrics
+                .request_queue_time_seconds
+                .observe(seconds(record.received, started));
+        }
+        if let Some(first) = times.first_token {
+            metrics
+                .time_to_first_token_seconds
+                .observe(seconds(record.received, first));
+        }
+        match outcome {
+            Ok(completion) => {
+                metrics
+                    .prompt_tokens_total
+                    .of(model)
+                    .inc_by(completion.prompt_tokens);
+                metrics
+                    .generation_tokens_total
+                    .of(model)
+                    .inc_by(completion.generation_tokens);
+                if let Some(per_token) = times.per_token(completion.generation_tokens) {
+                    metrics
+                        .time_per_output_token_seconds
+                        .observe(per_token.as_secs_f64());
+                }
+                if let Some(load) = completion.load_duration {
+                    metrics
+                        .ollama_load_duration_seconds
+                        .observe(load.as_secs_f64());
+                }
+                record.log("ok", completion.prompt_tokens, completion.generation_tokens);
+            }
+            Err(failure) => {
+                self.count_failure(Operation::Chat, failure.code);
+                record.log_failure(failure.code);
+            }
+        }
+    }
+}
+
+impl Times {
+    fn token(&mut self) {
+        let now = Instant::now();
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+    }
+
+    /// The mean time between tokens. The first token's own time is the time to first token.
+    fn per_token(&self, tokens: u64) -> Option<Duration> {
+        let gaps = u32::try_from(tokens.checked_sub(1)?)
+            .ok()
+            .filter(|gaps| *gaps > 0)?;
+        Some((self.last_token? - self.first_token?) / gaps)
+    }
+}
+
+impl Record {
+    fn log(&self, outcome: &str, prompt_tokens: u64, generation_tokens: u64) {
+        info!(
+            request_id = %self.request_id,
+            model = self.model.as_deref(),
+            outcome,
+            duration_ms = millis(self.received.elapsed()),
+            queue_ms = self.since_received(self.times.started),
+            first_token_ms = self.since_received(self.times.first_token),
+            prompt_tokens,
+            generation_tokens,
+            "request ended"
+        );
+    }
+
+    fn log_failure(&self, code: Code) {
+        warn!(
+            request_id = %self.request_id,
+            model = self.model.as_deref(),
+            outcome = %code,
+            duration_ms = millis(self.received.elapsed()),
+            queue_ms = self.since_received(self.times.started),
+            first_token_ms = self.since_received(self.times.first_token),
+            "request failed"
+        );
+    }
+
+    fn since_received(&self, then: Option<Instant>) -> Option<u64> {
+        then.map(|then| millis(then - self.received))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn silent_before_token(Silent(limit): Silent) -> Failure {
+    let limit = humantime::format_duration(limit);
+    Failure::new(
+        Code::Timeout,
+        format!("the backend gave no token within {limit}"),
+    )
+}
+
+fn silent_after_token(Silent(limit): Silent) -> Failure {
+    let limit = humantime::format_duration(limit);
+    Failure::new(
+        Code::Timeout,
+        format!("the backend gave no further token for {limit}"),
+    )
+}

@@ -1,0 +1,258 @@
+//! From a request to its answer: checks, admission, the job, and what can cut it short.
+//!
+//! Invariant: every request whose id could be read gets exactly one answer or one refusal, unless the gateway cancels
+//! it or its session is lost; never is a request worked on twice at once.
+
+mod admission;
+mod job;
+mod patience;
+mod registry;
+
+pub use admission::Load;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use self::{
+    admission::{Admission, Place},
+    job::Job,
+    registry::{Registry, Stop},
+};
+use crate::{
+    backend::Backend,
+    clock::WallClock,
+    config::{AdmissionSettings, JobSettings},
+    outbox::{Frame, Outbox},
+    protocol::{Code, Failure, Generation, RequestId, ToGateway},
+    telemetry::{Metrics, Operation, RecentTroubles, What},
+};
+
+/// What jobs are given.
+pub struct Parts {
+    /// Who answers.
+    pub backend: Arc<dyn Backend>,
+    /// Where answers go.
+    pub outbox: Arc<Outbox>,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where failures are remembered.
+    pub troubles: Arc<RecentTroubles>,
+    /// What time it is.
+    pub clock: Arc<dyn WallClock>,
+    /// The shape of results.
+    pub generation: Generation,
+}
+
+/// Serves the requests that come down a session. It outlives sessions.
+pub struct Inference {
+    parts: Parts,
+    settings: JobSettings,
+    admission: Admission,
+    jobs: Registry,
+    tasks: TaskTracker,
+    draining: AtomicBool,
+}
+
+impl Inference {
+    /// Serves with these parts and bounds.
+    pub fn new(parts: Parts, admission: AdmissionSettings, settings: JobSettings) -> Arc<Self> {
+        parts
+            .metrics
+            .capacity_requests
+            .set(i64::try_from(admission.capacity).unwrap_or(i64::MAX));
+        Arc::new(Self {
+            parts,
+            settings,
+            admission: Admission::new(admission),
+            jobs: Registry::default(),
+            tasks: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes a chat in, or refuses it. Waits only while too many refusals wait to be sent.
+    pub async fn receive(self: &Arc<Self>, request_id: RequestId, payload: Option<&RawValue>) {
+        if self.jobs.contains(&request_id) {
+            debug!(%request_id, "a request that is being worked on was sent again; it will answer once");
+            self.parts.metrics.duplicate_requests_total.inc();
+            return;
+        }
+        match self.admit(&request_id, payload.map_or("", RawValue::get)) {
+            Ok(job) => self.start(request_id, job),
+            Err((model, failure)) => {
+                self.parts
+                    .metrics
+                    .requests_total
+                    .of(model.as_deref(), Operation::Chat)
+                    .inc();
+                self.refuse(&request_id, &failure).await;
+            }
+        }
+    }
+
+    /// Refuses a request that never became one, such as one that could not be read.
+    pub async fn refuse(&self, request_id: &RequestId, failure: &Failure) {
+        job::log_refusal(request_id, failure.code);
+        self.count_failure(Operation::Chat, failure.code);
+        let frame = ToGateway::InferenceError {
+            request_id: request_id.as_str(),
+            error: &failure.text(),
+        };
+        self.parts
+            .outbox
+            .refuse(Frame::about(request_id, &frame))
+            .await;
+    }
+
+    /// Refuses a request for speech, which no backend here gives.
+    pub async fn refuse_speech(&self, request_id: &RequestId) {
+        let failure = Failure::new(Code::ModelNotFound, "this node has no speech backend");
+        self.parts
+            .metrics
+            .requests_total
+            .of(None, Operation::Speech)
+            .inc();
+        self.count_failure(Operation::Speech, failure.code);
+        let frame = ToGateway::TtsError {
+            request_id: request_id.as_str(),
+            error: &failure.text(),
+        };
+        self.parts
+            .outbox
+            .refuse(Frame::about(request_id, &frame))
+            .await;
+    }
+
+    /// The gateway no longer wants a request: its work stops and nothing more is said of it.
+    pub fn cancel(&self, request_id: &RequestId) {
+        if self.jobs.cancel(request_id) {
+            self.parts.metrics.cancelled_requests_total.inc();
+        }
+        self.parts.outbox.cancel(request_id);
+    }
+
+    /// The session has ended, so that nobody waits for these answers any more.
+    pub fn session_lost(&self) {
+        self.jobs.stop_all(Stop::SessionLost);
+    }
+
+    /// From now on nothing new is taken, and what waits for a slot is refused.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.jobs.stop_waiting(Stop::Draining);
+        self.tasks.close();
+    }
+
+    /// Cuts short what still runs; the answers say why.
+    pub fn stop(&self) {
+        self.jobs.stop_all(Stop::Draining);
+    }
+
+    /// Waits until every job has ended, once [`Inference::drain`] was called.
+    pub async fn drained(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// How busy this node is.
+    pub fn load(&self) -> Load {
+        self.admission.load()
+    }
+
+    /// How many jobs may run at once.
+    pub fn capacity(&self) -> usize {
+        self.admission.capacity()
+    }
+
+    /// How many jobs may wait.
+    pub fn queue(&self) -> usize {
+        self.admission.queue()
+    }
+
+    /// The checks of the delivery rules, "Receipt", in their order. An error comes with the model it was about, where
+    /// that is one of those offered.
+    fn admit(
+        &self,
+        request_id: &RequestId,
+        payload: &str,
+    ) -> Result<Job, (Option<Arc<str>>, Failure)> {
+        let refusal = |code, sentence: &str| (None, Failure::new(code, sentence));
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(refusal(Code::Draining, "this node is shutting down"));
+        }
+        let head = self
+            .parts
+            .backend
+            .inspect(payload.as_bytes())
+            .map_err(|failure| (None, failure))?;
+        let model = self.parts.backend.find(&head.model);
+        if model.is_none() && self.parts.backend.is_fresh() {
+            return Err((None, job::model_not_found()));
+        }
+        let name = model.as_ref().map(|model| Arc::clone(&model.name));
+        let Some(place) = self.place(payload.len()) else {
+            // There is no place to wait for a look at the backend either, so that what is known has to do.
+            let failure = if model.is_none() {
+                job::model_not_found()
+            } else {
+                Failure::new(Code::Busy, "all slots and places to wait are taken")
+            };
+            return Err((name, failure));
+        };
+        // The frame's buffer holds what came before and after it, too; a copy holds the request alone.
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        Ok(Job {
+            request_id: request_id.clone(),
+            head,
+            model,
+            payload,
+            place,
+            received: Instant::now(),
+        })
+    }
+
+    fn place(&self, bytes: usize) -> Option<Place> {
+        self.parts
+            .outbox
+            .has_room()
+            .then(|| self.admission.enter(bytes))?
+    }
+
+    fn start(self: &Arc<Self>, request_id: RequestId, job: Job) {
+        let Some(handle) = self.jobs.enter(&request_id) else {
+            return;
+        };
+        let inference = Arc::clone(self);
+        self.tasks.spawn(async move {
+            inference.run(job, &handle).await;
+            inference.jobs.leave(&request_id, &handle);
+            inference.show_load();
+        });
+        self.show_load();
+    }
+
+    fn count_failure(&self, operation: Operation, code: Code) {
+        self.parts
+            .metrics
+            .request_failures_total
+            .of(operation, code)
+            .inc();
+        self.parts
+            .troubles
+            .push(What::Request(code), self.parts.clock.unix_seconds());
+    }
+
+    fn show_load(&self) {
+        let load = self.load();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.parts.metrics.requests_running.set(gauge(load.running));
+        self.parts.metrics.requests_waiting.set(gauge(load.waiting));
+    }
+}

@@ -1,0 +1,482 @@
+//! What the gateway sends. A frame is read once: its type and ids become values, everything else stays borrowed.
+//!
+//! Invariant: no input makes reading panic, recurse with the input's depth, or copy a payload. Unknown types and fields
+//! are not errors, and a field of the wrong type counts as missing.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::label::{Label, labels};
+
+labels! {
+    /// The types of frames that come from the gateway, as metrics name them.
+    pub enum GatewayMessage {
+        /// The login was accepted.
+        AuthSuccess = "AUTH_SUCCESS",
+        /// A refused login, or a complaint later on.
+        Error = "ERROR",
+        /// Asks for a PONG.
+        Ping = "PING",
+        /// A heartbeat was read.
+        HeartbeatAck = "HEARTBEAT_ACK",
+        /// A model list was read.
+        ModelListAck = "MODEL_LIST_ACK",
+        /// An answer was read.
+        ResultAck = "RESULT_ACK",
+        /// A node was registered, perhaps under another alias.
+        RegisterNodeAck = "REGISTER_NODE_ACK",
+        /// A payout address was taken or not.
+        UpdateWalletAck = "UPDATE_WALLET_ACK",
+        /// A chat to answer.
+        InferenceRequest = "INFERENCE_REQUEST",
+        /// A request that is no longer wanted.
+        CancelRequest = "CANCEL_REQUEST",
+        /// Prompts that measure this node.
+        InterviewRequest = "INTERVIEW_REQUEST",
+        /// The tier that an interview gave.
+        InterviewComplete = "INTERVIEW_COMPLETE",
+        /// An interview that went wrong; the gateway will close.
+        InterviewFailed = "INTERVIEW_FAILED",
+        /// Text to be spoken.
+        TtsRequest = "TTS_REQUEST",
+        /// Any other type, or a frame that could not be read.
+        Unknown = "unknown",
+    }
+}
+
+/// The network's id of a request: 1 to 256 bytes. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The longest id that is accepted, in bytes (delivery rules, "Receipt").
+    pub const MAX_BYTES: usize = 256;
+
+    /// Takes an id; `None` if it is empty or too long to be one.
+    pub fn new(id: &str) -> Option<Self> {
+        (1..=Self::MAX_BYTES)
+            .contains(&id.len())
+            .then(|| Self(id.into()))
+    }
+
+    /// The id as it is on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// A frame from the gateway. Texts are the gateway's own and may be of any length.
+#[derive(Debug)]
+pub enum FromGateway<'a> {
+    /// The session is up.
+    AuthSuccess {
+        /// The node that the gateway knows this session as, where it says so at login.
+        node_id: Option<Cow<'a, str>>,
+    },
+    /// Before [`FromGateway::AuthSuccess`]: the login is refused. After it: something to log.
+    Error {
+        /// Why, in the gateway's words.
+        message: Cow<'a, str>,
+    },
+    /// To be answered with PONG at once.
+    Ping,
+    /// The oldest unacknowledged HEARTBEAT has been read.
+    HeartbeatAck,
+    /// The oldest unacknowledged MODEL_LIST has been read.
+    ModelListAck,
+    /// An answer has been read.
+    ResultAck {
+        /// Which one; some gateways do not say.
+        request_id: Option<RequestId>,
+    },
+    /// A node has been registered.
+    RegisterNodeAck {
+        /// The gateway's name for it.
+        node_id: Option<Cow<'a, str>>,
+        /// The alias that it goes by, which may differ from the one asked for.
+        alias: Option<Cow<'a, str>>,
+    },
+    /// The payout address has been read.
+    UpdateWalletAck {
+        /// Whether it was accepted.
+        success: bool,
+        /// More about it.
+        message: Cow<'a, str>,
+    },
+    /// A chat to answer.
+    InferenceRequest {
+        /// Its id.
+        request_id: RequestId,
+        /// The chat request; `None` where the frame has none.
+        payload: Option<&'a RawValue>,
+    },
+    /// Stop working on a request and say nothing more of it.
+    CancelRequest {
+        /// Its id.
+        request_id: RequestId,
+    },
+    /// Prompts that measure this node.
+    InterviewRequest,
+    /// An interview's verdict.
+    InterviewComplete {
+        /// The tier that the node is in now.
+        tier: Cow<'a, str>,
+    },
+    /// An interview that went wrong; a close follows.
+    InterviewFailed {
+        /// Why, in the gateway's words.
+        reason: Cow<'a, str>,
+        /// How long to stay away.
+        retry_after: Option<Duration>,
+    },
+    /// Text to be spoken.
+    TtsRequest {
+        /// Its id.
+        request_id: RequestId,
+    },
+    /// A type that this agent has not heard of.
+    Unknown {
+        /// That type.
+        kind: Cow<'a, str>,
+    },
+}
+
+/// A frame that cannot be used. It never ends the session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What it would have been.
+    pub message: GatewayMessage,
+    /// What is wrong, without quoting any of it.
+    pub reason: &'static str,
+    /// The request that it was about to make, so that it can be refused, where as much could be read.
+    pub request_id: Option<RequestId>,
+}
+
+impl<'a> FromGateway<'a> {
+    /// Reads one frame.
+    ///
+    /// # Errors
+    /// It is not a JSON object with a `type`, a key that matters is written twice, or a request has no usable id.
+    pub fn read(text: &'a str) -> Result<Self, Unreadable> {
+        let mut fields = Fields::default();
+        let mut input = serde_json::Deserializer::from_str(text);
+        let read = (&mut fields)
+            .deserialize(&mut input)
+            .and_then(|()| input.end());
+        let kind = fields.kind.and_then(string);
+        let message = kind
+            .as_deref()
+            .map_or(GatewayMessage::Unknown, GatewayMessage::of);
+        if read.is_err() {
+            return Err(fields.unreadable(message, "it is not one JSON object, or has a key twice"));
+        }
+        match kind {
+            None => Err(fields.unreadable(message, "it has no type")),
+            Some(kind) => fields.into_frame(message, kind),
+        }
+    }
+
+    /// The type of this frame.
+    pub fn message(&self) -> GatewayMessage {
+        match self {
+            Self::AuthSuccess { .. } => GatewayMessage::AuthSuccess,
+            Self::Error { .. } => GatewayMessage::Error,
+            Self::Ping => GatewayMessage::Ping,
+            Self::HeartbeatAck => GatewayMessage::HeartbeatAck,
+            Self::ModelListAck => GatewayMessage::ModelListAck,
+            Self::ResultAck { .. } => GatewayMessage::ResultAck,
+            Self::RegisterNodeAck { .. } => GatewayMessage::RegisterNodeAck,
+            Self::UpdateWalletAck { .. } => GatewayMessage::UpdateWalletAck,
+            Self::InferenceRequest { .. } => GatewayMessage::InferenceRequest,
+            Self::CancelRequest { .. } => GatewayMessage::CancelRequest,
+            Self::InterviewRequest => GatewayMessage::InterviewRequest,
+            Self::InterviewComplete { .. } => GatewayMessage::InterviewComplete,
+            Self::InterviewFailed { .. } => GatewayMessage::InterviewFailed,
+            Self::TtsRequest { .. } => GatewayMessage::TtsRequest,
+            Self::Unknown { .. } => GatewayMessage::Unknown,
+        }
+    }
+}
+
+impl GatewayMessage {
+    /// Whether it asks for an answer.
+    pub fn is_request(self) -> bool {
+        matches!(self, Self::InferenceRequest | Self::TtsRequest)
+    }
+
+    fn of(kind: &str) -> Self {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|message| message.as_str() == kind)
+            .unwrap_or(Self::Unknown)
+    }
+}
+
+/// The keys that mean something in any frame, as they stood in it.
+#[derive(Default)]
+struct Fields<'a> {
+    kind: Option<&'a RawValue>,
+    request_id: Option<&'a RawValue>,
+    node_id: Option<&'a RawValue>,
+    alias: Option<&'a RawValue>,
+    message: Option<&'a RawValue>,
+    reason: Option<&'a RawValue>,
+    success: Option<&'a RawValue>,
+    tier: Option<&'a RawValue>,
+    retry_after_seconds: Option<&'a RawValue>,
+    payload: Option<&'a RawValue>,
+}
+
+impl<'a> Fields<'a> {
+    fn slot(&mut self, key: &str) -> Option<&mut Option<&'a RawValue>> {
+        Some(match key {
+            "type" => &mut self.kind,
+            "request_id" => &mut self.request_id,
+            "node_id" => &mut self.node_id,
+            "alias" => &mut self.alias,
+            "message" => &mut self.message,
+            "reason" => &mut self.reason,
+            "success" => &mut self.success,
+            "tier" => &mut self.tier,
+            "retry_after_seconds" => &mut self.retry_after_seconds,
+            "payload" => &mut self.payload,
+            _ => return None,
+        })
+    }
+
+    fn id(&self) -> Option<RequestId> {
+        RequestId::new(&self.request_id.and_then(string)?)
+    }
+
+    fn unreadable(&self, message: GatewayMessage, reason: &'static str) -> Unreadable {
+        let request_id = self
+            .id()
+            .filter(|_| message == GatewayMessage::InferenceRequest);
+        Unreadable {
+            message,
+            reason,
+            request_id,
+        }
+    }
+
+    fn into_frame(
+        self,
+        message: GatewayMessage,
+        kind: Cow<'a, str>,
+    ) -> Result<FromGateway<'a>, Unreadable> {
+        let with_id = || {
+            self.id().ok_or_else(|| {
+                self.unreadable(message, "its request_id is not 1 to 256 bytes of text")
+            })
+        };
+        let text = |field: Option<&'a RawValue>| field.and_then(string).unwrap_or_default();
+        Ok(match message {
+            GatewayMessage::AuthSuccess => FromGateway::AuthSuccess {
+                node_id: self.node_id.and_then(string),
+            },
+            GatewayMessage::Error => FromGateway::Error {
+                message: text(self.message),
+            },
+            GatewayMessage::Ping => FromGateway::Ping,
+            GatewayMessage::HeartbeatAck => FromGateway::HeartbeatAck,
+            GatewayMessage::ModelListAck => FromGateway::ModelListAck,
+            GatewayMessage::ResultAck => FromGateway::ResultAck {
+                request_id: self.id(),
+            },
+            GatewayMessage::RegisterNodeAck => FromGateway::RegisterNodeAck {
+                node_id: self.node_id.and_then(string),
+                alias: self.alias.and_then(string),
+            },
+            GatewayMessage::UpdateWalletAck => FromGateway::UpdateWalletAck {
+                success: self.success.is_some_and(|raw| raw.get() == "true"),
+                message: text(self.message),
+            },
+            GatewayMessage::InferenceRequest => FromGateway::InferenceRequest {
+                request_id: with_id()?,
+                payload: self.payload,
+            },
+            GatewayMessage::CancelRequest => FromGateway::CancelRequest {
+                request_id: with_id()?,
+            },
+            GatewayMessage::InterviewRequest => FromGateway::InterviewRequest,
+            GatewayMessage::InterviewComplete => FromGateway::InterviewComplete {
+                tier: text(self.tier),
+            },
+            GatewayMessage::InterviewFailed => FromGateway::InterviewFailed {
+                reason: text(self.reason.or(self.message)),
+                retry_after: self.retry_after_seconds.and_then(seconds),
+            },
+            GatewayMessage::TtsRequest => FromGateway::TtsRequest {
+                request_id: with_id()?,
+            },
+            GatewayMessage::Unknown => FromGateway::Unknown { kind },
+        })
+    }
+}
+
+fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    match raw.get().strip_prefix('"')?.strip_suffix('"') {
+        Some(plain) if !plain.contains('\\') => Some(Cow::Borrowed(plain)),
+        _ => serde_json::from_str(raw.get()).ok().map(Cow::Owned),
+    }
+}
+
+fn seconds(raw: &RawValue) -> Option<Duration> {
+    let seconds: f64 = serde_json::from_str(raw.get()).ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Fills [`Fields`] as it reads, so that what stood before a mistake is still known after it.
+impl<'de> DeserializeSeed<'de> for &mut Fields<'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Fields<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            match self.slot(&key) {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(Some(_)) => return Err(A::Error::custom("key written twice")),
+                Some(slot) => *slot = Some(map.next_value()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn request_id(id: &str) -> RequestId {
+        RequestId::new(id).unwrap()
+    }
+
+    #[test]
+    fn every_type_of_the_protocol_is_read_as_itself() {
+        for message in GatewayMessage::ALL {
+            let text = format!(r#"{{"type":"{message}","request_id":"r"}}"#);
+            assert_eq!(FromGateway::read(&text).unwrap().message(), *message);
+        }
+    }
+
+    #[test]
+    fn a_payload_is_lent_byte_for_byte_whatever_surrounds_it() {
+        let text = r#"{ "new":[{}], "payload" : {"b":1e400,"a":"\u00e9"} ,"request_id":"a\nb","type":"INFERENCE_REQUEST"}"#;
+        let FromGateway::InferenceRequest {
+            request_id: id,
+            payload,
+        } = FromGateway::read(text).unwrap()
+        else {
+            panic!("not a request");
+        };
+        assert_eq!(id, request_id("a\nb"));
+        assert_eq!(payload.unwrap().get(), r#"{"b":1e400,"a":"\u00e9"}"#);
+    }
+
+    #[test]
+    fn a_request_that_breaks_off_can_still_be_refused() {
+        for text in [
+            r#"{"type":"INFERENCE_REQUEST","request_id":"r","payload":{"model""#,
+            r#"{"type":"INFERENCE_REQUEST","request_id":"r","payload":{},"payload":{}}"#,
+            r#"{"type":"INFERENCE_REQUEST","request_id":"r","payload":{}} tail"#,
+        ] {
+            let unreadable = FromGateway::read(text).unwrap_err();
+            assert_eq!(unreadable.message, GatewayMessage::InferenceRequest);
+            assert_eq!(unreadable.request_id, Some(request_id("r")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_an_error_and_no_panic() {
+        for text in [
+            "",
+            "null",
+            "[]",
+            "7",
+            "{}",
+            r#"{"type":7}"#,
+            r#"{"type":null}"#,
+            "{\"type\":\"PING\"",
+            "\u{0}",
+        ] {
+            assert!(FromGateway::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_empty_huge_or_no_text_is_no_id() {
+        for id in [
+            "\"\"".into(),
+            format!("\"{}\"", "x".repeat(257)),
+            "7".into(),
+            "null".into(),
+        ] {
+            let text =
+                format!(r#"{{"type":"INFERENCE_REQUEST","request_id":{id},"payload":{{}}}}"#);
+            assert_eq!(
+                FromGateway::read(&text).unwrap_err().request_id,
+                None,
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn nesting_that_is_ten_thousand_deep_is_only_data() {
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        let text = format!(
+            r#"{{"type":"INFERENCE_REQUEST","request_id":"r","x":{deep},"payload":{deep}}}"#
+        );
+        assert!(FromGateway::read(&text).is_ok());
+    }
+
+    #[test]
+    fn fields_of_the_wrong_type_count_as_missing() {
+        let frame = FromGateway::read(
+            r#"{"type":"INTERVIEW_FAILED","reason":5,"retry_after_seconds":"soon"}"#,
+        )
+        .unwrap();
+        assert!(
+            matches!(frame, FromGateway::InterviewFailed { retry_after: None, reason } if reason.is_empty())
+        );
+        let frame =
+            FromGateway::read(r#"{"type":"INTERVIEW_FAILED","retry_after_seconds":-1}"#).unwrap();
+        assert!(matches!(
+            frame,
+            FromGateway::InterviewFailed {
+                retry_after: None,
+                ..
+            }
+        ));
+    }
+}

@@ -1,0 +1,118 @@
+//! Why the secret cannot be had, with what an operator needs in order to mend it.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Who may read a file, and who we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// The file's owner and mode; `None` if they cannot be told.
+    pub owner_and_mode: Option<(u32, u32)>,
+    /// The user that this process runs as.
+    pub process_uid: u32,
+}
+
+impl FileFacts {
+    /// Looks at a file.
+    pub fn of(path: &Path) -> Self {
+        let owner_and_mode = fs::metadata(path)
+            .ok()
+            .map(|file| (file.uid(), file.mode() & 0o7777));
+        Self {
+            owner_and_mode,
+            process_uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+}
+
+impl fmt::Display for FileFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.owner_and_mode {
+            Some((owner, mode)) => write!(f, "owner uid {owner}, mode {mode:04o}")?,
+            None => f.write_str("owner and mode unknown")?,
+        }
+        write!(f, "; this process: uid {}", self.process_uid)
+    }
+}
+
+/// Why the secret cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It is nowhere that one looks for it.
+    #[error(
+        "no secret: set PIN_API_SECRET_FILE to the file that has it, or mount that file at {}, or set \
+         PIN_API_SECRET{}",
+        default_file.display(),
+        if cfg!(feature = "keyring") { ", or store it in the keyring with `pin-sidecar secret set`" } else { "" }
+    )]
+    NotConfigured {
+        /// The file that is looked for by default.
+        default_file: PathBuf,
+    },
+    /// The file cannot be opened or read.
+    #[error("secret file {}: {error} ({facts}); {}", path.display(), advice(error, facts))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Who may read it.
+        facts: FileFacts,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// What is in the file cannot be the secret.
+    #[error("secret file {}: {problem} ({facts}); put the secret into it, as one line of text", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Who may read it.
+        facts: FileFacts,
+        /// What is wrong.
+        problem: Problem,
+    },
+    /// What came from elsewhere cannot be the secret.
+    #[error("the secret from {place}: {problem}")]
+    Unfit {
+        /// Where it came from.
+        place: &'static str,
+        /// What is wrong.
+        problem: Problem,
+    },
+    /// The keyring failed or has no such secret; the sentence has no part of a secret.
+    #[error("keyring: {0}")]
+    Keyring(String),
+}
+
+/// What is wrong with something that should be a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// Nothing but white space.
+    #[error("it is empty")]
+    Empty,
+    /// More than any secret has.
+    #[error("it is larger than 64 KiB")]
+    TooLarge,
+    /// Not text.
+    #[error("it is not UTF-8 text")]
+    NotUtf8,
+    /// A directory, a pipe, a device.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// It stopped in the middle.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
+fn advice(error: &io::Error, facts: &FileFacts) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "mount or create it, or correct PIN_API_SECRET_FILE".to_owned(),
+        io::ErrorKind::PermissionDenied => format!(
+            "let uid {} read it: chown it to that user or chmod it to 0444; on Kubernetes set the volume's defaultMode \
+             to 0444",
+            facts.process_uid
+        ),
+        _ => "see that the file can be read".to_owned(),
+    }
+}

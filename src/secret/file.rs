@@ -1,0 +1,64 @@
+//! A secret from a file or from standard input. No buffer that held it is left behind as it was.
+
+use std::{fs, fs::File, io::Read, path::Path};
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::{
+    error::{FileFacts, Problem, SecretError},
+    without_newlines,
+};
+
+/// Far more than any secret has: whoever points at a larger file has the wrong one.
+const LARGEST: usize = 64 * 1024;
+
+/// Reads the secret from a file.
+pub(super) fn read(path: &Path) -> Result<SecretString, SecretError> {
+    let unreadable = |error| SecretError::Unreadable {
+        path: path.to_owned(),
+        facts: FileFacts::of(path),
+        error,
+    };
+    let unusable = |problem| match problem {
+        Problem::Io(error) => unreadable(error),
+        problem => SecretError::Unusable {
+            path: path.to_owned(),
+            facts: FileFacts::of(path),
+            problem,
+        },
+    };
+    // Before it is opened: to open a pipe is to wait for its other end.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unusable(Problem::NotAFile));
+    }
+    secret(File::open(path).map_err(unreadable)?).map_err(unusable)
+}
+
+/// Reads a secret from `reader` up to its end, such as from standard input. `place` names it in errors.
+///
+/// # Errors
+/// It cannot be read, is empty, too large, or not text.
+pub fn read_from(place: &'static str, reader: impl Read) -> Result<SecretString, SecretError> {
+    secret(reader).map_err(|problem| SecretError::Unfit { place, problem })
+}
+
+fn secret(reader: impl Read) -> Result<SecretString, Problem> {
+    // Large enough from the start: a buffer that grows leaves its old self behind. The two more than the limit are one
+    // to see that there is too much, and one that keeps `read_to_end` from growing it to see the end.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(LARGEST + 2));
+    reader.take(LARGEST as u64 + 1).read_to_end(&mut buffer)?;
+    if buffer.len() > LARGEST {
+        return Err(Problem::TooLarge);
+    }
+    from_bytes(&buffer)
+}
+
+/// Makes a secret of bytes that may have newlines at their end.
+pub(super) fn from_bytes(bytes: &[u8]) -> Result<SecretString, Problem> {
+    let text = without_newlines(str::from_utf8(bytes).map_err(|_| Problem::NotUtf8)?);
+    if text.trim().is_empty() {
+        return Err(Problem::Empty);
+    }
+    Ok(SecretString::from(text))
+}

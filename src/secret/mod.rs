@@ -1,0 +1,297 @@
+//! Where the client's secret comes from.
+//!
+//! Invariant: the secret is in no `Debug`, no `Display` and no error, and buffers that held it are overwritten.
+
+mod error;
+mod file;
+mod keeper;
+#[cfg(feature = "keyring")]
+pub mod keyring;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use secrecy::SecretString;
+
+pub use self::{
+    error::{FileFacts, SecretError},
+    file::read_from,
+    keeper::SecretKeeper,
+};
+
+/// A place that the secret can be read from, again and again.
+#[derive(Clone)]
+pub enum SecretSource {
+    /// It was given as a value and cannot change.
+    Value(SecretString),
+    /// It is what the file has in it.
+    File(PathBuf),
+    /// The system's keyring has it, under this client id.
+    #[cfg(feature = "keyring")]
+    Keyring {
+        /// The id that the secret belongs to.
+        client_id: String,
+    },
+}
+
+impl SecretSource {
+    /// Decides where the secret is: the value, the file, the default file if it exists, the keyring; in this order.
+    /// Nothing is read yet.
+    ///
+    /// # Errors
+    /// [`SecretError::NotConfigured`] if none of these is there.
+    pub fn find(
+        value: Option<SecretString>,
+        file: Option<PathBuf>,
+        default_file: &Path,
+        client_id: Option<&str>,
+    ) -> Result<Self, SecretError> {
+        if let Some(value) = value {
+            return Ok(Self::Value(value));
+        }
+        if let Some(file) = file {
+            return Ok(Self::File(file));
+        }
+        // A file of which not even that can be told is tried, so that the error says why it cannot be read.
+        if default_file.try_exists().unwrap_or(true) {
+            return Ok(Self::File(default_file.to_owned()));
+        }
+        Self::in_keyring(client_id).ok_or_else(|| SecretError::NotConfigured {
+            default_file: default_file.to_owned(),
+        })
+    }
+
+    #[cfg(feature = "keyring")]
+    fn in_keyring(client_id: Option<&str>) -> Option<Self> {
+        client_id.map(|client_id| Self::Keyring {
+            client_id: client_id.to_owned(),
+        })
+    }
+
+    #[cfg(not(feature = "keyring"))]
+    fn in_keyring(_: Option<&str>) -> Option<Self> {
+        None
+    }
+
+    /// Reads the secret. Blocks: shortly for a file, for the keyring until it is unlocked.
+    ///
+    /// # Errors
+    /// It cannot be read, is empty, or is not text.
+    pub fn read(&self) -> Result<SecretString, SecretError> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(path) => file::read(path),
+            #[cfg(feature = "keyring")]
+            Self::Keyring { client_id } => keyring::get(client_id),
+        }
+    }
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("PIN_API_SECRET"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            #[cfg(feature = "keyring")]
+            Self::Keyring { .. } => f.write_str("keyring"),
+        }
+    }
+}
+
+/// The text without the newlines at its end, which editors and `echo` leave there and no secret has.
+pub(crate) fn without_newlines(text: &str) -> &str {
+    text.trim_end_matches(['\n', '\r'])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use secrecy::ExposeSecret as _;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn file_with(bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    fn refused(source: &SecretSource) -> String {
+        source.read().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_secret_loses_the_newlines_at_its_end_and_nothing_else() {
+        for written in ["s3cret", "s3cret\n", "s3cret\r\n", "s3cret\n\n"] {
+            let (_dir, path) = file_with(written);
+            assert_eq!(
+                SecretSource::File(path).read().unwrap().expose_secret(),
+                "s3cret",
+                "{written:?}"
+            );
+        }
+        let (_dir, path) = file_with(" two words \n");
+        assert_eq!(
+            SecretSource::File(path).read().unwrap().expose_secret(),
+            " two words "
+        );
+    }
+
+    #[test]
+    fn a_secret_file_that_cannot_be_used_is_named_with_its_owner_its_mode_and_our_uid() {
+        let uid = rustix::process::geteuid().as_raw();
+        for (content, problem) in [
+            (b"".to_vec(), "it is empty"),
+            (b" \r\n".to_vec(), "it is empty"),
+            (b"\xff\xfe".to_vec(), "it is not UTF-8 text"),
+            (vec![b'x'; 64 * 1024 + 1], "it is larger than 64 KiB"),
+        ] {
+            let (_dir, path) = file_with(content);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            let expected = format!(
+                "secret file {}: {problem} (owner uid {uid}, mode 0640; this process: uid {uid}); put the secret into it, \
+                 as one line of text",
+                path.display()
+            );
+            assert_eq!(refused(&SecretSource::File(path)), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_of_the_largest_size_is_read() {
+        let (_dir, path) = file_with(vec![b'x'; 64 * 1024]);
+        assert_eq!(
+            SecretSource::File(path)
+                .read()
+                .unwrap()
+                .expose_secret()
+                .len(),
+            64 * 1024
+        );
+    }
+
+    #[test]
+    fn a_secret_file_that_is_no_file_is_told_and_never_waited_for() {
+        let (dir, path) = file_with("");
+        assert!(refused(&SecretSource::File(dir.path().to_owned())).contains("not a regular file"));
+        fs::remove_file(&path).unwrap();
+        let missing = refused(&SecretSource::File(path));
+        assert!(
+            missing.contains("No such file") && missing.contains("correct PIN_API_SECRET_FILE"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_told_with_what_to_do() {
+        let error = SecretError::Unreadable {
+            path: PathBuf::from("/run/secrets/pin_api_secret"),
+            facts: FileFacts {
+                owner_and_mode: Some((0, 0o400)),
+                process_uid: 65532,
+            },
+            error: std::io::Error::from(std::io::ErrorKind::PermissionDenied),
+        };
+        assert_eq!(
+            error.to_string(),
+            "secret file /run/secrets/pin_api_secret: permission denied (owner uid 0, mode 0400; this process: uid \
+             65532); let uid 65532 read it: chown it to that user or chmod it to 0444; on Kubernetes set the volume's \
+             defaultMode to 0444"
+        );
+    }
+
+    #[test]
+    fn the_secret_is_looked_for_in_order() {
+        let (dir, default) = file_with("default");
+        let value = || Some(SecretString::from("value"));
+        let find = |value, file, default: &Path| SecretSource::find(value, file, default, None);
+        assert!(matches!(
+            find(value(), Some("f".into()), &default),
+            Ok(SecretSource::Value(_))
+        ));
+        assert!(
+            matches!(find(None, Some("f".into()), &default), Ok(SecretSource::File(path)) if path == Path::new("f"))
+        );
+        assert!(
+            matches!(find(None, None, &default), Ok(SecretSource::File(path)) if path == default)
+        );
+        let none = find(None, None, &dir.path().join("none"))
+            .unwrap_err()
+            .to_string();
+        for way in ["PIN_API_SECRET_FILE", "none", "PIN_API_SECRET"] {
+            assert!(none.contains(way), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_rotated_secret_is_used_at_the_next_login_and_the_last_good_one_is_kept() {
+        let (_dir, path) = file_with("old\n");
+        let mut keeper = SecretKeeper::new(SecretSource::File(path.clone())).unwrap();
+        assert!(!keeper.changed());
+
+        fs::write(&path, "newer\n").unwrap();
+        assert!(keeper.changed());
+        let (secret, problem) = keeper.current();
+        assert_eq!((secret.expose_secret(), problem.is_none()), ("newer", true));
+        assert!(!keeper.changed());
+
+        fs::remove_file(&path).unwrap();
+        assert!(keeper.changed());
+        let (secret, problem) = keeper.current();
+        assert_eq!(secret.expose_secret(), "newer");
+        assert!(
+            problem
+                .unwrap()
+                .to_string()
+                .contains(&path.display().to_string())
+        );
+        assert!(!keeper.changed());
+    }
+
+    #[test]
+    fn a_secret_that_is_replaced_as_kubernetes_does_is_seen_to_change() {
+        let (dir, first) = file_with("first");
+        let second = dir.path().join("other");
+        fs::write(&second, "other").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&first, &link).unwrap();
+        let keeper = SecretKeeper::new(SecretSource::File(link.clone())).unwrap();
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&second, &link).unwrap();
+        assert!(keeper.changed());
+    }
+
+    #[test]
+    fn there_is_no_keeper_without_a_first_secret() {
+        let (_dir, path) = file_with("");
+        assert!(SecretKeeper::new(SecretSource::File(path)).is_err());
+    }
+
+    #[test]
+    fn a_secret_is_in_no_debug_output() {
+        let source = SecretSource::Value(SecretString::from("s3cret"));
+        let keeper = SecretKeeper::new(source.clone()).unwrap();
+        assert!(!format!("{source:?} {keeper:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_secret_from_standard_input_is_checked_likewise() {
+        assert_eq!(
+            read_from("standard input", &b"s3cret\r\n"[..])
+                .unwrap()
+                .expose_secret(),
+            "s3cret"
+        );
+        let empty = read_from("standard input", &b"\n"[..]).unwrap_err();
+        assert_eq!(
+            empty.to_string(),
+            "the secret from standard input: it is empty"
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! The session with the gateway: one at a time, and a supervisor that keeps one up.
+//!
+//! Invariant: the reader never waits for work, heartbeats have a clock of their own, a dead link is noticed within
+//! `PIN_HEARTBEAT_TIMEOUT`, and the next session begins only when the last has ended.
+
+mod backoff;
+mod live;
+mod login;
+mod registration;
+mod status;
+mod supervisor;
+
+pub use registration::Registration;
+pub use status::{Phase, SessionStatus, StatusBoard};
+pub use supervisor::{Parts, Supervisor, Timing};

@@ -1,0 +1,429 @@
+//! Keeps one session up: connects, logs in, lives through the session, and decides how long to stay away after it.
+//!
+//! Invariant: at most one link is open; the old one is dropped before the next is dialled.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Phase, Registration, StatusBoard,
+    backoff::Backoff,
+    live::{End, Live, UnknownTypes},
+    login::{Login, LoginError},
+};
+use crate::{
+    backend::Offer,
+    clock::WallClock,
+    config::{GatewaySettings, Identity},
+    inference::Inference,
+    outbox::Outbox,
+    secret::SecretKeeper,
+    telemetry::{ConnectFailure, DisconnectReason, Metrics, RecentTroubles, What},
+    transport::{
+        self, ConnectError, Dial, DialError, Endpoint, LinkEnd, LinkLimits, Meter, Receiver,
+        Sender, Step,
+    },
+};
+
+/// How often a refused login looks whether the secret has changed.
+const SECRET_LOOK: Duration = Duration::from_secs(1);
+
+/// How long the first login waits for the first look at the backend, so that a node does not register without models
+/// only because it was quicker than its backend.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+
+/// What the supervisor works with.
+pub struct Parts {
+    /// Opens connections.
+    pub dial: Arc<dyn Dial>,
+    /// Takes the work that comes down.
+    pub inference: Arc<Inference>,
+    /// Holds what is to go up.
+    pub outbox: Arc<Outbox>,
+    /// What there is to offer.
+    pub offer: watch::Receiver<Offer>,
+    /// Knows the secret.
+    pub secrets: SecretKeeper,
+    /// What time it is.
+    pub clock: Arc<dyn WallClock>,
+    /// Spreads the waits.
+    pub random: fastrand::Rng,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Tells others.
+    pub status: Arc<StatusBoard>,
+    /// Remembers what went wrong.
+    pub troubles: Arc<RecentTroubles>,
+}
+
+/// When the supervisor is to change its ways.
+#[derive(Clone, Debug, Default)]
+pub struct Timing {
+    /// Set when the node drains: it offers nothing from then on.
+    pub draining: CancellationToken,
+    /// Set when the last job has ended: the session closes, and no other is opened.
+    pub finish: CancellationToken,
+}
+
+/// Keeps a session up.
+pub struct Supervisor {
+    identity: Identity,
+    gateway: GatewaySettings,
+    registration: Registration,
+    parts: Parts,
+    timing: Timing,
+    backoff: Backoff,
+    told: UnknownTypes,
+}
+
+/// Why there is no session.
+enum Trouble {
+    Connect(ConnectError),
+    Refused(String),
+    LoginFailed {
+        failure: ConnectFailure,
+        sentence: String,
+    },
+    Ended(End),
+}
+
+impl Supervisor {
+    /// A supervisor for this identity, gateway and node.
+    pub fn new(
+        identity: Identity,
+        gateway: GatewaySettings,
+        registration: Registration,
+        mut parts: Parts,
+        timing: Timing,
+    ) -> Self {
+        let backoff = Backoff::new(
+            gateway.reconnect_min,
+            gateway.reconnect_max,
+            parts.random.fork(),
+        );
+        Self {
+            identity,
+            gateway,
+            registration,
+            parts,
+            timing,
+            backoff,
+            told: UnknownTypes::default(),
+        }
+    }
+
+    /// Keeps a session up until [`Timing::finish`]; then closes it and returns.
+    pub async fn run(mut self) {
+        self.wait_for_first_look().await;
+        let finish = self.timing.finish.clone();
+        while !finish.is_cancelled() {
+            self.enter(Phase::Connecting);
+            self.parts.status.update(|status| status.attempts += 1);
+            self.parts.metrics.connect_attempts_total.inc();
+            // A session that is up ends by itself when it is to finish, since it has to close; nothing else may linger.
+            let Some(connected) = finish.run_until_cancelled(self.connect()).await else {
+                break;
+            };
+            let trouble = match connected {
+                Ok(link) => Trouble::Ended(self.live(link).await),
+                Err(trouble) => trouble,
+            };
+            if finish.is_cancelled() {
+                break;
+            }
+            let wait = self.wait_after(&trouble);
+            finish
+                .run_until_cancelled(self.stay_away(wait, matches!(trouble, Trouble::Refused(_))))
+                .await;
+        }
+        self.enter(Phase::Ended);
+    }
+
+    fn enter(&self, phase: Phase) {
+        let now = self.parts.clock.unix_seconds();
+        self.parts.status.update(|status| {
+            status.phase = phase;
+            status.phase_since = now;
+        });
+    }
+
+    async fn wait_for_first_look(&mut self) {
+        // Without a look in time the node registers without models, and again once there are some.
+        let _ = timeout(FIRST_LOOK, self.parts.offer.changed()).await;
+    }
+
+    async fn connect(&mut self) -> Result<Link, Trouble> {
+        let endpoint = Endpoint::from(&self.gateway.url);
+        let stream = self
+            .parts
+            .dial
+            .dial(&endpoint)
+            .await
+            .map_err(|error| Trouble::Connect(error.into()))?;
+        let metrics = &self.parts.metrics;
+        let meter = Meter::new(
+            metrics.received_bytes_total.clone(),
+            metrics.sent_bytes_total.clone(),
+        );
+        let limits = LinkLimits {
+            max_frame_bytes: self.gateway.max_frame_bytes,
+            upgrade_timeout: self.gateway.connect_timeout,
+        };
+        let (mut sender, mut receiver) =
+            transport::connect(stream, Arc::clone(&meter), &self.gateway.url, limits)
+                .await
+                .map_err(Trouble::Connect)?;
+        let node_id = self.login(&mut sender, &mut receiver).await?;
+        Ok(Link {
+            sender,
+            receiver,
+            meter,
+            node_id,
+        })
+    }
+
+    async fn login(
+        &mut self,
+        sender: &mut Sender,
+        receiver: &mut Receiver,
+    ) -> Result<Option<String>, Trouble> {
+        let (secret, secret_trouble) = self.parts.secrets.current();
+        if let Some(trouble) = &secret_trouble {
+            warn!(%trouble, "the last good secret is used");
+        }
+        self.parts.status.update(|status| {
+            status.secret_trouble = secret_trouble.map(|trouble| trouble.to_string());
+        });
+        let login = Login {
+            identity: &self.identity,
+            secret: &secret,
+            unix_seconds: self.parts.clock.unix_seconds(),
+            limit: self.gateway.connect_timeout,
+            metrics: &self.parts.metrics,
+        };
+        login
+            .run(sender, receiver)
+            .await
+            .map_err(|error| Trouble::of_login(error, self.gateway.connect_timeout))
+    }
+
+    async fn live(&mut self, link: Link) -> End {
+        let Link {
+            sender,
+            receiver,
+            meter,
+            node_id,
+        } = link;
+        let began = Instant::now();
+        self.came_up(node_id.as_deref());
+        let live = Live {
+            outbox: &self.parts.outbox,
+            inference: &self.parts.inference,
+            registration: &self.registration,
+            offer: self.parts.offer.clone(),
+            status: &self.parts.status,
+            metrics: &self.parts.metrics,
+            clock: self.parts.clock.as_ref(),
+            meter: &meter,
+            heartbeat_interval: self.gateway.heartbeat_interval,
+            heartbeat_timeout: self.gateway.heartbeat_timeout,
+            draining: &self.timing.draining,
+            finish: &self.timing.finish,
+            told: &self.told,
+        };
+        let end = live.run(sender, receiver).await;
+        self.went_down(&end, began.elapsed());
+        end
+    }
+
+    fn came_up(&mut self, node_id: Option<&str>) {
+        info!(node_id, "session up");
+        let now = self.parts.clock.unix_seconds();
+        self.backoff.logged_in();
+        self.parts.outbox.open();
+        self.parts.metrics.session_up.set(1);
+        self.parts
+            .metrics
+            .session_start_timestamp_seconds
+            .set(now as f64);
+        self.parts.metrics.reconnect_backoff_seconds.set(0.0);
+        self.enter(Phase::Up);
+        self.parts.status.update(|status| {
+            status.up_since = Some(now);
+            status.trouble = None;
+        });
+    }
+
+    fn went_down(&mut self, end: &End, lasted: Duration) {
+        warn_or_info_of_end(end, lasted);
+        let now = self.parts.clock.unix_seconds();
+        // In this order: nothing of a lost session may answer into the next one.
+        self.parts.inference.session_lost();
+        self.parts.outbox.close();
+        self.parts.metrics.session_up.set(0);
+        self.parts.metrics.disconnects_total.of(end.reason).inc();
+        if end.reason != DisconnectReason::Shutdown {
+            self.parts.troubles.push(What::Disconnect(end.reason), now);
+        }
+        self.backoff.session_ended(lasted, end.unexplained);
+        self.parts.status.update(|status| {
+            status.up_since = None;
+            status.last_disconnect = Some(end.reason);
+        });
+    }
+
+    /// Decides how long to stay away, and says so.
+    fn wait_after(&mut self, trouble: &Trouble) -> Duration {
+        let wait = match trouble {
+            Trouble::Refused(_) => self.backoff.refused(),
+            Trouble::Connect(ConnectError::Http {
+                retry_after: Some(time),
+                ..
+            }) => self.backoff.asked_to(*time),
+            Trouble::Ended(End {
+                retry_after: Some(time),
+                ..
+            }) => self.backoff.asked_to(*time),
+            Trouble::Ended(End {
+                unreadable: true, ..
+            }) => Duration::ZERO,
+            Trouble::Ended(_) if self.backoff.is_pushed_out() => self.backoff.longest(),
+            Trouble::Connect(_) | Trouble::LoginFailed { .. } | Trouble::Ended(_) => {
+                self.backoff.failed()
+            }
+        };
+        let sentence = self.sentence(trouble);
+        if let Some(failure) = trouble.failure() {
+            let now = self.parts.clock.unix_seconds();
+            warn!(reason = %failure, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "no session: {sentence}");
+            self.parts.metrics.connect_failures_total.of(failure).inc();
+            self.parts.troubles.push(What::Connect(failure), now);
+            self.parts
+                .status
+                .update(|status| status.last_connect_failure = Some(failure));
+        }
+        self.parts
+            .metrics
+            .reconnect_backoff_seconds
+            .set(wait.as_secs_f64());
+        self.parts
+            .status
+            .update(|status| status.trouble = Some(sentence));
+        self.enter(Phase::Waiting {
+            until: Instant::now() + wait,
+        });
+        wait
+    }
+
+    fn sentence(&self, trouble: &Trouble) -> String {
+        let gateway = Endpoint::from(&self.gateway.url);
+        match trouble {
+            Trouble::Connect(error) => format!("The gateway {gateway} cannot be used: {error}."),
+            Trouble::LoginFailed { sentence, .. } => format!("The gateway {gateway} did not answer the login: {sentence}."),
+            Trouble::Refused(message) => format!(
+                "The gateway refused the login ({message}). Check PIN_CLIENT_ID, the secret and this machine's clock."
+            ),
+            Trouble::Ended(_) if self.backoff.is_pushed_out() => "The gateway keeps ending the session without saying \
+                 why: another agent may be using this client id. Stop it, or give this one an id of its own."
+                .to_owned(),
+            Trouble::Ended(end) => ended_sentence(end.reason).to_owned(),
+        }
+    }
+
+    async fn stay_away(&self, wait: Duration, until_secret_changes: bool) {
+        let over = sleep_until(Instant::now() + wait);
+        if until_secret_changes {
+            tokio::select! {
+                () = over => {}
+                () = self.secret_changed() => info!("the secret has changed: trying again"),
+            }
+        } else {
+            over.await;
+        }
+    }
+
+    async fn secret_changed(&self) {
+        while !self.parts.secrets.changed() {
+            sleep(SECRET_LOOK).await;
+        }
+    }
+}
+
+/// A link over which the login was accepted.
+struct Link {
+    sender: Sender,
+    receiver: Receiver,
+    meter: Arc<Meter>,
+    node_id: Option<String>,
+}
+
+impl Trouble {
+    fn of_login(error: LoginError, limit: Duration) -> Self {
+        let failed = |failure, sentence: String| Self::LoginFailed { failure, sentence };
+        match error {
+            LoginError::Refused(message) => Self::Refused(message),
+            LoginError::TimedOut => Self::Connect(
+                DialError::Timeout {
+                    step: Step::Login,
+                    limit,
+                }
+                .into(),
+            ),
+            LoginError::Closed(code) => failed(
+                ConnectFailure::Protocol,
+                format!("it closed the link with code {code}"),
+            ),
+            LoginError::Ended(LinkEnd::Reset) => {
+                failed(ConnectFailure::Tcp, LinkEnd::Reset.to_string())
+            }
+            LoginError::Ended(end) => failed(ConnectFailure::Protocol, end.to_string()),
+        }
+    }
+
+    /// The step of connecting that failed; `None` where a session came about.
+    fn failure(&self) -> Option<ConnectFailure> {
+        match self {
+            Self::Connect(error) => Some(error.failure()),
+            Self::Refused(_) => Some(ConnectFailure::Auth),
+            Self::LoginFailed { failure, .. } => Some(*failure),
+            Self::Ended(_) => None,
+        }
+    }
+}
+
+fn ended_sentence(reason: DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::Closed => "The gateway closed the session; a new one is being opened.",
+        DisconnectReason::Reset => {
+            "The connection to the gateway broke; a new one is being opened."
+        }
+        DisconnectReason::Silent => {
+            "The gateway was silent for PIN_HEARTBEAT_TIMEOUT, so the link was given up; a new one is being opened."
+        }
+        DisconnectReason::Stuck => {
+            "The gateway took nothing for PIN_HEARTBEAT_TIMEOUT, so the link was given up; a new one is being opened."
+        }
+        DisconnectReason::Protocol => {
+            "The gateway sent a frame that may not be read (larger than PIN_MAX_FRAME_BYTES, or not WebSocket); a new \
+             session is being opened."
+        }
+        DisconnectReason::RetryAfter => {
+            "The gateway ended the session and asked to stay away for a while."
+        }
+        DisconnectReason::Shutdown => "The session was closed for shutdown.",
+    }
+}
+
+fn warn_or_info_of_end(end: &End, lasted: Duration) {
+    let lasted_s = lasted.as_secs();
+    match end.reason {
+        DisconnectReason::Shutdown => info!(lasted_s, "session closed"),
+        reason => warn!(%reason, lasted_s, "session down: {}", ended_sentence(reason)),
+    }
+}

@@ -1,0 +1,74 @@
+//! The closed sets that the metrics' labels `operation` and `reason` are from, except for the codes of failed
+//! requests, which the protocol owns.
+
+use crate::label::labels;
+
+labels! {
+    /// The kinds of work that the network asks for.
+    pub enum Operation {
+        /// A chat.
+        Chat = "chat",
+        /// Text to be spoken.
+        Speech = "speech",
+        /// The network's test of a model.
+        Interview = "interview",
+    }
+}
+
+labels! {
+    /// Why an attempt to open a session failed.
+    pub enum ConnectFailure {
+        /// The gateway's name could not be resolved.
+        Dns = "dns",
+        /// No TCP connection: refused, unreachable, no route.
+        Tcp = "tcp",
+        /// The TLS handshake failed, or the certificate is not trusted.
+        Tls = "tls",
+        /// The proxy refused or could not be reached.
+        Proxy = "proxy",
+        /// The upgrade was answered with an HTTP status other than 101.
+        Http = "http",
+        /// The gateway refused the login: a human must act.
+        Auth = "auth",
+        /// A step took longer than `PIN_CONNECT_TIMEOUT`.
+        Timeout = "timeout",
+        /// What answered does not speak the protocol.
+        Protocol = "protocol",
+    }
+}
+
+labels! {
+    /// Why a session that was up has ended.
+    pub enum DisconnectReason {
+        /// The gateway closed it in order.
+        Closed = "closed",
+        /// The connection broke.
+        Reset = "reset",
+        /// Nothing was received for `PIN_HEARTBEAT_TIMEOUT`.
+        Silent = "silent",
+        /// A due heartbeat could not be written for `PIN_HEARTBEAT_TIMEOUT`: the gateway has stopped reading.
+        Stuck = "stuck",
+        /// The gateway broke the WebSocket protocol, or sent a frame that is too large.
+        Protocol = "protocol",
+        /// The gateway asked to stay away for a while.
+        RetryAfter = "retry_after",
+        /// The sidecar is ending, or was told to disconnect.
+        Shutdown = "shutdown",
+    }
+}
+
+labels! {
+    /// Why an answer was dropped without proof that it was delivered.
+    pub enum DropReason {
+        /// It was older than `PIN_RESULT_TTL`.
+        Expired = "expired",
+        /// The gateway cancelled its request.
+        Cancelled = "cancelled",
+        /// It was an error, and its request came again as new work.
+        Superseded = "superseded",
+        /// Sessions ended, time and again, after it was sent.
+        Rejected = "rejected",
+        /// The sidecar ended before it was delivered.
+        Shutdown = "shutdown",
+    }
+}

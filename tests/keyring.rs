@@ -1,0 +1,143 @@
+//! The keyring against a real one: GNOME Keyring on a session bus of its own, in a home of its own. Where these
+//! programs are not installed the test says so and passes.
+
+#![cfg(feature = "keyring")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::{
+    env,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use pin_sidecar::secret::{SecretSource, keyring};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Set for the process that runs on the bus.
+const ON_THE_BUS: &str = "KEYRING_TEST_ON_THE_BUS";
+
+/// Starts a keyring that is unlocked with some password, then runs this test again beside it.
+const SESSION: &str = r#"printf password | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1
+exec "$0" --exact a_secret_that_the_desktop_client_stored_is_found --nocapture"#;
+
+#[test]
+fn a_secret_that_the_desktop_client_stored_is_found() {
+    if env::var_os(ON_THE_BUS).is_some() {
+        return share_the_keyring();
+    }
+    if let Some(missing) = ["dbus-run-session", "gnome-keyring-daemon", "secret-tool"]
+        .into_iter()
+        .find(|p| !runs(p))
+    {
+        println!("SKIPPED: {missing} is not installed, so NOTHING about the keyring was tested");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let status = Command::new("dbus-run-session")
+        .args(["--", "sh", "-c", SESSION])
+        .arg(env::current_exe().unwrap())
+        .env(ON_THE_BUS, "1")
+        .env("HOME", home.path())
+        .env("XDG_RUNTIME_DIR", home.path())
+        .env_remove("XDG_DATA_HOME")
+        .status()
+        .unwrap();
+    assert!(status.success(), "on the bus: {status}");
+}
+
+fn runs(program: &str) -> bool {
+    let version = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    version.is_ok()
+}
+
+fn share_the_keyring() {
+    let id = "op_desktop";
+    let read = || {
+        SecretSource::Keyring {
+            client_id: id.to_owned(),
+        }
+        .read()
+    };
+    let told = read().unwrap_err().to_string();
+    assert!(
+        told.contains("no secret for op_desktop (service pin-client)"),
+        "{told}"
+    );
+
+    // As the desktop client does, through version 3 of the keyring crate.
+    let desktop = [
+        "service",
+        "pin-client",
+        "username",
+        id,
+        "target",
+        "default",
+        "application",
+        "rust-keyring",
+    ];
+    store(&desktop, "from the desktop");
+    assert_eq!(read().unwrap().expose_secret(), "from the desktop");
+
+    // What we change, the desktop client sees, and the other way round.
+    keyring::set(id, &SecretString::from("changed here")).unwrap();
+    assert_eq!(look_up(&desktop), "changed here");
+    assert_eq!(read().unwrap().expose_secret(), "changed here");
+
+    // A second entry by hand: which of the two is meant cannot be told, until one is set for both.
+    let by_hand = ["service", "pin-client", "username", id];
+    store(
+        &["service", "pin-client", "username", id, "note", "by hand"],
+        "by hand",
+    );
+    let told = read().unwrap_err().to_string();
+    assert!(
+        told.contains("several secrets") && !told.contains("by hand"),
+        "{told}"
+    );
+    keyring::set(id, &SecretString::from("one for both")).unwrap();
+    assert_eq!(read().unwrap().expose_secret(), "one for both");
+
+    keyring::delete(id).unwrap();
+    assert!(read().is_err());
+    assert_eq!(look_up(&by_hand), "");
+    assert!(keyring::delete(id).is_err());
+
+    keyring::set(id, &SecretString::from("new")).unwrap();
+    assert_eq!(look_up(&by_hand), "new");
+    assert!(read().is_ok());
+    assert!(
+        SecretSource::Keyring {
+            client_id: "op_other".to_owned()
+        }
+        .read()
+        .is_err()
+    );
+}
+
+fn store(attributes: &[&str], secret: &str) {
+    let mut tool = Command::new("secret-tool")
+        .args(["store", "--label=test"])
+        .args(attributes)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    tool.stdin
+        .take()
+        .unwrap()
+        .write_all(secret.as_bytes())
+        .unwrap();
+    assert!(tool.wait().unwrap().success());
+}
+
+fn look_up(attributes: &[&str]) -> String {
+    let found = Command::new("secret-tool")
+        .arg("lookup")
+        .args(attributes)
+        .output()
+        .unwrap();
+    String::from_utf8(found.stdout).unwrap()
+}
