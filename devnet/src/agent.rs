@@ -37,6 +37,7 @@ pub struct Builder {
     arguments: Vec<String>,
     settings: Vec<(String, String)>,
     log_file: Option<PathBuf>,
+    apart: bool,
 }
 
 /// A running agent.
@@ -70,6 +71,13 @@ impl Builder {
         self
     }
 
+    /// Keeps a terminal's Ctrl-C from it.
+    #[must_use]
+    pub fn apart_from_the_terminal(mut self) -> Self {
+        self.apart = true;
+        self
+    }
+
     /// Starts the process.
     ///
     /// # Errors
@@ -84,6 +92,9 @@ impl Builder {
             .envs(self.settings)
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        if self.apart {
+            command.process_group(0);
+        }
         match &self.log_file {
             Some(path) => {
                 let file = File::create(path)?;
@@ -115,6 +126,7 @@ impl Agent {
             arguments: Vec::new(),
             settings: Vec::new(),
             log_file: None,
+            apart: false,
         }
     }
 

@@ -8,6 +8,8 @@ use hyper::{HeaderMap, Request, Response, Uri, body::Incoming, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+pub use hyper::http::uri::Authority;
+
 /// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Answer {

@@ -236,6 +236,21 @@ impl Gateway {
         chat
     }
 
+    /// As [`chat`](Gateway::chat); `None` if no session is open.
+    pub fn try_chat(&self, payload: &Value) -> Option<Chat> {
+        let chat = self.listen_for(&self.hub.fresh_id());
+        let request =
+            json!({"type": "INFERENCE_REQUEST", "request_id": chat.id(), "payload": payload});
+        self.hub.send(session::text(&request)).then_some(chat)
+    }
+
+    /// As [`cancel`](Gateway::cancel); does nothing if no session is open.
+    pub fn try_cancel(&self, id: &str) {
+        self.hub.send(session::text(
+            &json!({"type": "CANCEL_REQUEST", "request_id": id}),
+        ));
+    }
+
     /// As [`chat`](Gateway::chat) where the payload's bytes matter.
     ///
     /// # Panics
