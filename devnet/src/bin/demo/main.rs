@@ -1,0 +1,89 @@
+//! `cargo demo`: the sidecar at work, on a machine that has neither an account with the network nor a GPU.
+//!
+//! Ends with 0 if all went well; else with 1, after one line that says what to do.
+
+mod chats;
+mod control;
+mod model_server;
+mod sidecar;
+mod stage;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use stage::Stage;
+use terminal::Terminal;
+
+/// Watch the sidecar work: a gateway, an Ollama and the network between them on this machine.
+#[derive(Parser)]
+#[command(name = "cargo demo")]
+pub(crate) struct Options {
+    /// A real Ollama instead of the stand-in; OLLAMA_HOST does the same
+    #[arg(long, value_name = "URL")]
+    ollama: Option<String>,
+    /// The model to chat with [default: the first that can chat]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// The sidecar's binary [default: build it]
+    #[arg(long, value_name = "PATH")]
+    sidecar: Option<std::path::PathBuf>,
+    /// Leave everything running until Ctrl-C, with a port to chat through and to break things with
+    #[arg(long)]
+    serve: bool,
+    /// Where that port is [default: one that is free]
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    port: u16,
+}
+
+/// What went wrong, as one line for a person that says what to do.
+pub(crate) type Trouble = String;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let mut terminal = Terminal::new();
+    let done = tokio::select! {
+        done = demonstrate(&options, &mut terminal) => done,
+        () = interrupted(), if !options.serve => Err("interrupted".to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            Terminal::complain(&trouble);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demonstrate(options: &Options, terminal: &mut Terminal) -> Result<(), Trouble> {
+    terminal.title("pin-sidecar demo");
+    let stage = Stage::set(options, terminal).await?;
+    if options.serve {
+        control::serve(&stage, options.port, terminal).await?;
+    } else {
+        chats::one(&stage, terminal).await?;
+        chats::several(&stage, terminal).await?;
+        sidecar::report(&stage.sidecar, terminal).await?;
+    }
+    sidecar::drain(&stage.sidecar, terminal).await
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        // Without handlers the system ends the process on both, which is as well.
+        Err(_) => std::future::pending().await,
+    }
+}

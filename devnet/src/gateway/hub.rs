@@ -1,0 +1,230 @@
+//! What all connections of a gateway share: policy, records, who is connected, and which chats wait for what.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use async_tungstenite::tungstenite::Message;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Signature,
+    books::Books,
+    chat::Chat,
+    frame::{Frame, Sender},
+    nodes::Nodes,
+    policy::Policy,
+};
+use crate::journal::{Journal, lock};
+
+/// How many sessions there are, that is connections whose login succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    /// Open now.
+    pub open: usize,
+    /// Ever opened.
+    pub ever: usize,
+    /// The most that were open at once.
+    pub most: usize,
+}
+
+pub(super) struct Hub {
+    pub(super) signature: Signature,
+    pub(super) secrets: HashMap<String, String>,
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) policy: watch::Sender<Policy>,
+    pub(super) reading: watch::Sender<bool>,
+    pub(super) frames: Journal<Frame>,
+    pub(super) nodes: Mutex<Nodes>,
+    sessions: watch::Sender<Sessions>,
+    books: Mutex<Books>,
+    chats: Mutex<HashMap<String, mpsc::UnboundedSender<Arc<Frame>>>>,
+    connections: Mutex<BTreeMap<u64, Connection>>,
+    next_connection: AtomicU64,
+    next_chat: AtomicU64,
+}
+
+/// A connection from the outside: what can be done to it.
+struct Connection {
+    outgoing: Outgoing,
+    reset: CancellationToken,
+    operator: Option<String>,
+}
+
+/// What waits to be written. Without a bound on purpose: only the test that owns the gateway fills it, and a gateway
+/// that made its reader wait for its writer could deadlock with the agent under test.
+pub(super) type Outgoing = mpsc::UnboundedSender<Message>;
+
+/// Takes a connection off the list when it ends.
+pub(super) struct Entry {
+    pub(super) number: u64,
+    pub(super) reset: CancellationToken,
+    hub: Arc<Hub>,
+}
+
+impl Hub {
+    pub(super) fn new(
+        signature: Signature,
+        secrets: HashMap<String, String>,
+        tls: Option<TlsAcceptor>,
+        policy: Policy,
+    ) -> Self {
+        Self {
+            signature,
+            secrets,
+            tls,
+            policy: watch::Sender::new(policy),
+            reading: watch::Sender::new(true),
+            frames: Journal::default(),
+            nodes: Mutex::default(),
+            sessions: watch::Sender::new(Sessions::default()),
+            books: Mutex::default(),
+            chats: Mutex::default(),
+            connections: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            next_chat: AtomicU64::new(1),
+        }
+    }
+
+    pub(super) fn enter(self: &Arc<Self>, outgoing: Outgoing) -> Entry {
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let reset = CancellationToken::new();
+        let connection = Connection {
+            outgoing,
+            reset: reset.clone(),
+            operator: None,
+        };
+        lock(&self.connections).insert(number, connection);
+        Entry {
+            number,
+            reset,
+            hub: Arc::clone(self),
+        }
+    }
+
+    pub(super) fn log_in(&self, number: u64, operator: &str) {
+        if let Some(connection) = lock(&self.connections).get_mut(&number) {
+            connection.operator = Some(operator.to_owned());
+        }
+        self.sessions.send_modify(|sessions| {
+            sessions.open += 1;
+            sessions.ever += 1;
+            sessions.most = sessions.most.max(sessions.open);
+        });
+    }
+
+    fn leave(&self, number: u64) {
+        let connection = lock(&self.connections).remove(&number);
+        if connection.is_some_and(|connection| connection.operator.is_some()) {
+            self.sessions.send_modify(|sessions| sessions.open -= 1);
+        }
+    }
+
+    pub(super) fn sessions(&self) -> watch::Receiver<Sessions> {
+        self.sessions.subscribe()
+    }
+
+    pub(super) fn record(&self, connection: u64, sender: Sender, message: Message) -> Arc<Frame> {
+        let frame = Arc::new(Frame::new(connection, sender, message));
+        if self.policy.borrow().record {
+            self.frames.push(Arc::clone(&frame));
+        }
+        frame
+    }
+
+    /// Records what is about to be written; cheap where nothing is kept.
+    pub(super) fn record_outgoing(&self, connection: u64, message: &Message) {
+        if self.policy.borrow().record {
+            self.record(connection, Sender::Gateway, message.clone());
+        }
+    }
+
+    /// To the newest session; false if there is none.
+    pub(super) fn send(&self, message: Message) -> bool {
+        let connections = lock(&self.connections);
+        let newest = connections
+            .values()
+            .rev()
+            .find(|connection| connection.operator.is_some());
+        newest.is_some_and(|connection| connection.outgoing.send(message).is_ok())
+    }
+
+    /// To every connection.
+    pub(super) fn send_to_all(&self, message: &Message) {
+        for connection in lock(&self.connections).values() {
+            // It may be ending just now.
+            let _ = connection.outgoing.send(message.clone());
+        }
+    }
+
+    pub(super) fn reset_all(&self) {
+        lock(&self.connections)
+            .values()
+            .for_each(|connection| connection.reset.cancel());
+    }
+
+    /// Enters an answer in the books.
+    pub(super) fn book(&self, frame: &Frame) {
+        lock(&self.books).enter(frame);
+    }
+
+    pub(super) fn books(&self) -> Books {
+        lock(&self.books).clone()
+    }
+
+    /// Hands a frame to the chat that waits for it.
+    pub(super) fn deliver(&self, frame: &Arc<Frame>) {
+        if let Some(inbox) = lock(&self.chats).get(frame.request_id()) {
+            // The chat may be going away just now.
+            let _ = inbox.send(Arc::clone(frame));
+        }
+    }
+
+    /// A chat that hears what comes for this id. Its inbox has no bound, for the reason of [`Outgoing`].
+    pub(super) fn chat(self: &Arc<Self>, id: &str) -> Chat {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        lock(&self.chats).insert(id.to_owned(), sender);
+        Chat::new(id.to_owned(), inbox, self)
+    }
+
+    pub(super) fn fresh_id(&self) -> String {
+        format!("req-{}", self.next_chat.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes a chat off the list, unless another one has taken over its id.
+    pub(super) fn forget_chat(&self, id: &str) {
+        let mut chats = lock(&self.chats);
+        if chats.get(id).is_some_and(mpsc::UnboundedSender::is_closed) {
+            chats.remove(id);
+        }
+    }
+
+    /// The gateway's clock.
+    pub(super) fn now(&self) -> SystemTime {
+        let ahead = self.policy.borrow().clock_ahead;
+        let distance = std::time::Duration::from_secs(ahead.unsigned_abs());
+        if ahead < 0 {
+            SystemTime::now() - distance
+        } else {
+            SystemTime::now() + distance
+        }
+    }
+
+    pub(super) fn unix_now(&self) -> i64 {
+        let since = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.hub.leave(self.number);
+    }
+}

@@ -1,0 +1,81 @@
+//! What a gateway does and leaves undone; every part of it may change while it runs.
+
+use std::time::Duration;
+
+/// How the gateway behaves.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Answer `HEARTBEAT` with `HEARTBEAT_ACK`.
+    pub acknowledge_heartbeats: bool,
+    /// Answer `MODEL_LIST` with `MODEL_LIST_ACK`.
+    pub acknowledge_models: bool,
+    /// Answer `REGISTER_NODE` with `REGISTER_NODE_ACK`.
+    pub acknowledge_registrations: bool,
+    /// Answer `UPDATE_WALLET` with `UPDATE_WALLET_ACK`.
+    pub acknowledge_wallets: bool,
+    /// Answer every result, errors included, with `RESULT_ACK`.
+    pub acknowledge_results: bool,
+    /// Say in `RESULT_ACK` which result it is.
+    pub name_acknowledged_results: bool,
+    /// Send `PING` this often.
+    pub ping_every: Option<Duration>,
+    /// Drop an operator that was not heard for this long.
+    pub silence_limit: Option<Duration>,
+    /// What becomes of a connection and its login.
+    pub login: Login,
+    /// How far the gateway's clock is ahead of the system's, in seconds.
+    pub clock_ahead: i64,
+    /// Keep every frame for [`Gateway::frames`](super::Gateway::frames) and the waiting calls.
+    pub record: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            acknowledge_heartbeats: true,
+            acknowledge_models: true,
+            acknowledge_registrations: true,
+            acknowledge_wallets: true,
+            acknowledge_results: true,
+            name_acknowledged_results: true,
+            ping_every: None,
+            silence_limit: Some(Duration::from_secs(60)),
+            login: Login::Check,
+            clock_ahead: 0,
+            record: true,
+        }
+    }
+}
+
+/// What becomes of a connection and its login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// Check client, time and signature, and let those in that are right.
+    Check,
+    /// Answer any `AUTH` with this `ERROR` and close.
+    Refuse(String),
+    /// Read, and never answer `AUTH`.
+    Hang,
+    /// Let in, then close at once.
+    Close {
+        /// Of the WebSocket Close frame.
+        code: u16,
+        /// Of the WebSocket Close frame.
+        reason: String,
+    },
+    /// Reset the connection as soon as `AUTH` came.
+    Reset,
+    /// Answer the WebSocket upgrade with this instead.
+    Http {
+        /// The status of the answer, 300 or more.
+        status: u16,
+        /// `Retry-After`, as it is written.
+        retry_after: Option<String>,
+        /// The answer's body.
+        body: String,
+    },
+    /// Accept the WebSocket and never read a byte from it.
+    NeverRead,
+    /// Accept the TCP connection and never answer the upgrade.
+    HangUpgrade,
+}

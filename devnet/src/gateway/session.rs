@@ -1,0 +1,332 @@
+//! One connection, from its upgrade to its end.
+//!
+//! Invariant: reading and writing never wait for each other, so what an agent does with one direction cannot stop the
+//! other one here.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use async_tungstenite::{
+    WebSocketReceiver, WebSocketSender,
+    tokio::TokioAdapter,
+    tungstenite::{
+        self, Message,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    frame::{Frame, Sender},
+    hub::{Hub, Outgoing},
+    policy::Login,
+    upgrade::{Stream, upgrade},
+};
+use crate::{journal::lock, listener::Reset};
+
+/// An agent that has not said who it is by then is sent away.
+const LOGIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How far an agent's clock may be from the gateway's, in seconds.
+const TIMESTAMP_WINDOW: u64 = 5 * 60;
+
+/// How long the other end may take to answer a Close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Past any test.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(hub: Arc<Hub>, tcp: TcpStream) {
+    // A socket on which this fails is gone, and the upgrade will find that out.
+    let _ = tcp.set_nodelay(true);
+    let Ok(reset) = Reset::of(&tcp) else { return };
+    let Ok(socket) = upgrade(&hub, tcp).await else {
+        return;
+    };
+
+    let (sender, receiver) = socket.split();
+    let (outgoing, queue) = mpsc::unbounded_channel();
+    let entry = hub.enter(outgoing.clone());
+    let mut session = Session {
+        hub: &hub,
+        number: entry.number,
+        outgoing: &outgoing,
+        phase: Phase::Login,
+    };
+    tokio::select! {
+        () = entry.reset.cancelled() => reset.on_drop(),
+        () = write(&hub, entry.number, queue, sender) => {}
+        () = ping(&hub, &outgoing) => {}
+        end = session.read(receiver) => if let End::Reset = end { reset.on_drop() },
+    }
+}
+
+/// Writes what is queued, what waits together in one flush. Ends when the connection is broken.
+async fn write(
+    hub: &Hub,
+    number: u64,
+    mut queue: mpsc::UnboundedReceiver<Message>,
+    mut sender: WebSocketSender<TokioAdapter<Box<dyn Stream>>>,
+) {
+    while let Some(message) = queue.recv().await {
+        let mut next = Some(message);
+        while let Some(message) = next {
+            hub.record_outgoing(number, &message);
+            if let Err(tungstenite::Error::Io(_)) = sender.feed(message).await {
+                return;
+            }
+            next = queue.try_recv().ok();
+        }
+        if let Err(tungstenite::Error::Io(_)) = sender.flush().await {
+            return;
+        }
+    }
+}
+
+/// Sends `PING` as often as the policy says.
+async fn ping(hub: &Hub, outgoing: &Outgoing) {
+    let mut policy = hub.policy.subscribe();
+    loop {
+        let every = policy.borrow_and_update().ping_every.unwrap_or(NEVER);
+        tokio::select! {
+            // Fails only if the hub is gone, and this task with it.
+            _ = policy.changed() => {}
+            () = tokio::time::sleep(every) => { let _ = outgoing.send(text(&json!({"type": "PING"}))); }
+        }
+    }
+}
+
+pub(super) fn text(frame: &Value) -> Message {
+    Message::text(frame.to_string())
+}
+
+pub(super) fn close(code: u16, reason: &str) -> Message {
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::from(code),
+        reason: reason.into(),
+    }))
+}
+
+struct Session<'a> {
+    hub: &'a Hub,
+    number: u64,
+    outgoing: &'a Outgoing,
+    phase: Phase,
+}
+
+enum Phase {
+    /// Until `AUTH` came, or its time is over.
+    Login,
+    /// `AUTH` came and will never be answered; until the agent goes.
+    Ignored,
+    /// Until either side closes, or silence does.
+    Open { operator: String },
+    /// Until the agent answers the Close, or its time is over.
+    Closing,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Closed,
+    Reset,
+}
+
+impl Session<'_> {
+    async fn read(
+        &mut self,
+        mut receiver: WebSocketReceiver<TokioAdapter<Box<dyn Stream>>>,
+    ) -> End {
+        if self.hub.policy.borrow().login == Login::NeverRead {
+            return std::future::pending().await;
+        }
+        let mut reading = self.hub.reading.subscribe();
+        loop {
+            // Neither wait fails: the hub holds the sender.
+            let _ = reading.wait_for(|reading| *reading).await;
+            let message = tokio::select! {
+                biased;
+                _ = reading.wait_for(|reading| !reading) => continue,
+                message = timeout_at(self.deadline(), receiver.next()) => message,
+            };
+            let next = match message {
+                Ok(Some(Ok(message))) => self.receive(message),
+                Ok(Some(Err(_)) | None) => ControlFlow::Break(End::Closed),
+                Err(_) => self.time_is_over(),
+            };
+            if let ControlFlow::Break(end) = next {
+                return end;
+            }
+        }
+    }
+
+    /// Until when something must have been heard.
+    fn deadline(&self) -> Instant {
+        let silence_limit = self.hub.policy.borrow().silence_limit;
+        Instant::now()
+            + match self.phase {
+                Phase::Login => LOGIN_LIMIT,
+                Phase::Ignored => NEVER,
+                Phase::Open { .. } => silence_limit.unwrap_or(NEVER),
+                Phase::Closing => CLOSE_LIMIT,
+            }
+    }
+
+    fn time_is_over(&mut self) -> ControlFlow<End> {
+        match self.phase {
+            Phase::Login => self.refuse("Authentication timeout"),
+            Phase::Open { .. } => self.close(1001, "no heartbeat"),
+            Phase::Ignored | Phase::Closing => ControlFlow::Break(End::Closed),
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> ControlFlow<End> {
+        let frame = self.hub.record(self.number, Sender::Agent, message);
+        match &self.phase {
+            Phase::Login => self.log_in(&frame),
+            Phase::Open { operator } => {
+                self.answer(&frame, operator);
+                ControlFlow::Continue(())
+            }
+            Phase::Ignored | Phase::Closing => ControlFlow::Continue(()),
+        }
+    }
+
+    fn log_in(&mut self, frame: &Frame) -> ControlFlow<End> {
+        if matches!(frame.name(), "ping" | "pong" | "close") {
+            return ControlFlow::Continue(());
+        }
+        match self.hub.policy.borrow().login.clone() {
+            Login::Refuse(message) => return self.refuse(&message),
+            Login::Reset => return ControlFlow::Break(End::Reset),
+            Login::Hang => {
+                self.phase = Phase::Ignored;
+                return ControlFlow::Continue(());
+            }
+            Login::Check
+            | Login::Close { .. }
+            | Login::Http { .. }
+            | Login::NeverRead
+            | Login::HangUpgrade => {}
+        }
+        match check(self.hub, frame) {
+            Ok(operator) => self.accept(operator),
+            Err(message) => self.refuse(message),
+        }
+    }
+
+    fn accept(&mut self, operator: &str) -> ControlFlow<End> {
+        // Counted before it is told, so that an agent that knows it is logged in is.
+        self.hub.log_in(self.number, operator);
+        let node_id = operator.starts_with("pin_").then_some("node_desktop");
+        self.send(&json!({
+            "type": "AUTH_SUCCESS", "operator_id": operator, "node_id": node_id, "message": "Authenticated",
+        }));
+        self.phase = Phase::Open {
+            operator: operator.to_owned(),
+        };
+        match self.hub.policy.borrow().login.clone() {
+            Login::Close { code, reason } => self.close(code, &reason),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn refuse(&mut self, message: &str) -> ControlFlow<End> {
+        self.send(&json!({"type": "ERROR", "message": message}));
+        self.close(1008, message)
+    }
+
+    fn close(&mut self, code: u16, reason: &str) -> ControlFlow<End> {
+        // The connection may be broken already; reading will tell.
+        let _ = self.outgoing.send(close(code, reason));
+        self.phase = Phase::Closing;
+        ControlFlow::Continue(())
+    }
+
+    /// What a gateway does about a frame of a session. A chat hears of its answer last, when all is done.
+    fn answer(&self, frame: &Arc<Frame>, operator: &str) {
+        if is_answer(frame) {
+            self.hub.book(frame);
+        }
+        if let Some(reply) = self.reply(frame, operator) {
+            self.send(&reply);
+        }
+        if is_answer(frame) || frame.name() == "INFERENCE_CHUNK" {
+            self.hub.deliver(frame);
+        }
+    }
+
+    fn reply(&self, frame: &Frame, operator: &str) -> Option<Value> {
+        let policy = self.hub.policy.borrow();
+        match frame.name() {
+            "HEARTBEAT" => policy.acknowledge_heartbeats.then(|| json!({"type": "HEARTBEAT_ACK"})),
+            "MODEL_LIST" => policy.acknowledge_models.then(|| json!({"type": "MODEL_LIST_ACK"})),
+            "REGISTER_NODE" => policy.acknowledge_registrations.then(|| self.register(&frame.value, operator)),
+            "UPDATE_WALLET" => policy.acknowledge_wallets.then(
+                || json!({"type": "UPDATE_WALLET_ACK", "success": true, "message": "Payout address updated"}),
+            ),
+            _ if is_answer(frame) && policy.name_acknowledged_results => policy
+                .acknowledge_results
+                .then(|| json!({"type": "RESULT_ACK", "request_id": frame.value["request_id"]})),
+            // An interview has no request id that could be named.
+            _ if is_answer(frame) || frame.name() == "INTERVIEW_RESULT" => {
+                policy.acknowledge_results.then(|| json!({"type": "RESULT_ACK"}))
+            }
+            _ => None,
+        }
+    }
+
+    fn register(&self, frame: &Value, operator: &str) -> Value {
+        let asked = frame["alias"].as_str().unwrap_or_default();
+        let (node, created) = lock(&self.hub.nodes).register(operator, asked);
+        let message = if created {
+            "Node registered"
+        } else {
+            "Node updated"
+        };
+        json!({
+            "type": "REGISTER_NODE_ACK", "node_id": node.id, "alias": node.alias, "models": frame["models"],
+            "created": created, "message": message,
+        })
+    }
+
+    fn send(&self, frame: &Value) {
+        // The connection may be broken already; reading will tell.
+        let _ = self.outgoing.send(text(frame));
+    }
+}
+
+fn is_answer(frame: &Frame) -> bool {
+    matches!(
+        frame.name(),
+        "INFERENCE_RESPONSE" | "INFERENCE_ERROR" | "TTS_RESPONSE" | "TTS_ERROR"
+    )
+}
+
+/// Whether `AUTH` is right: the client that it is from, or what the gateway says to it.
+fn check<'a>(hub: &Hub, auth: &'a Frame) -> Result<&'a str, &'static str> {
+    let field = |name: &str| auth.value[name].as_str();
+    if auth.name() != "AUTH" {
+        return Err("Authentication required");
+    }
+    let (Some(client_id), Some(timestamp), Some(signature)) =
+        (field("client_id"), field("timestamp"), field("signature"))
+    else {
+        return Err("Invalid authentication message");
+    };
+    let seconds: i64 = timestamp.parse().map_err(|_| "Invalid timestamp")?;
+    if hub.unix_now().abs_diff(seconds) > TIMESTAMP_WINDOW {
+        return Err("Timestamp outside window");
+    }
+    match hub.secrets.get(client_id) {
+        Some(secret) if hub.signature.sign(client_id, timestamp, secret) == signature => {
+            Ok(client_id)
+        }
+        _ => Err("Invalid signature"),
+    }
+}

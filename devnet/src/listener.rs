@@ -1,0 +1,184 @@
+//! A loopback listener that can be stopped and started again on the same port.
+//!
+//! Invariants: while it lives nobody else is given its port, also while nothing listens there and connections are
+//! refused; nothing that it serves outlives it, nor a stop.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::lock;
+
+const BACKLOG: u32 = 4096;
+
+/// After a failed accept: the reason is nearly always a lack of file descriptors, which passes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+type Serve = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
+
+pub(crate) struct Listener {
+    port: Port,
+    serve: Serve,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Opens a port that the system chooses; each connection is served by its own task.
+    pub(crate) fn start<F>(
+        serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = Self {
+            port: Port::reserve()?,
+            serve: Arc::new(move |stream| Box::pin(serve(stream))),
+            running: Mutex::new(None),
+        };
+        listener.start_again()?;
+        Ok(listener)
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.port.addr
+    }
+
+    /// Ends what is served and refuses connections; both are done when this returns.
+    pub(crate) async fn stop(&self) {
+        let running = lock(&self.running).take();
+        if let Some(Running { stop, task }) = running {
+            stop.cancel();
+            // Fails only if the runtime itself is going away.
+            let _ = task.await;
+        }
+    }
+
+    /// Does nothing if it is listening.
+    pub(crate) fn start_again(&self) -> io::Result<()> {
+        let mut running = lock(&self.running);
+        if running.is_none() {
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(accept(
+                self.port.listen()?,
+                Arc::clone(&self.serve),
+                stop.clone(),
+            ));
+            *running = Some(Running { stop, task });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(running) = lock(&self.running).take() {
+            running.stop.cancel();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, serve: Serve, stop: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => { connections.spawn(serve(stream)); }
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+struct Port {
+    addr: SocketAddr,
+    /// Bound and never listening: it holds the number.
+    _reservation: TcpSocket,
+}
+
+impl Port {
+    fn reserve() -> io::Result<Self> {
+        let reservation = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        Ok(Self {
+            addr: reservation.local_addr()?,
+            _reservation: reservation,
+        })
+    }
+
+    fn listen(&self) -> io::Result<TcpListener> {
+        bound(self.addr)?.listen(BACKLOG)
+    }
+}
+
+fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    Ok(socket)
+}
+
+/// A port that was free a moment ago, for a process that can only be told a number.
+pub(crate) fn free_port() -> io::Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// A second handle on a connection, through which it can be reset while somebody else reads and writes it.
+pub(crate) struct Reset(socket2::Socket);
+
+impl Reset {
+    pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
+        socket2::SockRef::from(stream).try_clone().map(Self)
+    }
+
+    /// Makes the end of the connection, which comes when its last handle is dropped, a TCP reset: no goodbye, and
+    /// what was not read yet is lost.
+    pub(crate) fn on_drop(&self) {
+        // Fails only on a socket that is gone already.
+        let _ = self.0.set_linger(Some(Duration::ZERO));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stopped_listener_refuses_and_drops_and_comes_back_on_its_port() {
+        let listener = Listener::start(|stream| async move {
+            let _held = stream;
+            std::future::pending::<()>().await;
+        })
+        .unwrap();
+        for _ in 0..3 {
+            let mut open = TcpStream::connect(listener.addr()).await.unwrap();
+            listener.stop().await;
+            assert_eq!(open.read(&mut [0]).await.unwrap_or(0), 0);
+            let refused = TcpStream::connect(listener.addr()).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            listener.start_again().unwrap();
+        }
+    }
+}

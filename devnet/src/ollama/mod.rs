@@ -1,0 +1,269 @@
+//! An Ollama without a GPU: the shapes and the behaviour of version 0.17.4 as seen on the wire, with faults on demand.
+//! It speaks the words of the last user message over and over, so that answers can be told apart ([`spoken`]).
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! use devnet::ollama::{CHAT, Fault, ModelShape, Ollama};
+//!
+//! let ollama = Ollama::builder().model("llama3.2:latest", ModelShape::default()).start().await?;
+//! println!("PIN_OLLAMA_URL={}", ollama.url());
+//! ollama.fail_next(CHAT, 2, Fault::Cut { after: 3 });
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod fault;
+mod fold;
+mod models;
+mod record;
+mod request;
+mod server;
+mod state;
+mod stream;
+mod timestamp;
+mod wire;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+pub use answer::spoken;
+pub use fault::Fault;
+pub use models::ModelShape;
+pub use record::{Chats, Request};
+
+use crate::{
+    journal::{lock, wait_until},
+    listener::Listener,
+};
+use models::Models;
+use state::State;
+
+/// The version that it says it is.
+pub const VERSION: &str = "0.17.4";
+
+/// Where chats go, for [`Ollama::fail_next`].
+pub const CHAT: &str = "/api/chat";
+
+/// How the stand-in speaks.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// How long loading a model takes.
+    pub load_delay: Duration,
+    /// From the loaded model to the first token.
+    pub first_token_delay: Duration,
+    /// From one token to the next.
+    pub token_delay: Duration,
+    /// How many tokens an answer has where nobody says otherwise.
+    pub tokens: usize,
+    /// These tokens instead of the prompt's words.
+    pub script: Option<Vec<String>>,
+    /// How many lines leave in one write.
+    pub lines_per_write: usize,
+    /// Where a chat offers tools, call the first one with these arguments instead of speaking.
+    pub tool_arguments: Option<Value>,
+    /// Keep every request for [`Ollama::requests`] and the waiting calls.
+    pub record: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            load_delay: Duration::ZERO,
+            first_token_delay: Duration::ZERO,
+            token_delay: Duration::ZERO,
+            tokens: 24,
+            script: None,
+            lines_per_write: 1,
+            tool_arguments: None,
+            record: true,
+        }
+    }
+}
+
+/// A running stand-in; it stops when this is dropped.
+pub struct Ollama {
+    state: Arc<State>,
+    listener: Listener,
+}
+
+/// How a stand-in is to begin.
+#[derive(Default)]
+pub struct Builder {
+    models: Models,
+    behaviour: Behaviour,
+}
+
+impl Builder {
+    /// Adds a model; without a tag it is `:latest`.
+    #[must_use]
+    pub fn model(mut self, name: &str, shape: ModelShape) -> Self {
+        self.models.add(name, shape);
+        self
+    }
+
+    /// From one token to the next.
+    #[must_use]
+    pub fn token_delay(mut self, delay: Duration) -> Self {
+        self.behaviour.token_delay = delay;
+        self
+    }
+
+    /// How long loading a model takes.
+    #[must_use]
+    pub fn load_delay(mut self, delay: Duration) -> Self {
+        self.behaviour.load_delay = delay;
+        self
+    }
+
+    /// Changes how it speaks.
+    #[must_use]
+    pub fn behaviour(mut self, change: impl FnOnce(&mut Behaviour)) -> Self {
+        change(&mut self.behaviour);
+        self
+    }
+
+    /// Starts it on loopback, on a port that the system chooses.
+    ///
+    /// # Errors
+    /// The system gives no port.
+    #[allow(clippy::unused_async)]
+    pub async fn start(self) -> io::Result<Ollama> {
+        let state = Arc::new(State::new(self.models, self.behaviour));
+        let connections = Arc::clone(&state);
+        let listener = Listener::start(move |tcp| server::serve(Arc::clone(&connections), tcp))?;
+        Ok(Ollama { state, listener })
+    }
+}
+
+impl Ollama {
+    /// A stand-in that has no model yet.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// The value for `PIN_OLLAMA_URL`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr())
+    }
+
+    /// Refuses connections and cuts those that are open, running answers included. Models are loaded anew afterwards.
+    pub async fn stop(&self) {
+        self.listener.stop().await;
+        lock(&self.state.models).unload_all();
+    }
+
+    /// Listens again, on the same port.
+    ///
+    /// # Errors
+    /// The system refuses the port.
+    #[allow(clippy::unused_async)]
+    pub async fn start_again(&self) -> io::Result<()> {
+        self.listener.start_again()
+    }
+
+    /// Changes how answers that begin from now on are spoken.
+    pub fn set_behaviour(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut lock(&self.state.behaviour));
+    }
+
+    /// Adds a model, or puts another one in its place.
+    pub fn add_model(&self, name: &str, shape: ModelShape) {
+        lock(&self.state.models).add(name, shape);
+    }
+
+    /// Removes a model; answers that it is giving go on.
+    pub fn remove_model(&self, name: &str) {
+        lock(&self.state.models).remove(name);
+    }
+
+    /// How often a model was loaded.
+    pub fn loads(&self, name: &str) -> usize {
+        lock(&self.state.models).loads(name)
+    }
+
+    /// Whether a model is in memory.
+    pub fn is_loaded(&self, name: &str) -> bool {
+        lock(&self.state.models).is_loaded(name)
+    }
+
+    /// The next requests to a path go wrong, after those that were told to before.
+    pub fn fail_next(&self, path: &str, times: usize, fault: Fault) {
+        self.state.faults.plan(path, Some(times), fault);
+    }
+
+    /// Every request to a path goes wrong, until [`clear_faults`](Ollama::clear_faults).
+    pub fn fail_always(&self, path: &str, fault: Fault) {
+        self.state.faults.plan(path, None, fault);
+    }
+
+    /// Nothing goes wrong any more, except what is going wrong already.
+    pub fn clear_faults(&self) {
+        self.state.faults.clear();
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<Arc<Request>> {
+        self.state.requests.all()
+    }
+
+    /// Every chat request so far.
+    pub fn chat_requests(&self) -> Vec<Arc<Request>> {
+        let mut requests = self.requests();
+        requests.retain(|request| request.path == CHAT);
+        requests
+    }
+
+    /// The first request to a path, of the past or the future.
+    ///
+    /// # Panics
+    /// Past [`PATIENCE`](crate::PATIENCE).
+    pub async fn wait_for_request(&self, path: &str) -> Arc<Request> {
+        self.wait_for(|request| request.path == path).await
+    }
+
+    /// The first request, of the past or the future, that matches.
+    ///
+    /// # Panics
+    /// Past [`PATIENCE`](crate::PATIENCE).
+    pub async fn wait_for(&self, what: impl Fn(&Request) -> bool) -> Arc<Request> {
+        self.state.requests.find(0, "a request", what).await.1
+    }
+
+    /// How many chats run and ran.
+    pub fn chats(&self) -> Chats {
+        *self.state.chats.borrow()
+    }
+
+    /// Waits until as many chats have begun since the start.
+    ///
+    /// # Panics
+    /// Past [`PATIENCE`](crate::PATIENCE).
+    pub async fn wait_for_chats(&self, ever: usize) -> Chats {
+        wait_until(
+            self.state.chats.subscribe(),
+            &format!("chat {ever}"),
+            |chats| chats.ever >= ever,
+        )
+        .await
+    }
+
+    /// Waits until no chat runs.
+    ///
+    /// # Panics
+    /// Past [`PATIENCE`](crate::PATIENCE).
+    pub async fn wait_until_idle(&self) -> Chats {
+        wait_until(
+            self.state.chats.subscribe(),
+            "the end of all chats",
+            |chats| chats.running == 0,
+        )
+        .await
+    }
+}

@@ -1,0 +1,263 @@
+//! The gateway, as a small scripted agent sees it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_tungstenite::{
+    WebSocketStream,
+    tokio::{TokioAdapter, client_async},
+    tungstenite::{self, Message},
+};
+use devnet::gateway::{Chunk, Deliveries, Gateway, Login, Sessions, Signature};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+struct Agent(WebSocketStream<TokioAdapter<TcpStream>>);
+
+impl Agent {
+    async fn connect(gateway: &Gateway) -> Result<Self, tungstenite::Error> {
+        let tcp = TcpStream::connect(gateway.addr()).await?;
+        Ok(Self(client_async(gateway.url(), tcp).await?.0))
+    }
+
+    async fn logged_in(gateway: &Gateway) -> Self {
+        let mut agent = Self::connect(gateway).await.unwrap();
+        agent.send(auth("op_test", "s3cret", now())).await;
+        assert_eq!(agent.next().await["type"], "AUTH_SUCCESS");
+        agent
+    }
+
+    async fn send(&mut self, frame: Value) {
+        self.0.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    async fn message(&mut self) -> Option<Result<Message, tungstenite::Error>> {
+        tokio::time::timeout(Duration::from_secs(10), self.0.next())
+            .await
+            .expect("the gateway says something")
+    }
+
+    async fn next(&mut self) -> Value {
+        let message = self.message().await.unwrap().unwrap();
+        serde_json::from_str(message.to_text().unwrap()).unwrap()
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+fn auth(client_id: &str, secret: &str, timestamp: u64) -> Value {
+    let timestamp = timestamp.to_string();
+    let signature = Signature::Sha256.sign(client_id, &timestamp, secret);
+    json!({"type": "AUTH", "client_id": client_id, "timestamp": timestamp, "signature": signature})
+}
+
+async fn gateway() -> Gateway {
+    Gateway::builder()
+        .secret("op_test", "s3cret")
+        .start()
+        .await
+        .unwrap()
+}
+
+async fn refusal(gateway: &Gateway, auth: Value) -> Value {
+    let mut agent = Agent::connect(gateway).await.unwrap();
+    agent.send(auth).await;
+    let refusal = agent.next().await;
+    assert!(matches!(agent.message().await, Some(Ok(Message::Close(_)))));
+    refusal
+}
+
+#[tokio::test]
+async fn a_wrong_login_is_told_why_and_closed() {
+    let gateway = gateway().await;
+    let wrong = |message: &str| json!({"type": "ERROR", "message": message});
+    assert_eq!(
+        refusal(&gateway, auth("op_test", "wrong", now())).await,
+        wrong("Invalid signature")
+    );
+    assert_eq!(
+        refusal(&gateway, auth("op_other", "s3cret", now())).await,
+        wrong("Invalid signature")
+    );
+    assert_eq!(
+        refusal(&gateway, auth("op_test", "s3cret", now() - 400)).await,
+        wrong("Timestamp outside window")
+    );
+    assert_eq!(
+        refusal(&gateway, json!({"type": "HEARTBEAT"})).await,
+        wrong("Authentication required")
+    );
+    gateway.set_policy(|policy| policy.login = Login::Refuse("Operator suspended".to_owned()));
+    assert_eq!(
+        refusal(&gateway, auth("op_test", "s3cret", now())).await,
+        wrong("Operator suspended")
+    );
+    assert_eq!(gateway.sessions(), Sessions::default());
+}
+
+#[tokio::test]
+async fn frames_are_acknowledged_as_long_as_the_policy_says_so() {
+    let gateway = Gateway::builder()
+        .secret("op_test", "s3cret")
+        .taken_alias("rig")
+        .start()
+        .await
+        .unwrap();
+    let mut agent = Agent::logged_in(&gateway).await;
+    agent
+        .send(json!({"type": "REGISTER_NODE", "alias": "rig", "models": ["a"]}))
+        .await;
+    let node = agent.next().await;
+    assert_eq!(
+        (&node["alias"], &node["created"], &node["models"]),
+        (&json!("rig-a"), &json!(true), &json!(["a"]))
+    );
+    agent
+        .send(json!({"type": "MODEL_LIST", "models": ["a"]}))
+        .await;
+    assert_eq!(agent.next().await["type"], "MODEL_LIST_ACK");
+    gateway.set_policy(|policy| policy.acknowledge_heartbeats = false);
+    agent.send(json!({"type": "HEARTBEAT"})).await;
+    agent
+        .send(json!({"type": "UPDATE_WALLET", "payout_address": "x"}))
+        .await;
+    assert_eq!(agent.next().await["type"], "UPDATE_WALLET_ACK");
+    gateway
+        .wait_for(|frame| frame.is_from_agent("HEARTBEAT"))
+        .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_delivered_twice_is_billed_once() {
+    let gateway = gateway().await;
+    let mut agent = Agent::logged_in(&gateway).await;
+    let mut chat = gateway.chat(json!({"model": "a"}));
+    let request = agent.next().await;
+    assert_eq!(
+        (&request["type"], &request["payload"]["model"]),
+        (&json!("INFERENCE_REQUEST"), &json!("a"))
+    );
+
+    let id = request["request_id"].clone();
+    let chunk = json!({"type": "INFERENCE_CHUNK", "request_id": id, "index": 0, "delta": "hi", "kind": "content"});
+    let result = json!({"message": {"content": "hi"}, "prompt_eval_count": 3, "eval_count": 2});
+    let answer = json!({"type": "INFERENCE_RESPONSE", "request_id": id, "result": result});
+    agent.send(chunk).await;
+    for _ in 0..2 {
+        agent.send(answer.clone()).await;
+        assert_eq!(
+            agent.next().await,
+            json!({"type": "RESULT_ACK", "request_id": id})
+        );
+    }
+
+    let outcome = chat.outcome().await;
+    assert_eq!(
+        outcome.chunks,
+        [Chunk {
+            index: Some(0),
+            delta: "hi".to_owned(),
+            kind: "content".to_owned()
+        }]
+    );
+    assert_eq!((outcome.result(), outcome.text()), (&result, "hi"));
+    let books = gateway.books();
+    assert_eq!(
+        books.deliveries(chat.id()),
+        Deliveries {
+            responses: 2,
+            errors: 0
+        }
+    );
+    assert_eq!(
+        (
+            books.bills(),
+            books.bill(chat.id()).unwrap().completion_tokens
+        ),
+        (1, 2)
+    );
+}
+
+#[tokio::test]
+async fn an_upgrade_can_be_answered_with_a_status_and_a_time_to_come_back() {
+    let gateway = gateway().await;
+    let busy = Login::Http {
+        status: 503,
+        retry_after: Some("7".to_owned()),
+        body: "later".to_owned(),
+    };
+    gateway.set_policy(|policy| policy.login = busy);
+    let Err(tungstenite::Error::Http(answer)) = Agent::connect(&gateway).await else {
+        panic!("upgraded")
+    };
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["retry-after"]),
+        (503, &"7".parse().unwrap())
+    );
+    assert!(answer.headers().contains_key("date"));
+}
+
+#[tokio::test]
+async fn sessions_are_counted_and_can_be_closed_reset_and_refused() {
+    let gateway = gateway().await;
+    let mut first = Agent::logged_in(&gateway).await;
+    gateway.close_sessions(4000, "maintenance");
+    let Some(Ok(Message::Close(Some(close)))) = first.message().await else {
+        panic!("not closed")
+    };
+    assert_eq!(
+        (u16::from(close.code), close.reason.as_str()),
+        (4000, "maintenance")
+    );
+    assert!(first.message().await.is_none());
+    gateway.wait_for_no_session().await;
+
+    let mut second = Agent::logged_in(&gateway).await;
+    gateway.drop_sessions();
+    assert!(second.message().await.unwrap().is_err());
+
+    let mut third = Agent::logged_in(&gateway).await;
+    gateway.stop().await;
+    assert!(third.message().await.unwrap().is_err());
+    assert!(Agent::connect(&gateway).await.is_err());
+    gateway.start_again().await.unwrap();
+    let _fourth = Agent::logged_in(&gateway).await;
+    assert_eq!(
+        gateway.sessions(),
+        Sessions {
+            open: 1,
+            ever: 4,
+            most: 1
+        }
+    );
+}
+
+#[tokio::test]
+async fn pings_are_answered_only_while_the_gateway_reads() {
+    let gateway = gateway().await;
+    let mut agent = Agent::logged_in(&gateway).await;
+    gateway.stop_reading();
+    agent.0.send(Message::Ping("one".into())).await.unwrap();
+    gateway.send(&json!({"type": "PING"}));
+    assert_eq!(agent.next().await["type"], "PING");
+    gateway.read_again();
+    assert_eq!(
+        agent.message().await.unwrap().unwrap(),
+        Message::Pong("one".into())
+    );
+
+    gateway.send_ping(b"two");
+    assert_eq!(
+        agent.message().await.unwrap().unwrap(),
+        Message::Ping("two".into())
+    );
+    agent.0.flush().await.unwrap();
+    let pong = gateway.wait_for(|frame| frame.is_from_agent("pong")).await;
+    assert_eq!(&pong.bytes[..], b"two");
+}
