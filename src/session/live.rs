@@ -32,8 +32,8 @@ const MODEL_LIST_EVERY: u32 = 4;
 /// How long proof of what was sent is waited for before closing (delivery rules, "Drain").
 const PROOF_WAIT: Duration = Duration::from_secs(2);
 
-/// How long the peer's Close is waited for.
-const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How long the peer's Close is waited for: so long that an idle sidecar is gone within a second.
+const CLOSE_WAIT: Duration = Duration::from_millis(800);
 
 /// RFC 6455, section 7.4.1: the purpose of the connection has been fulfilled.
 const CLOSE_NORMAL: u16 = 1000;
