@@ -181,10 +181,7 @@ impl Agent {
                 Err(error) => error.to_string(),
             };
             if let Some(status) = *self.exit.borrow() {
-                return Err(io::Error::other(format!(
-                    "the agent ended with {status}:\n{}",
-                    self.log.tail()
-                )));
+                return Err(io::Error::other(self.end(status)));
             }
             if Instant::now() >= deadline {
                 return Err(io::Error::other(format!(
@@ -193,6 +190,12 @@ impl Agent {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    fn end(&self, status: ExitStatus) -> String {
+        let last = self.log.all().into_iter().next_back();
+        let last = last.map(|line| format!(", its last words being: {line}"));
+        format!("the agent ended with {status}{}", last.unwrap_or_default())
     }
 
     /// Sends a signal; does nothing if it has exited.

@@ -225,7 +225,7 @@ impl Gateway {
         self.chat_with_id(&self.hub.fresh_id(), payload)
     }
 
-    /// Sends a chat to the newest session. A chat of the same id that is still held hears nothing any more.
+    /// Sends a chat to the newest session. Several may have one id: each hears what comes for it.
     ///
     /// # Panics
     /// If no session is open.
