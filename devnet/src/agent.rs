@@ -82,7 +82,6 @@ impl Builder {
     ///
     /// # Errors
     /// The program cannot be started, or the log file not be created.
-    #[allow(clippy::unused_async)]
     pub async fn start(mut self) -> io::Result<Agent> {
         let listen_addr = self.listen_addr()?;
         let mut command = Command::new(&self.program);

@@ -100,7 +100,6 @@ impl Builder {
     ///
     /// # Errors
     /// The system gives no port.
-    #[allow(clippy::unused_async)]
     pub async fn start(self) -> io::Result<Gateway> {
         let hub = Arc::new(Hub::new(
             self.signature,
@@ -150,7 +149,6 @@ impl Gateway {
     ///
     /// # Errors
     /// The system refuses the port.
-    #[allow(clippy::unused_async)]
     pub async fn start_again(&self) -> io::Result<()> {
         self.listener.start_again()
     }
