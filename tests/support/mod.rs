@@ -1,6 +1,6 @@
 //! A whole sidecar in this process, between a gateway and an Ollama of devnet's, over real sockets.
 
-#![allow(dead_code, clippy::unwrap_used, missing_docs)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
 use std::{ffi::OsString, net::SocketAddr, path::Path, time::Duration};
 
