@@ -10,6 +10,7 @@ use std::{
 
 use tokio::{
     sync::watch,
+    task::yield_now,
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -226,7 +227,11 @@ impl Live<'_> {
                 request_id,
                 payload,
             } => self.inference.receive(request_id, payload).await,
-            FromGateway::CancelRequest { request_id } => self.inference.cancel(&request_id),
+            FromGateway::CancelRequest { request_id } => {
+                self.inference.cancel(&request_id);
+                // The job's task lets go of its slot before the next frame asks for one.
+                yield_now().await;
+            }
             FromGateway::TtsRequest { request_id } => {
                 self.inference.refuse_speech(&request_id).await;
             }

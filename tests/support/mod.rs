@@ -36,12 +36,21 @@ pub struct Sidecar {
 
 /// A gateway that knows both clients.
 pub async fn gateway() -> Gateway {
-    Gateway::builder().secret(CLIENT, SECRET).secret(DESKTOP, SECRET).start().await.unwrap()
+    Gateway::builder()
+        .secret(CLIENT, SECRET)
+        .secret(DESKTOP, SECRET)
+        .start()
+        .await
+        .unwrap()
 }
 
 /// An Ollama with one model that chats.
 pub async fn ollama() -> Ollama {
-    Ollama::builder().model(MODEL, ModelShape::default()).start().await.unwrap()
+    Ollama::builder()
+        .model(MODEL, ModelShape::default())
+        .start()
+        .await
+        .unwrap()
 }
 
 impl Net {
@@ -56,11 +65,22 @@ impl Net {
     }
 
     /// The same between a gateway and an Ollama of the test's own.
-    pub async fn with(client_id: &str, gateway: Gateway, ollama: Ollama, settings: &[(&str, &str)]) -> Self {
+    pub async fn with(
+        client_id: &str,
+        gateway: Gateway,
+        ollama: Ollama,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let sidecar = Sidecar::start(client_id, &gateway.url(), &ollama.url(), settings);
         gateway.wait_for_session(1).await;
-        let net = Self { gateway, ollama, sidecar };
-        net.gateway.wait_for(|frame| frame.is_from_agent("MODEL_LIST")).await;
+        let net = Self {
+            gateway,
+            ollama,
+            sidecar,
+        };
+        net.gateway
+            .wait_for(|frame| frame.is_from_agent("MODEL_LIST"))
+            .await;
         net
     }
 
@@ -78,7 +98,11 @@ impl Net {
 
     /// The bodies that Ollama was given for chats, so far.
     pub fn asked(&self) -> Vec<Value> {
-        self.ollama.chat_requests().iter().map(|request| request.json()).collect()
+        self.ollama
+            .chat_requests()
+            .iter()
+            .map(|request| request.json())
+            .collect()
     }
 }
 
@@ -99,13 +123,21 @@ impl Sidecar {
             ("PIN_NODE_ALIAS", "node-1"),
         ];
         let given = |name: &str| settings.iter().any(|(given, _)| *given == name);
-        let vars = necessary.iter().filter(|(name, _)| !given(name)).chain(settings);
-        let config = config(vars.map(|(name, value)| (OsString::from(name), OsString::from(value))));
+        let vars = necessary
+            .iter()
+            .filter(|(name, _)| !given(name))
+            .chain(settings);
+        let config =
+            config(vars.map(|(name, value)| (OsString::from(name), OsString::from(value))));
         let app = App::build(config).unwrap();
         let admin = app.admin_addr();
         let (shutdown, told) = oneshot::channel();
         let run = tokio::spawn(app.run(async { drop(told.await) }));
-        Self { admin, shutdown: Some(shutdown), run }
+        Self {
+            admin,
+            shutdown: Some(shutdown),
+            run,
+        }
     }
 
     /// Begins to drain.
@@ -133,31 +165,33 @@ impl Sidecar {
     pub async fn pending(&self) -> Vec<String> {
         let (_, body) = self.get("/readyz").await;
         let readiness: Value = serde_json::from_str(&body).unwrap();
-        readiness["pending"].as_array().unwrap().iter().map(|reason| reason.as_str().unwrap().to_owned()).collect()
+        readiness["pending"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|reason| reason.as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Waits until `/readyz` names a reason that contains `words`; empty: until it names none.
     pub async fn wait_until_pending(&self, words: &str) -> Vec<String> {
-        self.poll(|pending| {
-            if words.is_empty() { pending.is_empty() } else { pending.iter().any(|reason| reason.contains(words)) }
-        })
-        .await
+        let holds = |pending: &Vec<String>| {
+            if words.is_empty() {
+                pending.is_empty()
+            } else {
+                pending.iter().any(|reason| reason.contains(words))
+            }
+        };
+        poll(|| self.pending(), holds).await
     }
 
-    async fn poll(&self, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let mut last = Vec::new();
-        let found = tokio::time::timeout(devnet::PATIENCE, async {
-            loop {
-                last = self.pending().await;
-                if holds(&last) {
-                    return;
-                }
-                // A server that is asked cannot tell by itself.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        assert!(found.await.is_ok(), "/readyz still says {last:?}");
-        last
+    /// Waits until `/status` shows something.
+    pub async fn wait_for_status(&self, holds: impl Fn(&Value) -> bool) -> Value {
+        poll(
+            || async { serde_json::from_str(&self.get("/status").await.1).unwrap() },
+            holds,
+        )
+        .await
     }
 
     /// A metric's value, by its name with labels and without the prefix.
@@ -165,7 +199,9 @@ impl Sidecar {
         let (_, text) = self.get("/metrics").await;
         let name = format!("pin_sidecar_{series} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&name));
-        line.unwrap_or_else(|| panic!("no series {series} in\n{text}")).parse().unwrap()
+        line.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
+            .parse()
+            .unwrap()
     }
 }
 
@@ -177,8 +213,26 @@ fn config(vars: impl Iterator<Item = (OsString, OsString)>) -> Config {
     Config::from_env_in(&surroundings, vars).unwrap()
 }
 
+/// Asks again and again, since a server that is asked cannot tell by itself, until the answer is right.
+async fn poll<T: std::fmt::Debug, F: Future<Output = T>>(
+    ask: impl Fn() -> F,
+    holds: impl Fn(&T) -> bool,
+) -> T {
+    let mut last = ask().await;
+    let found = tokio::time::timeout(devnet::PATIENCE, async {
+        while !holds(&last) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            last = ask().await;
+        }
+    });
+    assert!(found.await.is_ok(), "the last answer was {last:?}");
+    last
+}
+
 /// Asks over HTTP; gives status and body.
 pub async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
-    let answer = devnet::http::get(&format!("http://{addr}{path}")).await.unwrap();
+    let answer = devnet::http::get(&format!("http://{addr}{path}"))
+        .await
+        .unwrap();
     (answer.status, answer.text())
 }
