@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     sync::watch,
     task::yield_now,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -112,10 +112,8 @@ impl Live<'_> {
     }
 
     async fn ended(&self, link_end: LinkEnd, last_words: LastWords, sender: &mut Sender) -> End {
-        if let Some(code) = link_end.close_code() {
-            // Courtesy: the peer learns why, if it reads at all.
-            let _ = tokio::time::timeout(CLOSE_WAIT, sender.close(code)).await;
-        }
+        // Courtesy: the peer learns that its Close was heard, or why the link ends, if it reads at all.
+        let _ = timeout(CLOSE_WAIT, sender.say_goodbye(&link_end)).await;
         let reason = match (&link_end, last_words.retry_after) {
             (_, Some(_)) => DisconnectReason::RetryAfter,
             (LinkEnd::Closed, None) => DisconnectReason::Closed,
@@ -164,7 +162,7 @@ impl Live<'_> {
             }
         }
         // A peer that no longer reads must not keep us; the reader sees its Close, if it comes.
-        let _ = tokio::time::timeout(CLOSE_WAIT, async {
+        let _ = timeout(CLOSE_WAIT, async {
             if sender.close(CLOSE_NORMAL).await.is_ok() {
                 sleep(CLOSE_WAIT).await;
             }

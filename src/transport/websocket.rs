@@ -84,11 +84,11 @@ pub enum LinkEnd {
 
 impl LinkEnd {
     /// The code to close with, where the peer is to be told why.
-    pub fn close_code(&self) -> Option<u16> {
+    fn close_code(&self) -> Option<CloseCode> {
         match self {
-            Self::TooLarge => Some(CloseCode::Size.into()),
-            Self::NotUtf8 => Some(CloseCode::Invalid.into()),
-            Self::Protocol => Some(CloseCode::Protocol.into()),
+            Self::TooLarge => Some(CloseCode::Size),
+            Self::NotUtf8 => Some(CloseCode::Invalid),
+            Self::Protocol => Some(CloseCode::Protocol),
             Self::Closed | Self::Reset => None,
         }
     }
@@ -199,6 +199,16 @@ impl Sender {
             reason: Utf8Bytes::default(),
         };
         self.0.close(Some(frame)).await.map_err(|error| end(&error))
+    }
+
+    /// Tells the peer that and why the link has ended, as far as there is anything to tell.
+    pub async fn say_goodbye(&mut self, why: &LinkEnd) {
+        // Either the peer learns of it or it is gone already.
+        let _ = match why.close_code() {
+            Some(code) => self.close(code.into()).await,
+            // The answer to the peer's Close waits to be written.
+            None => self.0.flush().await.map_err(|error| end(&error)),
+        };
     }
 }
 
