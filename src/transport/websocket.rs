@@ -11,6 +11,7 @@ use async_tungstenite::{
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest,
+        error::ProtocolError,
         handshake::client::{Request, Response},
         http::{StatusCode, header},
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
@@ -147,7 +148,8 @@ fn refusal(error: tungstenite::Error) -> ConnectError {
             status: response.status().as_u16(),
             retry_after: retry_after(&response),
         },
-        tungstenite::Error::Io(error) => DialError::Tcp(error.kind()).into(),
+        tungstenite::Error::Io(_)
+        | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => ConnectError::Closed,
         error => ConnectError::Protocol(error.to_string()),
     }
 }
@@ -236,7 +238,7 @@ impl Receiver {
 }
 
 fn end(error: &tungstenite::Error) -> LinkEnd {
-    use tungstenite::{Error, error::ProtocolError};
+    use tungstenite::Error;
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => LinkEnd::Closed,
         Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
