@@ -74,7 +74,6 @@ fn explain(stage: &Stage, control: &str, terminal: &mut Terminal) {
     for path in ["/readyz", "/status", "/metrics"] {
         terminal.verbatim(&format!("curl {}", stage.sidecar.url(path)));
     }
-    terminal.verbatim(&format!("{} in a browser", stage.sidecar.url("/")));
     terminal.part("Ctrl-C drains the sidecar and ends");
 }
 
