@@ -75,11 +75,18 @@ fn run() -> ExitCode {
         Err(error) => return complain(1, &error),
     };
     // One thread for all that serves chats: a relay waits far more than it works, and nothing has to cross threads.
-    let outcome = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .map_err(|error| fail(1, &error))
-        .and_then(|runtime| runtime.block_on(serve(config)));
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(serve(config));
+            // A name that the system's resolver still looks for is left behind: that can take half a minute.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(fail(1, &error)),
+    };
     log.flush();
     outcome.unwrap_or_else(|code| code)
 }
@@ -130,7 +137,8 @@ fn check_health(healthcheck: Healthcheck) -> ExitCode {
         Some(url) => HealthcheckTarget::Url(url),
         None => match config::listen_addr(std::env::vars_os()) {
             Ok(addr) => HealthcheckTarget::Own(addr),
-            Err(errors) => return complain(WRONG_SETTINGS, &errors),
+            // Docker knows 0 and 1 and reserves all else.
+            Err(errors) => return complain(1, &errors),
         },
     };
     match admin::healthcheck(&target, healthcheck.ready) {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::Socket;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
@@ -23,7 +24,7 @@ pub use rustix::process::Signal;
 use crate::{
     http::{self, Answer},
     journal::{Journal, wait_until},
-    listener::free_port,
+    listener::reserved_port,
 };
 
 const LISTEN_ADDR: &str = "PIN_LISTEN_ADDR";
@@ -47,6 +48,7 @@ pub struct Agent {
     log: Arc<Journal<String>>,
     exit: watch::Receiver<Option<ExitStatus>>,
     _kill: DropGuard,
+    _port: Option<Socket>,
 }
 
 impl Builder {
@@ -83,7 +85,7 @@ impl Builder {
     /// # Errors
     /// The program cannot be started, or the log file not be created.
     pub async fn start(mut self) -> io::Result<Agent> {
-        let listen_addr = self.listen_addr()?;
+        let (listen_addr, port) = self.listen_addr()?;
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -104,16 +106,17 @@ impl Builder {
             }
         }
         let child = command.spawn()?;
-        Ok(Agent::attach(child, listen_addr))
+        Ok(Agent::attach(child, listen_addr, port))
     }
 
-    fn listen_addr(&mut self) -> io::Result<String> {
+    fn listen_addr(&mut self) -> io::Result<(String, Option<Socket>)> {
         if let Some((_, given)) = self.settings.iter().find(|(name, _)| name == LISTEN_ADDR) {
-            return Ok(given.clone());
+            return Ok((given.clone(), None));
         }
-        let chosen = format!("127.0.0.1:{}", free_port()?);
+        let (port, reservation) = reserved_port()?;
+        let chosen = format!("127.0.0.1:{port}");
         self.settings.push((LISTEN_ADDR.to_owned(), chosen.clone()));
-        Ok(chosen)
+        Ok((chosen, Some(reservation)))
     }
 }
 
@@ -129,7 +132,7 @@ impl Agent {
         }
     }
 
-    fn attach(mut child: Child, listen_addr: String) -> Self {
+    fn attach(mut child: Child, listen_addr: String, port: Option<Socket>) -> Self {
         let log = Arc::new(Journal::default());
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
             tokio::spawn(listen(stdout, Arc::clone(&log)));
@@ -146,6 +149,7 @@ impl Agent {
             log,
             exit,
             _kill: kill.drop_guard(),
+            _port: port,
         }
     }
 

@@ -136,10 +136,14 @@ fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// A port that was free a moment ago, for a process that can only be told a number.
-pub(crate) fn free_port() -> io::Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.port())
+/// A free port for a process that can only be told a number, kept from everybody else who wants any free port for as
+/// long as the socket is held. Who asks for it by its number and with `SO_REUSEADDR` gets it.
+pub(crate) fn reserved_port() -> io::Result<(u16, socket2::Socket)> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    let addr = socket.local_addr()?.as_socket();
+    Ok((addr.map_or(0, |addr| addr.port()), socket))
 }
 
 /// A second handle on a connection, through which it can be reset while somebody else reads and writes it.

@@ -59,7 +59,7 @@ pub(super) fn model_not_found() -> Failure {
 }
 
 pub(super) fn log_refusal(request_id: &RequestId, code: Code) {
-    info!(%request_id, outcome = %code, "request refused");
+    info!(request_id = request_id.as_str(), outcome = %code, "request refused");
 }
 
 impl Inference {
@@ -82,7 +82,7 @@ impl Inference {
                 Some(Stop::Draining) => Failure::new(Code::Draining, "this node is shutting down"),
                 Some(Stop::SessionLost) => Failure::new(Code::Orphaned, "the session ended"),
                 Some(Stop::Cancelled) | None => {
-                    info!(request_id = %record.request_id, outcome = "cancelled", "request ended");
+                    record.log("cancelled", None);
                     return;
                 }
             }),
@@ -279,7 +279,7 @@ impl Inference {
                         .ollama_load_duration_seconds
                         .observe(load.as_secs_f64());
                 }
-                record.log("ok", completion.prompt_tokens, completion.generation_tokens);
+                record.log("ok", Some(completion));
             }
             Err(failure) => {
                 self.count_failure(Operation::Chat, failure.code);
@@ -306,23 +306,23 @@ impl Times {
 }
 
 impl Record {
-    fn log(&self, outcome: &str, prompt_tokens: u64, generation_tokens: u64) {
+    fn log(&self, outcome: &str, completion: Option<&Completion>) {
         info!(
-            request_id = %self.request_id,
+            request_id = self.request_id.as_str(),
             model = self.model.as_deref(),
             outcome,
             duration_ms = millis(self.received.elapsed()),
             queue_ms = self.since_received(self.times.started),
             first_token_ms = self.since_received(self.times.first_token),
-            prompt_tokens,
-            generation_tokens,
+            prompt_tokens = completion.map(|completion| completion.prompt_tokens),
+            generation_tokens = completion.map(|completion| completion.generation_tokens),
             "request ended"
         );
     }
 
     fn log_failure(&self, code: Code) {
         warn!(
-            request_id = %self.request_id,
+            request_id = self.request_id.as_str(),
             model = self.model.as_deref(),
             outcome = %code,
             duration_ms = millis(self.received.elapsed()),

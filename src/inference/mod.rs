@@ -83,7 +83,10 @@ impl Inference {
     /// Takes a chat in, or refuses it. Waits only while too many refusals wait to be sent.
     pub async fn receive(self: &Arc<Self>, request_id: RequestId, payload: Option<&RawValue>) {
         if self.jobs.contains(&request_id) {
-            debug!(%request_id, "a request that is being worked on was sent again; it will answer once");
+            debug!(
+                request_id = request_id.as_str(),
+                "a request that is being worked on was sent again; it will answer once"
+            );
             self.parts.metrics.duplicate_requests_total.inc();
             return;
         }

@@ -65,7 +65,10 @@ impl Outbox {
         let unsent = state.lanes.clear();
         let proof = std::mem::take(&mut state.proof);
         for request_id in unsent.into_iter().chain(proof.into_unproven()) {
-            warn!(%request_id, "an answer may have been lost with the session");
+            warn!(
+                request_id = request_id.as_str(),
+                "an answer may have been lost with the session"
+            );
             self.drop_answers(&mut state, 1, DropReason::Expired);
         }
         self.show(&state);

@@ -153,9 +153,14 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        if !self.bytes.is_empty() {
-            self.writer.hand_over(std::mem::take(&mut self.bytes));
+        let Some((_newline, text)) = self.bytes.split_last_mut() else {
+            return;
+        };
+        // What a peer said may be part of it, and must not look like a line of ours.
+        for byte in text.iter_mut().filter(|byte| b"\r\n".contains(byte)) {
+            *byte = b' ';
         }
+        self.writer.hand_over(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -285,6 +290,15 @@ mod tests {
             "{}",
             sink.text()
         );
+    }
+
+    #[test]
+    fn one_event_is_one_line_whatever_is_quoted_in_it() {
+        let sink = Shared::default();
+        let (writer, guard) = LogWriter::start(sink.clone(), told).unwrap();
+        log(&writer, "a peer said: well\r\n2026 ERROR forged\n");
+        drop(guard);
+        assert_eq!(sink.text(), "a peer said: well  2026 ERROR forged\n");
     }
 
     #[test]

@@ -1,0 +1,12 @@
+//! The program as its user meets it: the real binary as a process of its own, its exit codes, words, signals and log.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod healthcheck;
+mod log;
+mod program;
+mod settings;
+mod signals;
+mod start;
+#[path = "../support/mod.rs"]
+mod support;
