@@ -12,7 +12,8 @@ use pin_sidecar::{
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
-use tracing::{error, info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 /// The settings are wrong: nothing but a human can mend that (`EX_CONFIG` of sysexits.h).
 const WRONG_SETTINGS: u8 = 78;
@@ -78,58 +79,57 @@ fn run() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let outcome = match runtime {
+    let code = match runtime {
         Ok(runtime) => {
-            let outcome = runtime.block_on(serve(config));
+            let code = runtime.block_on(serve(config));
             // A name that the system's resolver still looks for is left behind: that can take half a minute.
             runtime.shutdown_background();
-            outcome
+            code
         }
-        Err(error) => Err(fail(1, &error)),
+        Err(error) => complain(1, &error),
     };
     log.flush();
-    outcome.unwrap_or_else(|code| code)
+    code
 }
 
-async fn serve(config: Config) -> Result<ExitCode, ExitCode> {
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| fail(1, &error))?;
+async fn serve(config: Config) -> ExitCode {
+    let mut signals = match Signals::new([SIGTERM, SIGINT]) {
+        Ok(signals) => signals,
+        Err(error) => return complain(1, &error),
+    };
+    log_settings(&config);
+    let app = match App::build(config) {
+        Ok(app) => app,
+        Err(error) if error.is_setting() => return complain(WRONG_SETTINGS, &error),
+        Err(error) => return complain(1, &error),
+    };
+    info!(address = %app.admin_addr(), "probes and metrics are answered");
+    let shutdown = CancellationToken::new();
+    let second_signal = async {
+        signals.next().await;
+        shutdown.cancel();
+        signals.next().await;
+    };
+    tokio::select! {
+        outcome = app.run(shutdown.cancelled()) => match outcome {
+            Ok(Outcome::Drained) => ExitCode::SUCCESS,
+            Ok(Outcome::Dropped) => ExitCode::FAILURE,
+            Err(error) => complain(1, &error),
+        },
+        () = second_signal => {
+            warn!("a second signal: ending at once");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_settings(config: &Config) {
     let settings: Vec<_> = config
         .effective()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    info!(version = telemetry::Metrics::VERSION, secret = ?config.identity.secret, settings = settings.join(" "), "starting");
-    let app = App::build(config).map_err(|error| {
-        fail(
-            if error.is_setting() {
-                WRONG_SETTINGS
-            } else {
-                1
-            },
-            &error,
-        )
-    })?;
-    info!(address = %app.admin_addr(), "probes and metrics are answered");
-    let handle = signals.handle();
-    let mut signals = signals.map(|_| ());
-    let (first, second) = tokio::sync::oneshot::channel();
-    let watch = async move {
-        signals.next().await;
-        // Its receiver lives for as long as the app runs.
-        let _ = first.send(());
-        signals.next().await;
-    };
-    let outcome = tokio::select! {
-        outcome = app.run(async { drop(second.await) }) => outcome.map_err(|error| fail(1, &error))?,
-        () = watch => {
-            warn!("a second signal: ending at once");
-            Outcome::Dropped
-        }
-    };
-    handle.close();
-    Ok(match outcome {
-        Outcome::Drained => ExitCode::SUCCESS,
-        Outcome::Dropped => ExitCode::FAILURE,
-    })
+    let version = telemetry::Metrics::VERSION;
+    info!(version, secret = ?config.identity.secret, settings = settings.join(" "), "starting");
 }
 
 fn check_health(healthcheck: Healthcheck) -> ExitCode {
@@ -163,12 +163,6 @@ fn keep_secret(command: &Secret) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(1, &error),
     }
-}
-
-/// Tells an error in the log, where whoever runs a service looks.
-fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    error!("{error}");
-    ExitCode::from(code)
 }
 
 /// Tells an error to whoever gave the command.
