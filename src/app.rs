@@ -29,6 +29,9 @@ use crate::{
 /// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it.
 const DRAIN_SLACK: Duration = Duration::from_secs(5);
 
+/// How long connections to the backend may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(200);
+
 /// What the sidecar has of the world outside. Tests hand in another.
 pub struct World {
     /// Opens connections.
@@ -236,11 +239,11 @@ impl App {
 
         session.shutdown().await;
         background.shutdown().await;
+        admin.stop();
+        // Connections to the backend end when nobody is left who could use them.
         drop(self.inference);
         self.connections.close();
-        // Connections to the backend end when their client has; a second suffices for those that say goodbye.
-        let _ = timeout(Duration::from_secs(1), self.connections.wait()).await;
-        admin.stop();
+        let _ = timeout(GOODBYE, self.connections.wait()).await;
         if closed && self.outbox.dropped() == dropped_before {
             info!("drained");
             Ok(Outcome::Drained)

@@ -82,7 +82,6 @@ impl Builder {
     ///
     /// # Errors
     /// The program cannot be started, or the log file not be created.
-    #[allow(clippy::unused_async)]
     pub async fn start(mut self) -> io::Result<Agent> {
         let listen_addr = self.listen_addr()?;
         let mut command = Command::new(&self.program);
@@ -181,10 +180,7 @@ impl Agent {
                 Err(error) => error.to_string(),
             };
             if let Some(status) = *self.exit.borrow() {
-                return Err(io::Error::other(format!(
-                    "the agent ended with {status}:\n{}",
-                    self.log.tail()
-                )));
+                return Err(io::Error::other(self.end(status)));
             }
             if Instant::now() >= deadline {
                 return Err(io::Error::other(format!(
@@ -193,6 +189,12 @@ impl Agent {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    fn end(&self, status: ExitStatus) -> String {
+        let last = self.log.all().into_iter().next_back();
+        let last = last.map(|line| format!(", its last words being: {line}"));
+        format!("the agent ended with {status}{}", last.unwrap_or_default())
     }
 
     /// Sends a signal; does nothing if it has exited.

@@ -135,6 +135,7 @@ async fn request(
     let request = request.body(Full::new(body)).map_err(io::Error::other)?;
     let host = authority.host().trim_matches(['[', ']']);
     let tcp = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
+    tcp.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp))
         .await
         .map_err(io::Error::other)?;

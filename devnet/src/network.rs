@@ -42,7 +42,6 @@ impl Proxy {
     ///
     /// # Errors
     /// The system gives no port.
-    #[allow(clippy::unused_async)]
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
         let mode = watch::Sender::new(Mode::Whole);
         let taken = Arc::new(AtomicUsize::new(0));
@@ -84,7 +83,6 @@ impl Proxy {
     ///
     /// # Errors
     /// The system refuses the port.
-    #[allow(clippy::unused_async)]
     pub async fn mend(&self) -> io::Result<()> {
         self.mode.send_replace(Mode::Whole);
         self.listener.start_again()

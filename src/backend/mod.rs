@@ -103,7 +103,10 @@ pub trait Decoder: Send {
     /// The backend reported a failure or what it sent cannot be read; the body must then be dropped.
     fn feed(&mut self, bytes: &[u8], deltas: &mut Deltas) -> Result<(), Failure>;
 
-    /// The body has ended: gives the whole answer.
+    /// Whether the whole answer has arrived, so that nothing is lost if the body does not end.
+    fn is_complete(&self) -> bool;
+
+    /// Gives the whole answer, once the body has ended or [`Decoder::is_complete`].
     ///
     /// # Errors
     /// The answer is not complete.

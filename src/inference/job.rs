@@ -8,7 +8,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::{
@@ -23,6 +23,9 @@ use crate::{
     protocol::{Code, Failure, RequestId, ToGateway},
     telemetry::Operation,
 };
+
+/// How long the end of a body is waited for that has given its whole answer. It usually comes with it.
+const END_WAIT: Duration = Duration::from_millis(20);
 
 /// An admitted request.
 pub(super) struct Job {
@@ -177,6 +180,11 @@ impl Inference {
             if !deltas.is_empty() {
                 times.token();
                 self.send_chunks(stream, &mut deltas, &mut index).await;
+            }
+            if decoder.is_complete() {
+                // Read to its end the connection can be used again; but nobody is kept waiting for that.
+                let _ = timeout(END_WAIT, body.frame()).await;
+                break;
             }
             if times.first_token.is_some() {
                 patience.renew(self.settings.token_timeout);

@@ -7,6 +7,8 @@ mod admission;
 mod job;
 mod patience;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 pub use admission::Load;
 

@@ -80,6 +80,7 @@ pub(super) struct Lanes {
     refusals: VecDeque<Frame>,
     data: VecDeque<Frame>,
     bytes: usize,
+    answers: usize,
     heartbeat_due_since: Option<Instant>,
     heartbeats_taken: u64,
     writing: bool,
@@ -113,6 +114,7 @@ impl Lanes {
 
     pub(super) fn data(&mut self, frame: Frame) {
         self.bytes += frame.weight();
+        self.answers += usize::from(frame.is_answer());
         self.data.push_back(frame);
     }
 
@@ -139,6 +141,10 @@ impl Lanes {
             && let Some(frame) = self.data.pop_front()
         {
             batch.weight += frame.weight();
+            if frame.is_answer() {
+                self.answers -= 1;
+                batch.answers.extend(frame.request_id.clone());
+            }
             size += batch.push(frame);
         }
         self.writing = !batch.items.is_empty();
@@ -156,17 +162,16 @@ impl Lanes {
 
     /// Removes all data about a request; gives the answers among it.
     pub(super) fn remove(&mut self, request_id: &RequestId) -> usize {
-        let mut answers = 0;
-        let bytes = &mut self.bytes;
+        let before = self.answers;
         self.data.retain(|frame| {
             let kept = frame.request_id.as_ref() != Some(request_id);
             if !kept {
-                *bytes -= frame.weight();
-                answers += usize::from(frame.is_answer());
+                self.bytes -= frame.weight();
+                self.answers -= usize::from(frame.is_answer());
             }
             kept
         });
-        answers
+        before - self.answers
     }
 
     /// Forgets everything; gives the ids of the answers among it.
@@ -184,6 +189,11 @@ impl Lanes {
         self.bytes
     }
 
+    /// Answers that wait.
+    pub(super) fn answers(&self) -> usize {
+        self.answers
+    }
+
     /// Since when a heartbeat waits to be written.
     pub(super) fn heartbeat_due_since(&self) -> Option<Instant> {
         self.heartbeat_due_since
@@ -198,10 +208,8 @@ impl Lanes {
 impl Batch {
     fn push(&mut self, frame: Frame) -> usize {
         let size = frame.text.len();
-        let is_answer = frame.is_answer();
         self.messages.push(frame.message);
         self.heartbeats += u64::from(frame.is_heartbeat());
-        self.answers.extend(frame.request_id.filter(|_| is_answer));
         self.items.push(Item::Frame(frame.text));
         size
     }
@@ -281,6 +289,16 @@ mod tests {
         lanes.written(&batch);
         assert_eq!(lanes.bytes(), 0);
         assert!(lanes.is_idle());
+    }
+
+    #[test]
+    fn a_refusal_is_no_answer_that_needs_proof() {
+        let mut lanes = Lanes::default();
+        lanes.refuse(answer("a", "busy: x")).unwrap();
+        lanes.data(answer("b", "timeout: x"));
+        assert_eq!(lanes.answers(), 1);
+        assert_eq!(lanes.take().unwrap().answers, [id("b")]);
+        assert_eq!(lanes.answers(), 0);
     }
 
     #[test]

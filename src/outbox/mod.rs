@@ -211,7 +211,10 @@ impl Outbox {
 
     /// Whoever waits for something to send may also wait for proof.
     fn prove<T>(&self, prove: impl FnOnce(&mut Proof) -> T) -> T {
-        let proven = prove(&mut self.lock().proof);
+        let mut state = self.lock();
+        let proven = prove(&mut state.proof);
+        self.show(&state);
+        drop(state);
         self.filled.notify_one();
         proven
     }
@@ -261,9 +264,10 @@ impl Outbox {
     }
 
     fn show(&self, state: &State) {
-        self.metrics
-            .outbox_bytes
-            .set(i64::try_from(state.lanes.bytes()).unwrap_or(i64::MAX));
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.outbox_bytes.set(gauge(state.lanes.bytes()));
+        let undelivered = state.lanes.answers() + state.proof.unproven();
+        self.metrics.undelivered_results.set(gauge(undelivered));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

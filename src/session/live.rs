@@ -10,7 +10,8 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
+    task::yield_now,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -32,8 +33,8 @@ const MODEL_LIST_EVERY: u32 = 4;
 /// How long proof of what was sent is waited for before closing (delivery rules, "Drain").
 const PROOF_WAIT: Duration = Duration::from_secs(2);
 
-/// How long the peer's Close is waited for.
-const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How long the peer's Close is waited for: so long that an idle sidecar is gone within a second.
+const CLOSE_WAIT: Duration = Duration::from_millis(800);
 
 /// RFC 6455, section 7.4.1: the purpose of the connection has been fulfilled.
 const CLOSE_NORMAL: u16 = 1000;
@@ -111,10 +112,8 @@ impl Live<'_> {
     }
 
     async fn ended(&self, link_end: LinkEnd, last_words: LastWords, sender: &mut Sender) -> End {
-        if let Some(code) = link_end.close_code() {
-            // Courtesy: the peer learns why, if it reads at all.
-            let _ = tokio::time::timeout(CLOSE_WAIT, sender.close(code)).await;
-        }
+        // Courtesy: the peer learns that its Close was heard, or why the link ends, if it reads at all.
+        let _ = timeout(CLOSE_WAIT, sender.say_goodbye(&link_end)).await;
         let reason = match (&link_end, last_words.retry_after) {
             (_, Some(_)) => DisconnectReason::RetryAfter,
             (LinkEnd::Closed, None) => DisconnectReason::Closed,
@@ -163,7 +162,7 @@ impl Live<'_> {
             }
         }
         // A peer that no longer reads must not keep us; the reader sees its Close, if it comes.
-        let _ = tokio::time::timeout(CLOSE_WAIT, async {
+        let _ = timeout(CLOSE_WAIT, async {
             if sender.close(CLOSE_NORMAL).await.is_ok() {
                 sleep(CLOSE_WAIT).await;
             }
@@ -226,7 +225,11 @@ impl Live<'_> {
                 request_id,
                 payload,
             } => self.inference.receive(request_id, payload).await,
-            FromGateway::CancelRequest { request_id } => self.inference.cancel(&request_id),
+            FromGateway::CancelRequest { request_id } => {
+                self.inference.cancel(&request_id);
+                // The job's task lets go of its slot before the next frame asks for one.
+                yield_now().await;
+            }
             FromGateway::TtsRequest { request_id } => {
                 self.inference.refuse_speech(&request_id).await;
             }

@@ -120,6 +120,8 @@ metrics! {
     requests_waiting: IntGauge,
     /// How many requests may run at once.
     capacity_requests: IntGauge,
+    /// Answers that are not yet known to have been delivered.
+    undelivered_results: IntGauge,
     /// Bytes that wait to be written to the gateway.
     outbox_bytes: IntGauge,
     /// Time from a request's receipt to its answer, by kind of work.

@@ -84,6 +84,9 @@ pub enum ConnectError {
         /// How long it asks to stay away (`Retry-After`).
         retry_after: Option<Duration>,
     },
+    /// It closed the connection during the upgrade.
+    #[error("it closed the connection before a session was open; it may be restarting")]
+    Closed,
     /// It does not speak WebSocket as it should.
     #[error("it does not speak the protocol ({0}); check PIN_SERVER_URL")]
     Protocol(String),
@@ -95,6 +98,7 @@ impl ConnectError {
         match self {
             Self::Dial(error) => error.failure(),
             Self::Http { .. } => ConnectFailure::Http,
+            Self::Closed => ConnectFailure::Tcp,
             Self::Protocol(_) => ConnectFailure::Protocol,
         }
     }

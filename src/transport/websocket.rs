@@ -11,6 +11,7 @@ use async_tungstenite::{
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest,
+        error::ProtocolError,
         handshake::client::{Request, Response},
         http::{StatusCode, header},
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
@@ -84,11 +85,11 @@ pub enum LinkEnd {
 
 impl LinkEnd {
     /// The code to close with, where the peer is to be told why.
-    pub fn close_code(&self) -> Option<u16> {
+    fn close_code(&self) -> Option<CloseCode> {
         match self {
-            Self::TooLarge => Some(CloseCode::Size.into()),
-            Self::NotUtf8 => Some(CloseCode::Invalid.into()),
-            Self::Protocol => Some(CloseCode::Protocol.into()),
+            Self::TooLarge => Some(CloseCode::Size),
+            Self::NotUtf8 => Some(CloseCode::Invalid),
+            Self::Protocol => Some(CloseCode::Protocol),
             Self::Closed | Self::Reset => None,
         }
     }
@@ -147,7 +148,8 @@ fn refusal(error: tungstenite::Error) -> ConnectError {
             status: response.status().as_u16(),
             retry_after: retry_after(&response),
         },
-        tungstenite::Error::Io(error) => DialError::Tcp(error.kind()).into(),
+        tungstenite::Error::Io(_)
+        | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => ConnectError::Closed,
         error => ConnectError::Protocol(error.to_string()),
     }
 }
@@ -200,6 +202,16 @@ impl Sender {
         };
         self.0.close(Some(frame)).await.map_err(|error| end(&error))
     }
+
+    /// Tells the peer that and why the link has ended, as far as there is anything to tell.
+    pub async fn say_goodbye(&mut self, why: &LinkEnd) {
+        // Either the peer learns of it or it is gone already.
+        let _ = match why.close_code() {
+            Some(code) => self.close(code.into()).await,
+            // The answer to the peer's Close waits to be written.
+            None => self.0.flush().await.map_err(|error| end(&error)),
+        };
+    }
 }
 
 impl Receiver {
@@ -226,7 +238,7 @@ impl Receiver {
 }
 
 fn end(error: &tungstenite::Error) -> LinkEnd {
-    use tungstenite::{Error, error::ProtocolError};
+    use tungstenite::Error;
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => LinkEnd::Closed,
         Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {

@@ -116,8 +116,9 @@ impl Chat {
 
 impl Drop for Chat {
     fn drop(&mut self) {
+        self.inbox.close();
         if let Some(hub) = self.hub.upgrade() {
-            hub.forget_chat(&self.id);
+            hub.forget_chats(&self.id);
         }
     }
 }

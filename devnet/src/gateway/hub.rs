@@ -45,7 +45,7 @@ pub(super) struct Hub {
     pub(super) nodes: Mutex<Nodes>,
     sessions: watch::Sender<Sessions>,
     books: Mutex<Books>,
-    chats: Mutex<HashMap<String, mpsc::UnboundedSender<Arc<Frame>>>>,
+    chats: Mutex<HashMap<String, Vec<Inbox>>>,
     connections: Mutex<BTreeMap<u64, Connection>>,
     next_connection: AtomicU64,
     next_chat: AtomicU64,
@@ -61,6 +61,9 @@ struct Connection {
 /// What waits to be written. Without a bound on purpose: only the test that owns the gateway fills it, and a gateway
 /// that made its reader wait for its writer could deadlock with the agent under test.
 pub(super) type Outgoing = mpsc::UnboundedSender<Message>;
+
+/// A chat's end of the way from the agent; without a bound for the same reason.
+type Inbox = mpsc::UnboundedSender<Arc<Frame>>;
 
 /// Takes a connection off the list when it ends.
 pub(super) struct Entry {
@@ -179,30 +182,40 @@ impl Hub {
         lock(&self.books).clone()
     }
 
-    /// Hands a frame to the chat that waits for it.
+    /// Hands a frame to the chats that wait for it.
     pub(super) fn deliver(&self, frame: &Arc<Frame>) {
-        if let Some(inbox) = lock(&self.chats).get(frame.request_id()) {
+        for inbox in lock(&self.chats)
+            .get(frame.request_id())
+            .into_iter()
+            .flatten()
+        {
             // The chat may be going away just now.
             let _ = inbox.send(Arc::clone(frame));
         }
     }
 
-    /// A chat that hears what comes for this id. Its inbox has no bound, for the reason of [`Outgoing`].
+    /// A chat that hears what comes for this id; there may be several.
     pub(super) fn chat(self: &Arc<Self>, id: &str) -> Chat {
-        let (sender, inbox) = mpsc::unbounded_channel();
-        lock(&self.chats).insert(id.to_owned(), sender);
-        Chat::new(id.to_owned(), inbox, self)
+        let (inbox, receiver) = mpsc::unbounded_channel();
+        lock(&self.chats)
+            .entry(id.to_owned())
+            .or_default()
+            .push(inbox);
+        Chat::new(id.to_owned(), receiver, self)
     }
 
     pub(super) fn fresh_id(&self) -> String {
         format!("req-{}", self.next_chat.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Takes a chat off the list, unless another one has taken over its id.
-    pub(super) fn forget_chat(&self, id: &str) {
+    /// Takes the chats of this id off the list that hear nothing any more.
+    pub(super) fn forget_chats(&self, id: &str) {
         let mut chats = lock(&self.chats);
-        if chats.get(id).is_some_and(mpsc::UnboundedSender::is_closed) {
-            chats.remove(id);
+        if let Some(inboxes) = chats.get_mut(id) {
+            inboxes.retain(|inbox| !inbox.is_closed());
+            if inboxes.is_empty() {
+                chats.remove(id);
+            }
         }
     }
 

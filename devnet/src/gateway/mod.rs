@@ -100,7 +100,6 @@ impl Builder {
     ///
     /// # Errors
     /// The system gives no port.
-    #[allow(clippy::unused_async)]
     pub async fn start(self) -> io::Result<Gateway> {
         let hub = Arc::new(Hub::new(
             self.signature,
@@ -150,7 +149,6 @@ impl Gateway {
     ///
     /// # Errors
     /// The system refuses the port.
-    #[allow(clippy::unused_async)]
     pub async fn start_again(&self) -> io::Result<()> {
         self.listener.start_again()
     }
@@ -225,7 +223,7 @@ impl Gateway {
         self.chat_with_id(&self.hub.fresh_id(), payload)
     }
 
-    /// Sends a chat to the newest session. A chat of the same id that is still held hears nothing any more.
+    /// Sends a chat to the newest session. Several may have one id: each hears what comes for it.
     ///
     /// # Panics
     /// If no session is open.

@@ -128,7 +128,6 @@ impl Builder {
     ///
     /// # Errors
     /// The system gives no port.
-    #[allow(clippy::unused_async)]
     pub async fn start(self) -> io::Result<Ollama> {
         let state = Arc::new(State::new(self.models, self.behaviour));
         let connections = Arc::clone(&state);
@@ -163,7 +162,6 @@ impl Ollama {
     ///
     /// # Errors
     /// The system refuses the port.
-    #[allow(clippy::unused_async)]
     pub async fn start_again(&self) -> io::Result<()> {
         self.listener.start_again()
     }

@@ -103,6 +103,10 @@ impl Decoder for ChatDecoder {
         Ok(())
     }
 
+    fn is_complete(&self) -> bool {
+        self.last.is_some()
+    }
+
     fn finish(
         mut self: Box<Self>,
         deltas: &mut Deltas,

@@ -127,11 +127,13 @@ impl Policy {
         if let Some(cap) = self.max_context.or(model.context_length) {
             bound(options, "num_ctx", cap, |asked| asked > as_number(cap));
         }
-        if let Some(wanted) = self.max_context {
-            apply_default(options, "num_ctx", wanted);
-        }
         if !self.allow_hardware_options && is_covered(options, model) {
             options.remove("num_ctx");
+        }
+        // Last, so that it is there in every request: Ollama compares the options that a model was loaded with, so one
+        // that comes and goes would make it load the model anew each time.
+        if let Some(wanted) = self.max_context {
+            apply_default(options, "num_ctx", wanted);
         }
     }
 
@@ -293,16 +295,10 @@ mod tests {
             max_context: Some(4096),
             ..Policy::default()
         };
-        assert_eq!(applied(&operator, &loaded, "{}"), "{}");
-        assert_eq!(applied(&operator, &loaded, r#"{"num_ctx":100000}"#), "{}");
-        let beyond_the_model = Policy {
-            max_context: Some(100_000),
-            ..Policy::default()
-        };
-        assert_eq!(
-            applied(&beyond_the_model, &model(Some(4096), Some(4096)), "{}"),
-            "{}"
-        );
+        for asked in ["{}", r#"{"num_ctx":100000}"#, r#"{"num_ctx":1}"#] {
+            let always_the_same = r#"{"num_ctx":4096}"#;
+            assert_eq!(applied(&operator, &loaded, asked), always_the_same);
+        }
         let generous = Policy {
             allow_hardware_options: true,
             ..Policy::default()

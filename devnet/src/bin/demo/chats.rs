@@ -50,7 +50,7 @@ pub(crate) async fn one(stage: &Stage, terminal: &mut Terminal) -> Result<(), Tr
     terminal.write("  ");
     let outcome = loop {
         match talk.next().await? {
-            Heard::Text(delta) => terminal.write(&delta.replace('\n', "\n  ")),
+            Heard::Text(delta) => terminal.write(&printable(&delta).replace('\n', "\n  ")),
             Heard::End(outcome) => break outcome,
         }
     };
@@ -179,7 +179,10 @@ impl Row {
     }
 
     fn flat(&self) -> String {
-        self.text.split_whitespace().collect::<Vec<_>>().join(" ")
+        printable(&self.text)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn print(&self, index: usize, terminal: &mut Terminal) {
@@ -190,6 +193,13 @@ impl Row {
             self.summary.as_deref().unwrap_or_default()
         ));
     }
+}
+
+/// A model's words without what a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control() || *character == '\n')
+        .collect()
 }
 
 /// Each chat's last words, on a line that never wraps, and below them how it went.

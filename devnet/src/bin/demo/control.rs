@@ -74,7 +74,6 @@ fn explain(stage: &Stage, control: &str, terminal: &mut Terminal) {
     for path in ["/readyz", "/status", "/metrics"] {
         terminal.verbatim(&format!("curl {}", stage.sidecar.url(path)));
     }
-    terminal.verbatim(&format!("{} in a browser", stage.sidecar.url("/")));
     terminal.part("Ctrl-C drains the sidecar and ends");
 }
 
@@ -110,7 +109,7 @@ async fn answer(stage: &Stage, request: Request<Incoming>) -> Response<Body> {
     match (request.method(), path.as_str()) {
         (&Method::POST, "/chat") => chat(stage, request)
             .await
-            .unwrap_or_else(|trouble| say(503, &trouble)),
+            .unwrap_or_else(|(status, trouble)| say(status, &trouble)),
         (&Method::POST, verb) => match act(stage, verb).await {
             Ok(done) => say(200, done),
             Err((status, trouble)) => say(status, &trouble),
@@ -140,16 +139,15 @@ async fn act(stage: &Stage, verb: &str) -> Result<&'static str, (u16, Trouble)> 
     Ok("done")
 }
 
-async fn chat(stage: &Stage, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
-    let body = Limited::new(request.into_body(), MAX_BODY)
-        .collect()
-        .await
-        .map_err(|error| error.to_string())?;
-    let payload = payload(&body.to_bytes(), &stage.model_server.model)?;
+async fn chat(stage: &Stage, request: Request<Incoming>) -> Result<Response<Body>, (u16, Trouble)> {
+    let wrong = |trouble| (400, trouble);
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let body = body.map_err(|error| wrong(error.to_string()))?.to_bytes();
+    let payload = payload(&body, &stage.model_server.model).map_err(wrong)?;
     let chat = stage
         .gateway
         .try_chat(&payload)
-        .ok_or("no sidecar is logged in")?;
+        .ok_or((503, "no sidecar is logged in".to_owned()))?;
     let talk = Talk {
         chat,
         gateway: Arc::clone(&stage.gateway),

@@ -75,11 +75,10 @@ pub(crate) async fn report(sidecar: &Agent, terminal: &mut Terminal) -> Result<(
         &format!("{} {}", ready.status, ready.text().trim()),
     );
     let metrics = sidecar.get("/metrics").await.map_err(silent)?;
-    if metrics.status != 200 {
+    if (ready.status, metrics.status) != (200, 200) {
+        let (ready, metrics) = (ready.status, metrics.status);
         return Err(format!(
-            "the sidecar answers {} at {}",
-            metrics.status,
-            sidecar.url("/metrics")
+            "the sidecar answers {ready} at /readyz and {metrics} at /metrics instead of 200"
         ));
     }
     let text = metrics.text();

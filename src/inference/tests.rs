@@ -1,0 +1,190 @@
+//! What holds whatever a backend does, shown with one that does the worst.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::value::RawValue;
+
+use super::{Inference, Parts};
+use crate::{
+    backend::{Answering, Backend, Chat, ChatHead, Model},
+    clock::SystemClock,
+    config::{AdmissionSettings, JobSettings},
+    outbox::Outbox,
+    protocol::{Code, Failure, Generation, RequestId},
+    telemetry::{Metrics, Operation, RecentTroubles},
+    transport::Item,
+};
+
+/// A backend that panics, or never answers, by the name of the model.
+struct Treacherous;
+
+impl Backend for Treacherous {
+    fn inspect(&self, payload: &[u8]) -> Result<ChatHead, Failure> {
+        Ok(ChatHead {
+            model: String::from_utf8(payload.to_vec()).unwrap(),
+            stream: false,
+        })
+    }
+
+    fn is_fresh(&self) -> bool {
+        true
+    }
+
+    fn find(&self, name: &str) -> Option<Model> {
+        Some(Model {
+            name: name.into(),
+            context_length: None,
+            thinks: false,
+            loaded_context: None,
+        })
+    }
+
+    fn find_fresh<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Model>> {
+        async move { self.find(name) }.boxed()
+    }
+
+    fn prepare(&self, chat: &Chat) -> Result<Bytes, Failure> {
+        assert_ne!(&*chat.model.name, "\"panics\"", "as it was told to");
+        Ok(Bytes::new())
+    }
+
+    fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<Answering, Failure>> {
+        std::future::pending().boxed()
+    }
+}
+
+struct Bench {
+    inference: Arc<Inference>,
+    outbox: Arc<Outbox>,
+    metrics: Arc<Metrics>,
+}
+
+fn bench(capacity: usize) -> Bench {
+    let metrics = Arc::new(Metrics::new());
+    let outbox = Arc::new(Outbox::new(1 << 20, Arc::clone(&metrics)));
+    outbox.open();
+    let parts = Parts {
+        backend: Arc::new(Treacherous),
+        outbox: Arc::clone(&outbox),
+        metrics: Arc::clone(&metrics),
+        troubles: Arc::<RecentTroubles>::default(),
+        clock: Arc::new(SystemClock),
+        generation: Generation::Operator,
+    };
+    let long = Duration::from_secs(600);
+    let admission = AdmissionSettings {
+        capacity,
+        queue: capacity,
+        queue_bytes: 1 << 20,
+        queue_timeout: long,
+    };
+    let job = JobSettings {
+        first_token_timeout: Duration::from_secs(60),
+        token_timeout: long,
+        request_timeout: long,
+        max_result_bytes: 1 << 20,
+    };
+    Bench {
+        inference: Inference::new(parts, admission, job),
+        outbox,
+        metrics,
+    }
+}
+
+impl Bench {
+    async fn ask(&self, request_id: &str, model: &str) {
+        let payload = RawValue::from_string(format!("\"{model}\"")).unwrap();
+        self.inference
+            .receive(RequestId::new(request_id).unwrap(), Some(&payload))
+            .await;
+    }
+
+    /// The next frame that is sent, once there is one.
+    async fn next_frame(&self) -> String {
+        loop {
+            if let Some(mut batch) = self.outbox.take() {
+                let item = batch.items.remove(0);
+                self.outbox.written(&batch);
+                let Item::Frame(text) = item else {
+                    panic!("{item:?}")
+                };
+                return text;
+            }
+            self.outbox.filled().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_panics_answers_internal_and_harms_no_other() {
+    let bench = bench(2);
+    bench.ask("calm", "hangs").await;
+    bench.ask("mad", "panics").await;
+    assert_eq!(
+        bench.next_frame().await,
+        r#"{"type":"INFERENCE_ERROR","request_id":"mad","error":"internal: a defect of the sidecar; its log has the place"}"#
+    );
+    assert_eq!(
+        bench
+            .metrics
+            .request_failures_total
+            .of(Operation::Chat, Code::Internal)
+            .get(),
+        1
+    );
+    assert_eq!(bench.inference.load().running, 1);
+    assert!(
+        bench
+            .next_frame()
+            .await
+            .contains(r#""request_id":"calm","error":"timeout: "#)
+    );
+    assert_eq!(bench.inference.load().running, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_refuses_what_waits_and_cuts_short_what_runs_when_it_is_told_to() {
+    let bench = bench(1);
+    bench.ask("runs", "hangs").await;
+    tokio::task::yield_now().await;
+    bench.ask("waits", "hangs").await;
+    bench.inference.drain();
+    bench.ask("late", "hangs").await;
+    let refused = [bench.next_frame().await, bench.next_frame().await];
+    for request_id in ["waits", "late"] {
+        let answer = format!(
+            r#"{{"type":"INFERENCE_ERROR","request_id":"{request_id}","error":"draining: this node is shutting down"}}"#
+        );
+        assert!(refused.contains(&answer), "{refused:?}");
+    }
+    assert_eq!(bench.inference.load().running, 1);
+    bench.inference.stop();
+    bench.inference.drained().await;
+    assert!(
+        bench
+            .next_frame()
+            .await
+            .contains(r#""request_id":"runs","error":"draining: "#)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_was_cancelled_is_new_work_when_it_comes_again() {
+    let bench = bench(1);
+    bench.ask("r", "hangs").await;
+    bench.inference.cancel(&RequestId::new("r").unwrap());
+    tokio::task::yield_now().await;
+    bench.ask("r", "panics").await;
+    assert!(
+        bench
+            .next_frame()
+            .await
+            .contains(r#""request_id":"r","error":"internal: "#)
+    );
+    assert_eq!(bench.metrics.cancelled_requests_total.get(), 1);
+    assert_eq!(bench.metrics.duplicate_requests_total.get(), 0);
+}

@@ -1,0 +1,417 @@
+//! What we say of Ollama, asked of Ollama itself, and of the stand-in, so that it stays honest.
+//!
+//! Every case runs against the stand-in. Where `PIN_TEST_OLLAMA` names the script that starts a real Ollama (see
+//! CONTRIBUTING.md), it runs against that as well; without it a line says that it did not.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod support;
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use devnet::{
+    http,
+    ollama::{ModelShape, Ollama},
+};
+use serde_json::{Value, json};
+use support::{CLIENT, DESKTOP, Sidecar, gateway};
+
+/// The model that both have. It never ends by itself: `num_predict` ends it.
+const TINY: &str = "tiny";
+
+/// The Ollama that a case runs against.
+enum Server {
+    StandIn(Ollama),
+    Real(Real),
+}
+
+/// A real Ollama of its own, which goes away with this.
+struct Real {
+    script: PathBuf,
+    port: u16,
+}
+
+impl Real {
+    fn reserve(script: PathBuf) -> Self {
+        // Free a moment ago; the script says so if somebody was quicker.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            script,
+            port: listener.local_addr().unwrap().port(),
+        }
+    }
+
+    async fn up(self) -> Self {
+        tokio::task::spawn_blocking(|| {
+            self.tell("up");
+            self
+        })
+        .await
+        .unwrap()
+    }
+
+    fn tell(&self, what: &str) {
+        let mut command = Command::new("bash");
+        command
+            .arg(&self.script)
+            .args([what, &self.port.to_string()]);
+        let status = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{what}: {status}");
+    }
+
+    /// The processes that run models for it.
+    fn runners(&self) -> Vec<u32> {
+        let ours = |pid: &u32| {
+            let read =
+                |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let contains =
+                |text: Vec<u8>, part: &str| String::from_utf8_lossy(&text).contains(part);
+            contains(
+                read("environ"),
+                &format!("OLLAMA_HOST=127.0.0.1:{}", self.port),
+            ) && contains(read("cmdline"), "runner")
+        };
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(ours)
+            .collect()
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.tell("down");
+        } else {
+            let _ = Command::new("bash")
+                .arg(&self.script)
+                .args(["down", &self.port.to_string()])
+                .status();
+        }
+    }
+}
+
+impl Server {
+    fn url(&self) -> String {
+        match self {
+            Self::StandIn(ollama) => ollama.url(),
+            Self::Real(real) => format!("http://127.0.0.1:{}", real.port),
+        }
+    }
+
+    async fn stand_in() -> Self {
+        let ollama = Ollama::builder()
+            .model(
+                "tiny:latest",
+                ModelShape {
+                    context_length: 2048,
+                    ..ModelShape::default()
+                },
+            )
+            .token_delay(Duration::from_millis(1));
+        Self::StandIn(ollama.start().await.unwrap())
+    }
+
+    /// Ollama's own word on which models are loaded, and with which context.
+    async fn loaded(&self) -> Value {
+        http::get(&format!("{}/api/ps", self.url()))
+            .await
+            .unwrap()
+            .json()["models"]
+            .clone()
+    }
+}
+
+/// The real Ollama's script, if there is one here.
+fn script() -> Option<PathBuf> {
+    let script = std::env::var_os("PIN_TEST_OLLAMA").map(PathBuf::from);
+    if script.is_none() {
+        println!(
+            "SKIPPED with the real Ollama: PIN_TEST_OLLAMA does not name the script that starts one"
+        );
+    }
+    script
+}
+
+/// Declares a case: a test with the stand-in and one with the real Ollama.
+macro_rules! cases {
+    ($($name:ident)+) => {
+        mod stand_in { $(
+            #[tokio::test]
+            async fn $name() {
+                super::$name(super::Server::stand_in().await).await;
+            }
+        )+ }
+        mod real { $(
+            #[tokio::test]
+            async fn $name() {
+                if let Some(script) = super::script() {
+                    let real = super::Real::reserve(script).up().await;
+                    super::$name(super::Server::Real(real)).await;
+                }
+            }
+        )+ }
+    };
+}
+
+cases! {
+    a_chat_is_answered_for_either_generation
+    a_streamed_chat_is_the_same_as_its_answer
+    an_unknown_model_is_not_found
+    a_feature_that_the_model_lacks_is_refused_in_ollamas_words
+    a_cancel_frees_ollama_for_the_next
+    keys_that_ollama_would_fold_change_nothing
+    a_consumer_can_not_unload_a_model
+    an_operators_context_is_loaded_once
+    openais_dialect_is_understood
+}
+
+struct Net {
+    gateway: devnet::gateway::Gateway,
+    sidecar: Sidecar,
+    server: Server,
+}
+
+impl Net {
+    async fn start(client: &str, server: Server, settings: &[(&str, &str)]) -> Self {
+        let gateway = gateway().await;
+        let sidecar = Sidecar::start(client, &gateway.url(), &server.url(), settings);
+        gateway.wait_for_session(1).await;
+        sidecar.wait_until_pending("").await;
+        Self {
+            gateway,
+            sidecar,
+            server,
+        }
+    }
+
+    async fn ask(&self, payload: Value) -> devnet::gateway::Outcome {
+        self.gateway.chat(payload).outcome().await
+    }
+}
+
+fn payload(tokens: u64) -> Value {
+    json!({
+        "model": TINY,
+        "messages": [{"role": "user", "content": "once upon a time"}],
+        "options": {"num_predict": tokens, "seed": 1},
+    })
+}
+
+fn streamed(tokens: u64) -> Value {
+    let mut payload = payload(tokens);
+    payload["stream"] = json!(true);
+    payload
+}
+
+async fn a_chat_is_answered_for_either_generation(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    let outcome = net.ask(payload(20)).await;
+    assert!(!outcome.text().is_empty());
+    assert_eq!(outcome.result()["choices"][0]["finish_reason"], "length");
+    assert_eq!(outcome.result()["usage"]["completion_tokens"], 20);
+    assert!(outcome.result()["usage"]["prompt_tokens"].as_u64().unwrap() > 0);
+
+    let desktop = Net::start(DESKTOP, net.server, &[]).await;
+    let outcome = desktop.ask(payload(20)).await;
+    assert!(!outcome.text().is_empty());
+    let result = outcome.result();
+    assert_eq!(result["done"], true);
+    assert_eq!(result["done_reason"], "length");
+    assert_eq!(result["eval_count"], 20);
+    assert_eq!(
+        net.sidecar.drain().await,
+        pin_sidecar::app::Outcome::Drained
+    );
+}
+
+async fn a_streamed_chat_is_the_same_as_its_answer(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    let outcome = net.ask(streamed(60)).await;
+    assert!(!outcome.chunks.is_empty());
+    assert_eq!(outcome.streamed("content"), outcome.text());
+    assert_eq!(outcome.result()["usage"]["completion_tokens"], 60);
+}
+
+async fn an_unknown_model_is_not_found(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    let mut payload = payload(5);
+    payload["model"] = json!("nope");
+    let outcome = net.ask(payload).await;
+    assert_eq!(
+        outcome.error(),
+        "model_not_found: this node does not offer that model"
+    );
+}
+
+async fn a_feature_that_the_model_lacks_is_refused_in_ollamas_words(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    let mut thinking = payload(5);
+    thinking["think"] = json!(true);
+    assert_eq!(
+        net.ask(thinking).await.error(),
+        r#"backend: "tiny" does not support thinking"#
+    );
+    let mut wrong = payload(5);
+    wrong["options"] = json!({"num_predict": "many"});
+    let outcome = net.ask(wrong).await;
+    assert_eq!(
+        outcome.error(),
+        r#"backend: option "num_predict" must be of type integer"#
+    );
+}
+
+async fn a_cancel_frees_ollama_for_the_next(server: Server) {
+    let net = Net::start(CLIENT, server, &[("PIN_CAPACITY", "1"), ("PIN_QUEUE", "0")]).await;
+    let mut endless = net.gateway.chat(streamed(1_000_000));
+    endless.next().await;
+    net.gateway.cancel(endless.id());
+    // Ollama serves one at a time here, so the next answer shows that it stopped with the first.
+    net.ask(payload(5)).await.result();
+    assert_eq!(
+        net.gateway.books().deliveries(endless.id()),
+        devnet::gateway::Deliveries::default()
+    );
+}
+
+async fn keys_that_ollama_would_fold_change_nothing(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    net.ask(payload(1)).await.result();
+    let before = net.server.loaded().await;
+    for key in ["MODEL", "Keep_Alive", "\u{212a}eep_alive", "OPTIONS"] {
+        let payload = format!(
+            r#"{{"model":"tiny","messages":[{{"role":"user","content":"x"}}],"options":{{"num_predict":1}},"{key}":0}}"#
+        );
+        let outcome = net.gateway.chat_with_text(&payload).outcome().await;
+        assert!(
+            outcome.error().starts_with("invalid: "),
+            "{key}: {}",
+            outcome.error()
+        );
+    }
+    assert_eq!(net.server.loaded().await, before);
+}
+
+async fn a_consumer_can_not_unload_a_model(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    net.ask(payload(1)).await.result();
+    let mut unload = payload(1);
+    unload["keep_alive"] = json!(0);
+    net.ask(unload).await.result();
+    let empty = json!({"model": TINY, "messages": [], "keep_alive": 0});
+    assert!(net.ask(empty).await.error().starts_with("invalid: "));
+    assert_eq!(net.server.loaded().await.as_array().unwrap().len(), 1);
+}
+
+async fn an_operators_context_is_loaded_once(server: Server) {
+    let net = Net::start(
+        DESKTOP,
+        server,
+        &[
+            ("PIN_MAX_CONTEXT", "512"),
+            ("PIN_MODEL_REFRESH_INTERVAL", "50ms"),
+        ],
+    )
+    .await;
+    let first = net.ask(payload(1)).await;
+    assert_eq!(net.server.loaded().await[0]["context_length"], 512);
+    let loading = first.result()["load_duration"].as_u64().unwrap();
+    net.sidecar
+        .wait_for_status(|status| status["models"][0]["loaded"] == true)
+        .await;
+    for asked in [
+        json!({}),
+        json!({"num_ctx": 100}),
+        json!({"num_ctx": 100_000}),
+    ] {
+        let mut again = payload(1);
+        again["options"] = asked;
+        again["options"]["num_predict"] = json!(1);
+        let result = net.ask(again).await;
+        let load = result.result()["load_duration"].as_u64().unwrap();
+        assert!(
+            matches!(net.server, Server::StandIn(_)) || load < loading / 3,
+            "{load} ns after {loading} ns"
+        );
+    }
+    assert_eq!(net.server.loaded().await[0]["context_length"], 512);
+    if let Server::StandIn(ollama) = &net.server {
+        assert_eq!(ollama.loads("tiny:latest"), 1);
+    }
+}
+
+async fn openais_dialect_is_understood(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    let outcome = net
+        .ask(json!({
+            "model": "TINY",
+            "messages": [
+                {"role": "developer", "content": "be brief"},
+                {"role": "user", "content": [{"type": "text", "text": "once upon"}, {"type": "text", "text": " a time"}]},
+            ],
+            "max_tokens": 7,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "stop": "never said",
+            "reasoning_effort": "low",
+        }))
+        .await;
+    assert_eq!(outcome.result()["usage"]["completion_tokens"], 7);
+}
+
+#[tokio::test]
+async fn a_real_ollama_may_start_after_the_sidecar() {
+    let Some(script) = script() else { return };
+    let real = Real::reserve(script);
+    let gateway = gateway().await;
+    let url = format!("http://127.0.0.1:{}", real.port);
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &url, &[]);
+    gateway.wait_for_session(1).await;
+    sidecar.wait_until_pending("Ollama does not answer").await;
+    let (up, real) = tokio::task::spawn_blocking(move || (real.tell("up"), real))
+        .await
+        .unwrap();
+    let () = up;
+    sidecar.wait_until_pending("").await;
+    gateway.chat(payload(3)).outcome().await.result();
+    drop(real);
+}
+
+#[tokio::test]
+async fn a_runner_that_is_killed_costs_its_answer_and_no_more() {
+    let Some(script) = script() else { return };
+    let real = Real::reserve(script);
+    let (up, real) = tokio::task::spawn_blocking(move || (real.tell("up"), real))
+        .await
+        .unwrap();
+    let () = up;
+    let net = Net::start(CLIENT, Server::Real(real), &[]).await;
+    let mut chat = net.gateway.chat(streamed(1_000_000));
+    chat.next().await;
+    let Server::Real(real) = &net.server else {
+        return;
+    };
+    let runners = real.runners();
+    assert_eq!(runners.len(), 1, "{runners:?}");
+    let killed = Command::new("kill")
+        .args(["-KILL", &runners[0].to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let outcome = chat.outcome().await;
+    assert!(
+        outcome.error().starts_with("backend: "),
+        "{}",
+        outcome.error()
+    );
+    net.ask(payload(3)).await.result();
+}
