@@ -15,5 +15,7 @@ mod journal;
 mod listener;
 pub mod network;
 pub mod ollama;
+mod skip;
 
 pub use journal::PATIENCE;
+pub use skip::skip_without;

@@ -195,7 +195,7 @@ impl Default for Metrics {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::print_stderr)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::{
         io::Write,
@@ -318,10 +318,7 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut promtool) = promtool else {
-            eprintln!(
-                "SKIPPED: promtool is not installed, so nothing checked the metrics' names and help texts"
-            );
-            return;
+            return devnet::skip_without("promtool");
         };
         promtool
             .stdin

@@ -28,6 +28,14 @@ pub(crate) async fn build(terminal: &mut Terminal) -> Result<PathBuf, Trouble> {
     if let Some(directory) = std::env::var_os("CARGO_MANIFEST_DIR") {
         command.current_dir(directory);
     }
+    // What cargo tells the demo about itself makes build scripts that look at it (ring's) run again, and then most of
+    // the sidecar is built anew after every `cargo build`.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
