@@ -1,9 +1,9 @@
 //! What we say of Ollama, asked of Ollama itself, and of the stand-in, so that it stays honest.
 //!
-//! Every case runs against the stand-in. Where `PIN_TEST_OLLAMA` names the script that starts a real Ollama (see
+//! Every case runs against the stand-in. Where `OLLAMA_SCRIPT` names the script that starts a real Ollama (see
 //! CONTRIBUTING.md), it runs against that as well; without it a line says that it did not.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
 
@@ -55,16 +55,14 @@ impl Real {
     }
 
     fn tell(&self, what: &str) {
-        let mut command = Command::new("bash");
-        command
+        let output = Command::new("bash")
             .arg(&self.script)
-            .args([what, &self.port.to_string()]);
-        let status = command
+            .args([what, &self.port.to_string()])
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
+            .output()
             .unwrap();
-        assert!(status.success(), "{what}: {status}");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{what}: {words}");
     }
 
     /// The processes that run models for it.
@@ -89,14 +87,11 @@ impl Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.tell("down");
-        } else {
-            let _ = Command::new("bash")
-                .arg(&self.script)
-                .args(["down", &self.port.to_string()])
-                .status();
-        }
+        // A failure of the test's own says more than one of this.
+        let _ = Command::new("bash")
+            .arg(&self.script)
+            .args(["down", &self.port.to_string()])
+            .output();
     }
 }
 
@@ -133,11 +128,9 @@ impl Server {
 
 /// The real Ollama's script, if there is one here.
 fn script() -> Option<PathBuf> {
-    let script = std::env::var_os("PIN_TEST_OLLAMA").map(PathBuf::from);
+    let script = std::env::var_os("OLLAMA_SCRIPT").map(PathBuf::from);
     if script.is_none() {
-        println!(
-            "SKIPPED with the real Ollama: PIN_TEST_OLLAMA does not name the script that starts one"
-        );
+        devnet::skip_without("a real Ollama (OLLAMA_SCRIPT)");
     }
     script
 }
