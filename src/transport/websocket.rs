@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_tungstenite::{
-    WebSocketReceiver, WebSocketSender,
+    WebSocketReceiver, WebSocketSender, WebSocketStream,
     tokio::{TokioAdapter, client_async_with_config},
     tungstenite::{
         self, Message, Utf8Bytes,
@@ -55,7 +55,7 @@ pub enum Received {
     Pong(u64),
     /// A Ping, which has been answered, or a Pong to nothing of ours.
     Control,
-    /// The peer's Close; it has been answered. Nothing but the end follows.
+    /// The peer's Close; its answer is written with the next [`Sender::flush`]. Nothing but the end follows.
     Close {
         /// The code of RFC 6455, section 7.4; 1005 where there was none.
         code: u16,
@@ -186,6 +186,14 @@ impl Sender {
             };
             self.0.feed(message).await.map_err(|error| end(&error))?;
         }
+        self.flush().await
+    }
+
+    /// Waits until the socket has taken all that is to be written, such as the answer to a Close.
+    ///
+    /// # Errors
+    /// The link has ended.
+    pub async fn flush(&mut self) -> Result<(), LinkEnd> {
         self.0.flush().await.map_err(|error| end(&error))
     }
 
@@ -199,6 +207,20 @@ impl Sender {
             reason: Utf8Bytes::default(),
         };
         self.0.close(Some(frame)).await.map_err(|error| end(&error))
+    }
+
+    /// Says Close over a link whose input cannot be read as frames any more, and throws away what still comes until the
+    /// peer hangs up. A socket that is closed over unread input is reset, and the reset would overtake the Close (RFC
+    /// 6455, section 7.1.1). How long the peer may take is the caller's to bound.
+    pub async fn leave(mut self, receiver: Receiver, code: u16) {
+        if self.close(code).await.is_err() {
+            return;
+        }
+        if let Ok(socket) = WebSocketStream::reunite(self.0, receiver.0) {
+            let mut connection = socket.into_inner().into_inner();
+            // However it ends, it has ended.
+            let _ = tokio::io::copy(&mut connection, &mut tokio::io::sink()).await;
+        }
     }
 }
 
