@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use devnet::ollama::{CHAT, Fault};
+use devnet::{
+    gateway::{Frame, Login},
+    ollama::{CHAT, Fault},
+};
 use pin_sidecar::app::Outcome;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::{
     quick,
-    support::{CLIENT, DESKTOP, Net, Sidecar, gateway, get, ollama},
+    support::{CLIENT, DESKTOP, Net, Sidecar, gateway, ollama},
 };
 
 #[tokio::test]
@@ -55,14 +59,8 @@ async fn a_running_chat_finishes_and_is_delivered_while_waiting_and_new_ones_are
         "draining: this node is shutting down"
     );
     // Whoever sends chats is told that there is nothing to send them to.
-    let empty = |name: &str| {
-        let name = name.to_owned();
-        move |frame: &devnet::gateway::Frame| {
-            frame.is_from_agent(&name) && frame.value["models"] == json!([])
-        }
-    };
-    net.gateway.wait_for(empty("REGISTER_NODE")).await;
-    net.gateway.wait_for(empty("MODEL_LIST")).await;
+    net.gateway.wait_for(offers_nothing("REGISTER_NODE")).await;
+    net.gateway.wait_for(offers_nothing("MODEL_LIST")).await;
     // Probes are answered all the while.
     let (status, readyz) = net.sidecar.get("/readyz").await;
     assert_eq!(status, 503);
@@ -121,7 +119,7 @@ async fn a_node_whose_gateway_is_away_drains_at_once() {
 #[tokio::test]
 async fn a_node_that_is_logging_in_drains_at_once() {
     let (gateway, ollama) = (gateway().await, ollama().await);
-    gateway.set_policy(|policy| policy.login = devnet::gateway::Login::Hang);
+    gateway.set_policy(|policy| policy.login = Login::Hang);
     let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[]);
     gateway.wait_for(|frame| frame.is_from_agent("AUTH")).await;
     let began = Instant::now();
@@ -140,9 +138,7 @@ async fn an_answer_whose_session_breaks_during_a_drain_is_owned_up_to() {
     let mut running = net.streamed("one");
     running.next().await;
     net.sidecar.begin_drain();
-    net.gateway
-        .wait_for(|frame| frame.is_from_agent("MODEL_LIST") && frame.value["models"] == json!([]))
-        .await;
+    net.gateway.wait_for(offers_nothing("MODEL_LIST")).await;
     net.gateway.drop_sessions();
     let began = Instant::now();
     assert_eq!(net.sidecar.drained().await, Outcome::Dropped);
@@ -191,18 +187,31 @@ async fn a_gateway_that_no_longer_reads_does_not_keep_a_node_from_ending() {
 #[tokio::test]
 async fn probes_are_answered_until_the_end_and_not_after() {
     let mut net = Net::start(&[]).await;
-    net.ollama
-        .set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(10));
+    net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
     let mut running = net.streamed("one");
     running.next().await;
     net.sidecar.begin_drain();
-    let admin = net.sidecar.admin;
-    while let devnet::gateway::ChatEvent::Chunk(_) = running.next().await {
-        let (status, body) = get(admin, "/status").await;
-        assert_eq!(status, 200);
-        let status: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(status["session"]["state"], "up");
+    net.gateway.wait_for(offers_nothing("MODEL_LIST")).await;
+    let probes = [
+        ("/healthz", 200),
+        ("/livez", 200),
+        ("/readyz", 503),
+        ("/metrics", 200),
+    ];
+    for (path, expected) in probes {
+        assert_eq!(net.sidecar.get(path).await.0, expected, "{path}");
     }
+    let (_, status) = net.sidecar.get("/status").await;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["session"]["state"], "up");
+    assert_eq!(status["draining"], true);
+
+    net.gateway.cancel(running.id());
+    let admin = net.sidecar.admin;
     assert_eq!(net.sidecar.drained().await, Outcome::Drained);
-    assert!(tokio::net::TcpStream::connect(admin).await.is_err());
+    assert!(TcpStream::connect(admin).await.is_err());
+}
+
+fn offers_nothing(kind: &str) -> impl Fn(&Frame) -> bool {
+    move |frame| frame.is_from_agent(kind) && frame.value["models"] == json!([])
 }
