@@ -27,6 +27,7 @@ pub(super) struct Backoff {
     failures: u32,
     refusals: u32,
     short_sessions: u32,
+    forgiven: bool,
 }
 
 impl Backoff {
@@ -38,6 +39,7 @@ impl Backoff {
             failures: 0,
             refusals: 0,
             short_sessions: 0,
+            forgiven: false,
         }
     }
 
@@ -49,6 +51,15 @@ impl Backoff {
             .min(self.max);
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(self.random.f64())
+    }
+
+    /// The gateway sent a frame that may not be read: no reason to stay away, unless it does so again and again.
+    pub(super) fn unreadable(&mut self) -> Duration {
+        if std::mem::replace(&mut self.forgiven, true) {
+            self.failed()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// The login was refused: one minute, doubled each time up to ten, give or take a fifth.
@@ -76,6 +87,7 @@ impl Backoff {
     pub(super) fn session_ended(&mut self, lasted: Duration, unexplained: bool) {
         if lasted >= HEALTHY {
             self.failures = 0;
+            self.forgiven = false;
         }
         if lasted < HEALTHY && unexplained {
             self.short_sessions = self.short_sessions.saturating_add(1);
@@ -139,6 +151,19 @@ mod tests {
         assert!((0..20).any(|_| backoff.failed() > MAX / 2));
         backoff.session_ended(HEALTHY, false);
         assert!(backoff.failed() <= MIN);
+    }
+
+    #[test]
+    fn a_frame_that_may_not_be_read_is_forgiven_once_until_a_session_was_healthy() {
+        let mut backoff = backoff();
+        for _ in 0..20 {
+            backoff.failed();
+        }
+        assert_eq!(backoff.unreadable(), Duration::ZERO);
+        backoff.session_ended(MIN, false);
+        assert!(backoff.unreadable() > Duration::ZERO);
+        backoff.session_ended(HEALTHY, false);
+        assert_eq!(backoff.unreadable(), Duration::ZERO);
     }
 
     #[test]

@@ -86,8 +86,8 @@ impl Live<'_> {
     /// Runs the session to its end.
     pub(super) async fn run(self, mut sender: Sender, mut receiver: Receiver) -> End {
         let mut last_words = LastWords::default();
-        self.registration
-            .introduce(self.outbox, &self.current_offer());
+        let offer = self.current_offer();
+        self.registration.introduce(self.outbox, &offer);
         let end = {
             let live = &self;
             // The writer comes first: a flood of input must not keep it from the processor.
@@ -97,37 +97,21 @@ impl Live<'_> {
                 end = live.read(&mut receiver, &mut last_words) => end,
                 reason = live.watch_silence() => Err(reason),
                 never = live.beat() => match never {},
-                never = live.tell_news() => match never {},
+                never = live.tell_news(offer.models) => match never {},
             }
         };
         match end {
-            Ok(link_end) => self.ended(link_end, last_words, &mut sender).await,
+            Ok(link_end) => {
+                // Courtesy: the peer learns why, or that its own Close has come, if it reads at all.
+                let _ = timeout(CLOSE_WAIT, goodbye(&link_end, sender, receiver)).await;
+                ended(&link_end, &last_words)
+            }
             Err(reason) => End {
                 reason,
                 unexplained: false,
                 unreadable: false,
                 retry_after: last_words.retry_after,
             },
-        }
-    }
-
-    async fn ended(&self, link_end: LinkEnd, last_words: LastWords, sender: &mut Sender) -> End {
-        // Courtesy: the peer learns that its Close was heard, or why the link ends, if it reads at all.
-        let _ = timeout(CLOSE_WAIT, sender.say_goodbye(&link_end)).await;
-        let reason = match (&link_end, last_words.retry_after) {
-            (_, Some(_)) => DisconnectReason::RetryAfter,
-            (LinkEnd::Closed, None) => DisconnectReason::Closed,
-            (LinkEnd::Reset, None) => DisconnectReason::Reset,
-            (LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol, None) => {
-                DisconnectReason::Protocol
-            }
-        };
-        End {
-            reason,
-            unexplained: matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset)
-                && !last_words.complained,
-            unreadable: matches!(link_end, LinkEnd::TooLarge | LinkEnd::NotUtf8),
-            retry_after: last_words.retry_after,
         }
     }
 
@@ -362,10 +346,9 @@ impl Live<'_> {
         );
     }
 
-    /// Tells the gateway whenever the models change, and that there are none once we drain.
-    async fn tell_news(&self) -> Infallible {
+    /// Tells the gateway whenever the models are others than it was `told`, and that there are none once we drain.
+    async fn tell_news(&self, mut told: Vec<Model>) -> Infallible {
         let mut offer = self.offer.clone();
-        let mut told = self.current_offer().models;
         loop {
             tokio::select! {
                 changed = offer.changed() => if changed.is_err() {
@@ -400,6 +383,32 @@ impl UnknownTypes {
                 "ignored a frame of a type that this version does not know"
             );
         }
+    }
+}
+
+async fn goodbye(link_end: &LinkEnd, mut sender: Sender, receiver: Receiver) {
+    match link_end.close_code() {
+        Some(code) => sender.leave(receiver, code).await,
+        // Where there is nobody left to hear it, that is known already.
+        None => drop(sender.flush().await),
+    }
+}
+
+fn ended(link_end: &LinkEnd, last_words: &LastWords) -> End {
+    let reason = match (link_end, last_words.retry_after) {
+        (_, Some(_)) => DisconnectReason::RetryAfter,
+        (LinkEnd::Closed, None) => DisconnectReason::Closed,
+        (LinkEnd::Reset, None) => DisconnectReason::Reset,
+        (LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol, None) => {
+            DisconnectReason::Protocol
+        }
+    };
+    End {
+        reason,
+        unexplained: matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset)
+            && !last_words.complained,
+        unreadable: matches!(link_end, LinkEnd::TooLarge | LinkEnd::NotUtf8),
+        retry_after: last_words.retry_after,
     }
 }
 

@@ -292,7 +292,7 @@ impl Supervisor {
             }) => self.backoff.asked_to(*time),
             Trouble::Ended(End {
                 unreadable: true, ..
-            }) => Duration::ZERO,
+            }) => self.backoff.unreadable(),
             Trouble::Ended(_) if self.backoff.is_pushed_out() => self.backoff.longest(),
             Trouble::Connect(_) | Trouble::LoginFailed { .. } | Trouble::Ended(_) => {
                 self.backoff.failed()

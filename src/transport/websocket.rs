@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_tungstenite::{
-    WebSocketReceiver, WebSocketSender,
+    WebSocketReceiver, WebSocketSender, WebSocketStream,
     tokio::{TokioAdapter, client_async_with_config},
     tungstenite::{
         self, Message, Utf8Bytes,
@@ -56,7 +56,7 @@ pub enum Received {
     Pong(u64),
     /// A Ping, which has been answered, or a Pong to nothing of ours.
     Control,
-    /// The peer's Close; it has been answered. Nothing but the end follows.
+    /// The peer's Close; its answer is written with the next [`Sender::flush`]. Nothing but the end follows.
     Close {
         /// The code of RFC 6455, section 7.4; 1005 where there was none.
         code: u16,
@@ -85,11 +85,11 @@ pub enum LinkEnd {
 
 impl LinkEnd {
     /// The code to close with, where the peer is to be told why.
-    fn close_code(&self) -> Option<CloseCode> {
+    pub fn close_code(&self) -> Option<u16> {
         match self {
-            Self::TooLarge => Some(CloseCode::Size),
-            Self::NotUtf8 => Some(CloseCode::Invalid),
-            Self::Protocol => Some(CloseCode::Protocol),
+            Self::TooLarge => Some(CloseCode::Size.into()),
+            Self::NotUtf8 => Some(CloseCode::Invalid.into()),
+            Self::Protocol => Some(CloseCode::Protocol.into()),
             Self::Closed | Self::Reset => None,
         }
     }
@@ -188,6 +188,14 @@ impl Sender {
             };
             self.0.feed(message).await.map_err(|error| end(&error))?;
         }
+        self.flush().await
+    }
+
+    /// Waits until the socket has taken all that is to be written, such as the answer to a Close.
+    ///
+    /// # Errors
+    /// The link has ended.
+    pub async fn flush(&mut self) -> Result<(), LinkEnd> {
         self.0.flush().await.map_err(|error| end(&error))
     }
 
@@ -203,14 +211,18 @@ impl Sender {
         self.0.close(Some(frame)).await.map_err(|error| end(&error))
     }
 
-    /// Tells the peer that and why the link has ended, as far as there is anything to tell.
-    pub async fn say_goodbye(&mut self, why: &LinkEnd) {
-        // Either the peer learns of it or it is gone already.
-        let _ = match why.close_code() {
-            Some(code) => self.close(code.into()).await,
-            // The answer to the peer's Close waits to be written.
-            None => self.0.flush().await.map_err(|error| end(&error)),
-        };
+    /// Says Close over a link whose input cannot be read as frames any more, and throws away what still comes until the
+    /// peer hangs up. A socket that is closed over unread input is reset, and the reset would overtake the Close (RFC
+    /// 6455, section 7.1.1). How long the peer may take is the caller's to bound.
+    pub async fn leave(mut self, receiver: Receiver, code: u16) {
+        if self.close(code).await.is_err() {
+            return;
+        }
+        if let Ok(socket) = WebSocketStream::reunite(self.0, receiver.0) {
+            let mut connection = socket.into_inner().into_inner();
+            // However it ends, it has ended.
+            let _ = tokio::io::copy(&mut connection, &mut tokio::io::sink()).await;
+        }
     }
 }
 

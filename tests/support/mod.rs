@@ -2,14 +2,15 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use devnet::{
     gateway::{Chat, Gateway},
     ollama::{ModelShape, Ollama},
 };
 use pin_sidecar::{
-    app::{App, Outcome},
+    app::{App, Outcome, World},
+    clock::WallClock,
     config::{Config, Surroundings},
 };
 use serde_json::{Value, json};
@@ -114,6 +115,26 @@ pub fn chat(prompt: &str) -> Value {
 impl Sidecar {
     /// Starts one. Whether it logs in is the gateway's matter.
     pub fn start(client_id: &str, gateway: &str, ollama: &str, settings: &[(&str, &str)]) -> Self {
+        Self::run(App::build(Self::config(client_id, gateway, ollama, settings)).unwrap())
+    }
+
+    /// The same where it is as late as the test wants.
+    pub fn start_by(
+        clock: Arc<dyn WallClock>,
+        client_id: &str,
+        gateway: &str,
+        ollama: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let config = Self::config(client_id, gateway, ollama, settings);
+        let world = World {
+            clock,
+            ..World::real(&config).unwrap()
+        };
+        Self::run(App::build_in(world, config).unwrap())
+    }
+
+    fn config(client_id: &str, gateway: &str, ollama: &str, settings: &[(&str, &str)]) -> Config {
         let necessary = [
             ("PIN_CLIENT_ID", client_id),
             ("PIN_API_SECRET", SECRET),
@@ -122,14 +143,20 @@ impl Sidecar {
             ("PIN_LISTEN_ADDR", "127.0.0.1:0"),
             ("PIN_NODE_ALIAS", "node-1"),
         ];
-        let given = |name: &str| settings.iter().any(|(given, _)| *given == name);
+        // A file takes the place of the value that it holds.
+        let given = |name: &str| {
+            settings
+                .iter()
+                .any(|(given, _)| given.trim_end_matches("_FILE") == name)
+        };
         let vars = necessary
             .iter()
             .filter(|(name, _)| !given(name))
             .chain(settings);
-        let config =
-            config(vars.map(|(name, value)| (OsString::from(name), OsString::from(value))));
-        let app = App::build(config).unwrap();
+        config(vars.map(|(name, value)| (OsString::from(name), OsString::from(value))))
+    }
+
+    fn run(app: App) -> Self {
         let admin = app.admin_addr();
         let (shutdown, told) = oneshot::channel();
         let run = tokio::spawn(app.run(async { drop(told.await) }));
@@ -192,6 +219,11 @@ impl Sidecar {
             holds,
         )
         .await
+    }
+
+    /// Waits until a metric is what `holds` wants; gives its value.
+    pub async fn wait_for_metric(&self, series: &str, holds: impl Fn(f64) -> bool) -> f64 {
+        poll(|| self.metric(series), |value| holds(*value)).await
     }
 
     /// A metric's value, by its name with labels and without the prefix.

@@ -1,0 +1,229 @@
+//! Gateways that cannot be reached, or not quite: what `/readyz` says, and that a session comes as soon as it can.
+
+use std::{
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use devnet::gateway::{Gateway, Login};
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+use crate::{
+    next_attempt, quick,
+    support::{CLIENT, Net, SECRET, Sidecar, chat, gateway, ollama},
+};
+
+/// A gateway that speaks TLS with a certificate of its own, which comes as PEM.
+async fn encrypted_gateway() -> (Gateway, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let gateway = Gateway::builder()
+        .secret(CLIENT, SECRET)
+        .tls(Arc::new(config))
+        .start()
+        .await
+        .unwrap();
+    (gateway, made.cert.pem())
+}
+
+#[tokio::test]
+async fn a_gateway_with_a_certificate_of_ones_own_authority_is_trusted_through_a_setting() {
+    let (gateway, certificate) = encrypted_gateway().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    fs::write(&file, certificate).unwrap();
+    let settings = [("PIN_TLS_CA_FILE", file.to_str().unwrap())];
+    let net = Net::with(CLIENT, gateway, ollama().await, &settings).await;
+    net.chat("one").outcome().await.result();
+    assert_eq!(net.sidecar.get("/readyz").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_and_readyz_says_what_to_do() {
+    let (gateway, _) = encrypted_gateway().await;
+    let ollama = ollama().await;
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    let pending = sidecar.wait_until_pending("TLS failed").await;
+    assert!(pending[0].contains("UnknownIssuer"), "{pending:?}");
+    assert!(
+        pending[0].contains("name that in PIN_TLS_CA_FILE"),
+        "{pending:?}"
+    );
+    assert!(
+        sidecar
+            .metric("connect_failures_total{reason=\"tls\"}")
+            .await
+            >= 1.0
+    );
+    assert_eq!(gateway.sessions().ever, 0);
+}
+
+#[tokio::test]
+async fn a_name_that_has_no_address_is_told() {
+    let ollama = ollama().await;
+    // No label of a name is that long, so that no name server has to be asked.
+    let url = format!("wss://{}.invalid", "x".repeat(64));
+    let sidecar = Sidecar::start(CLIENT, &url, &ollama.url(), &quick(&[]));
+    let pending = sidecar
+        .wait_until_pending("its name cannot be resolved")
+        .await;
+    assert!(
+        pending[0].contains("check the name and this machine's DNS"),
+        "{pending:?}"
+    );
+    assert!(
+        sidecar
+            .metric("connect_failures_total{reason=\"dns\"}")
+            .await
+            >= 1.0
+    );
+    assert_eq!(sidecar.get("/healthz").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_not_there_yet_is_waited_for() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.stop().await;
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    let pending = sidecar.wait_until_pending("nothing listens there").await;
+    assert!(
+        pending[0].contains(&gateway.addr().to_string()),
+        "{pending:?}"
+    );
+    assert!(
+        sidecar
+            .metric("connect_failures_total{reason=\"tcp\"}")
+            .await
+            >= 1.0
+    );
+    assert_eq!(sidecar.get("/readyz").await.0, 503);
+    assert_eq!(sidecar.get("/healthz").await.0, 200);
+
+    gateway.start_again().await.unwrap();
+    gateway.wait_for_session(1).await;
+    sidecar.wait_until_pending("").await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_is_given_up_after_the_connect_timeout() {
+    for (hangs, told) in [
+        (
+            Login::HangUpgrade,
+            "the WebSocket upgrade took longer than 100ms",
+        ),
+        (
+            Login::Hang,
+            "the answer to the login took longer than 100ms",
+        ),
+        (
+            Login::NeverRead,
+            "the answer to the login took longer than 100ms",
+        ),
+    ] {
+        let (gateway, ollama) = (gateway().await, ollama().await);
+        gateway.set_policy(|policy| policy.login = hangs);
+        let began = Instant::now();
+        let settings = quick(&[("PIN_CONNECT_TIMEOUT", "100ms")]);
+        let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+        sidecar.wait_until_pending(told).await;
+        assert!(began.elapsed() >= Duration::from_millis(100));
+        assert!(
+            sidecar
+                .metric("connect_failures_total{reason=\"timeout\"}")
+                .await
+                >= 1.0
+        );
+
+        gateway.set_policy(|policy| policy.login = Login::Check);
+        gateway.wait_for_session(1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_resets_at_login_is_tried_again() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(|policy| policy.login = Login::Reset);
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    sidecar
+        .wait_until_pending("did not answer the login: the connection broke")
+        .await;
+    gateway.set_policy(|policy| policy.login = Login::Check);
+    gateway.wait_for_session(1).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_no_gateway_is_told() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(|policy| policy.login = http(404, None));
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    sidecar
+        .wait_until_pending(
+            "it answered HTTP 404 instead of opening a session; check PIN_SERVER_URL",
+        )
+        .await;
+    assert!(
+        sidecar
+            .metric("connect_failures_total{reason=\"http\"}")
+            .await
+            >= 1.0
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_that_names_a_time_is_left_alone_for_that_long() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(|policy| policy.login = http(503, Some("1")));
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    let began = Instant::now();
+    sidecar.wait_until_pending("HTTP 503").await;
+    gateway.set_policy(|policy| policy.login = Login::Check);
+    gateway.wait_for_session(1).await;
+    assert!(
+        began.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(sidecar.metric("connect_attempts_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn no_gateway_keeps_a_node_away_for_more_than_an_hour() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(|policy| policy.login = http(429, Some("86400")));
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    let wait = next_attempt(&sidecar.wait_until_pending("Next attempt").await);
+    assert!((3590..=3960).contains(&wait.as_secs()), "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_restarts_is_found_again_and_serves() {
+    let net = Net::with(CLIENT, gateway().await, ollama().await, &quick(&[])).await;
+    for session in 2..=4 {
+        net.gateway.stop().await;
+        net.sidecar.wait_until_pending("gateway").await;
+        net.gateway.start_again().await.unwrap();
+        net.gateway.wait_for_session(session).await;
+        net.gateway.chat(chat("one")).outcome().await.result();
+    }
+    assert_eq!(net.gateway.sessions().most, 1, "never two sessions at once");
+    net.sidecar.wait_until_pending("").await;
+}
+
+fn http(status: u16, retry_after: Option<&str>) -> Login {
+    Login::Http {
+        status,
+        retry_after: retry_after.map(str::to_owned),
+        body: "no".to_owned(),
+    }
+}
