@@ -213,11 +213,6 @@ impl<'a> FromGateway<'a> {
 }
 
 impl GatewayMessage {
-    /// Whether it asks for an answer.
-    pub fn is_request(self) -> bool {
-        matches!(self, Self::InferenceRequest | Self::TtsRequest)
-    }
-
     fn of(kind: &str) -> Self {
         Self::ALL
             .iter()
@@ -264,9 +259,10 @@ impl<'a> Fields<'a> {
     }
 
     fn unreadable(&self, message: GatewayMessage, reason: &'static str) -> Unreadable {
-        let request_id = self
-            .id()
-            .filter(|_| message == GatewayMessage::InferenceRequest);
+        let request_id = match message {
+            GatewayMessage::InferenceRequest | GatewayMessage::TtsRequest => self.id(),
+            _ => None,
+        };
         Unreadable {
             message,
             reason,

@@ -82,7 +82,7 @@ impl Login<'_> {
         loop {
             let text = match receiver.next().await.map_err(LoginError::Ended)? {
                 Received::Frame(text) => text,
-                Received::Close { code } => return Err(LoginError::Closed(code)),
+                Received::Close { code, .. } => return Err(LoginError::Closed(code)),
                 Received::Binary | Received::Pong(_) | Received::Control => continue,
             };
             let Ok(frame) = FromGateway::read(&text) else {

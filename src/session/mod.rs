@@ -4,11 +4,13 @@
 //! `PIN_HEARTBEAT_TIMEOUT`, and the next session begins only when the last has ended.
 
 mod backoff;
+mod dispatch;
 mod live;
 mod login;
 mod registration;
 mod status;
 mod supervisor;
+mod trouble;
 
 pub use registration::Registration;
 pub use status::{Phase, SessionStatus, StatusBoard};

@@ -2,7 +2,10 @@
 //!
 //! Invariant: at most one link is open; the old one is dropped before the next is dialled.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -14,8 +17,10 @@ use tracing::{info, warn};
 use super::{
     Phase, Registration, StatusBoard,
     backoff::Backoff,
-    live::{End, Live, UnknownTypes},
-    login::{Login, LoginError},
+    dispatch::{Dispatch, UnknownTypes},
+    live::{End, Live},
+    login::Login,
+    trouble::{Trouble, ended_sentence},
 };
 use crate::{
     backend::Offer,
@@ -24,11 +29,8 @@ use crate::{
     inference::Inference,
     outbox::Outbox,
     secret::SecretKeeper,
-    telemetry::{ConnectFailure, DisconnectReason, Metrics, RecentTroubles, What},
-    transport::{
-        self, ConnectError, Dial, DialError, Endpoint, LinkEnd, LinkLimits, Meter, Receiver,
-        Sender, Step,
-    },
+    telemetry::{DisconnectReason, Metrics, RecentTroubles, What},
+    transport::{self, ConnectError, Dial, Endpoint, LinkLimits, Meter, Receiver, Sender},
 };
 
 /// How often a refused login looks whether the secret has changed.
@@ -80,17 +82,6 @@ pub struct Supervisor {
     timing: Timing,
     backoff: Backoff,
     told: UnknownTypes,
-}
-
-/// Why there is no session.
-enum Trouble {
-    Connect(ConnectError),
-    Refused(String),
-    LoginFailed {
-        failure: ConnectFailure,
-        sentence: String,
-    },
-    Ended(End),
 }
 
 impl Supervisor {
@@ -222,20 +213,24 @@ impl Supervisor {
         } = link;
         let began = Instant::now();
         self.came_up(node_id.as_deref());
-        let live = Live {
+        let dispatch = Dispatch {
             outbox: &self.parts.outbox,
             inference: &self.parts.inference,
             registration: &self.registration,
-            offer: self.parts.offer.clone(),
             status: &self.parts.status,
             metrics: &self.parts.metrics,
             clock: self.parts.clock.as_ref(),
+            told: &self.told,
+        };
+        let live = Live {
+            dispatch,
+            offer: self.parts.offer.clone(),
             meter: &meter,
             heartbeat_interval: self.gateway.heartbeat_interval,
             heartbeat_timeout: self.gateway.heartbeat_timeout,
             draining: &self.timing.draining,
             finish: &self.timing.finish,
-            told: &self.told,
+            closing: AtomicBool::new(false),
         };
         let end = live.run(sender, receiver).await;
         self.went_down(&end, began.elapsed());
@@ -261,7 +256,7 @@ impl Supervisor {
     }
 
     fn went_down(&mut self, end: &End, lasted: Duration) {
-        warn_or_info_of_end(end, lasted);
+        log_end(end, lasted);
         let now = self.parts.clock.unix_seconds();
         // In this order: nothing of a lost session may answer into the next one.
         self.parts.inference.session_lost();
@@ -298,7 +293,8 @@ impl Supervisor {
                 self.backoff.failed()
             }
         };
-        let sentence = self.sentence(trouble);
+        let gateway = Endpoint::from(&self.gateway.url);
+        let sentence = trouble.sentence(&gateway, self.backoff.is_pushed_out());
         if let Some(failure) = trouble.failure() {
             let now = self.parts.clock.unix_seconds();
             warn!(reason = %failure, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "no session: {sentence}");
@@ -319,21 +315,6 @@ impl Supervisor {
             until: Instant::now() + wait,
         });
         wait
-    }
-
-    fn sentence(&self, trouble: &Trouble) -> String {
-        let gateway = Endpoint::from(&self.gateway.url);
-        match trouble {
-            Trouble::Connect(error) => format!("The gateway {gateway} cannot be used: {error}."),
-            Trouble::LoginFailed { sentence, .. } => format!("The gateway {gateway} did not answer the login: {sentence}."),
-            Trouble::Refused(message) => format!(
-                "The gateway refused the login ({message}). Check PIN_CLIENT_ID, the secret and this machine's clock."
-            ),
-            Trouble::Ended(_) if self.backoff.is_pushed_out() => "The gateway keeps ending the session without saying \
-                 why: another agent may be using this client id. Stop it, or give this one an id of its own."
-                .to_owned(),
-            Trouble::Ended(end) => ended_sentence(end.reason).to_owned(),
-        }
     }
 
     async fn stay_away(&self, wait: Duration, until_secret_changes: bool) {
@@ -363,64 +344,7 @@ struct Link {
     node_id: Option<String>,
 }
 
-impl Trouble {
-    fn of_login(error: LoginError, limit: Duration) -> Self {
-        let failed = |failure, sentence: String| Self::LoginFailed { failure, sentence };
-        match error {
-            LoginError::Refused(message) => Self::Refused(message),
-            LoginError::TimedOut => Self::Connect(
-                DialError::Timeout {
-                    step: Step::Login,
-                    limit,
-                }
-                .into(),
-            ),
-            LoginError::Closed(code) => failed(
-                ConnectFailure::Protocol,
-                format!("it closed the link with code {code}"),
-            ),
-            LoginError::Ended(LinkEnd::Reset) => {
-                failed(ConnectFailure::Tcp, LinkEnd::Reset.to_string())
-            }
-            LoginError::Ended(end) => failed(ConnectFailure::Protocol, end.to_string()),
-        }
-    }
-
-    /// The step of connecting that failed; `None` where a session came about.
-    fn failure(&self) -> Option<ConnectFailure> {
-        match self {
-            Self::Connect(error) => Some(error.failure()),
-            Self::Refused(_) => Some(ConnectFailure::Auth),
-            Self::LoginFailed { failure, .. } => Some(*failure),
-            Self::Ended(_) => None,
-        }
-    }
-}
-
-fn ended_sentence(reason: DisconnectReason) -> &'static str {
-    match reason {
-        DisconnectReason::Closed => "The gateway closed the session; a new one is being opened.",
-        DisconnectReason::Reset => {
-            "The connection to the gateway broke; a new one is being opened."
-        }
-        DisconnectReason::Silent => {
-            "The gateway was silent for PIN_HEARTBEAT_TIMEOUT, so the link was given up; a new one is being opened."
-        }
-        DisconnectReason::Stuck => {
-            "The gateway took nothing for PIN_HEARTBEAT_TIMEOUT, so the link was given up; a new one is being opened."
-        }
-        DisconnectReason::Protocol => {
-            "The gateway sent a frame that may not be read (larger than PIN_MAX_FRAME_BYTES, or not WebSocket); a new \
-             session is being opened."
-        }
-        DisconnectReason::RetryAfter => {
-            "The gateway ended the session and asked to stay away for a while."
-        }
-        DisconnectReason::Shutdown => "The session was closed for shutdown.",
-    }
-}
-
-fn warn_or_info_of_end(end: &End, lasted: Duration) {
+fn log_end(end: &End, lasted: Duration) {
     let lasted_s = lasted.as_secs();
     match end.reason {
         DisconnectReason::Shutdown => info!(lasted_s, "session closed"),

@@ -60,6 +60,8 @@ pub enum Received {
     Close {
         /// The code of RFC 6455, section 7.4; 1005 where there was none.
         code: u16,
+        /// Why, in the peer's words; often empty.
+        reason: Utf8Bytes,
     },
 }
 
@@ -154,7 +156,8 @@ fn refusal(error: tungstenite::Error) -> ConnectError {
     }
 }
 
-/// `Retry-After` in seconds, where the status gives it a meaning (RFC 9110, section 10.2.3; RFC 6585, section 4).
+/// `Retry-After`, where the status gives it a meaning (RFC 9110, section 10.2.3; RFC 6585, section 4): seconds, or a
+/// date, which is read against the answer's own `Date`.
 fn retry_after(response: &Response) -> Option<Duration> {
     if !matches!(
         response.status(),
@@ -162,15 +165,15 @@ fn retry_after(response: &Response) -> Option<Duration> {
     ) {
         return None;
     }
-    let seconds = response
-        .headers()
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
-    Some(Duration::from_secs(seconds))
+    let text = |name| response.headers().get(name)?.to_str().ok().map(str::trim);
+    let date = |text| httpdate::parse_http_date(text).ok();
+    let retry_after = text(header::RETRY_AFTER)?;
+    match retry_after.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => date(retry_after)?
+            .duration_since(date(text(header::DATE)?)?)
+            .ok(),
+    }
 }
 
 impl Sender {
@@ -241,8 +244,13 @@ impl Receiver {
                 Message::Pong(payload) => <[u8; 8]>::try_from(payload.as_ref())
                     .map_or(Received::Control, |n| Received::Pong(u64::from_be_bytes(n))),
                 Message::Ping(_) | Message::Frame(_) => Received::Control,
-                Message::Close(frame) => Received::Close {
-                    code: frame.map_or(CloseCode::Status, |frame| frame.code).into(),
+                Message::Close(None) => Received::Close {
+                    code: CloseCode::Status.into(),
+                    reason: Utf8Bytes::default(),
+                },
+                Message::Close(Some(frame)) => Received::Close {
+                    code: frame.code.into(),
+                    reason: frame.reason,
                 },
             }),
         }
