@@ -16,7 +16,7 @@ const REFUSED_MIN: Duration = Duration::from_secs(60);
 const REFUSED_MAX: Duration = Duration::from_secs(600);
 
 /// No gateway keeps an operator away for longer than this by asking once.
-pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// What has gone wrong of late, as far as it decides how long to wait.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::{
 use tokio::{task::yield_now, time::Instant};
 use tracing::{debug, info, warn};
 
-use super::{Registration, StatusBoard, backoff::RETRY_AFTER_MAX, login::printable, status::Node};
+use super::{Registration, StatusBoard, login::printable, status::Node};
 use crate::{
     clock::WallClock,
     inference::Inference,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Types of frames that are remembered as told; beyond these, unknown types are ignored in silence.
 const MAX_UNKNOWN_TYPES: usize = 64;
+
+/// A close that comes later than this after it was announced is another one.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Handles the frames of one session.
 pub(super) struct Dispatch<'a> {
@@ -44,15 +47,15 @@ pub(super) struct UnknownTypes(Mutex<HashSet<String>>);
 pub(super) struct LastWords {
     /// It said what is wrong.
     pub(super) complained: bool,
-    /// Until when it wants us to stay away, once it has closed.
-    pub(super) retry_at: Option<Instant>,
+    /// How long it wants us to stay away after the close that follows, and when it said so.
+    retry_after: Option<(Duration, Instant)>,
 }
 
 impl LastWords {
-    /// How much longer it wants us to stay away.
+    /// How long it wants us to stay away, if the session's end now is the one that it announced.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let left = self.retry_at?.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+        let (wait, said) = self.retry_after?;
+        (said.elapsed() <= FOLLOWS_WITHIN).then_some(wait)
     }
 }
 
@@ -118,8 +121,7 @@ impl Dispatch<'_> {
                     "an interview failed"
                 );
                 last_words.complained = true;
-                last_words.retry_at =
-                    retry_after.map(|wait| Instant::now() + wait.min(RETRY_AFTER_MAX));
+                last_words.retry_after = retry_after.map(|wait| (wait, Instant::now()));
             }
             FromGateway::Error { message } => {
                 warn!(

@@ -3,7 +3,7 @@
 use std::{
     fs,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use devnet::gateway::{Gateway, Login};
@@ -195,6 +195,20 @@ async fn a_gateway_that_names_a_time_is_left_alone_for_that_long() {
         began.elapsed()
     );
     assert_eq!(sidecar.metric("connect_attempts_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn a_gateway_may_name_a_date_and_its_own_clock_is_what_counts() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    // Whatever the time is here, there it is an hour later, and half an hour to go.
+    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3600 + 1800));
+    gateway.set_policy(|policy| {
+        policy.clock_ahead = 3600;
+        policy.login = http(503, Some(&date));
+    });
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    let wait = next_attempt(&sidecar.wait_until_pending("Next attempt").await);
+    assert!((1780..=1980).contains(&wait.as_secs()), "{wait:?}");
 }
 
 #[tokio::test]

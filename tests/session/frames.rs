@@ -129,6 +129,18 @@ async fn a_request_that_cannot_be_read_is_refused_as_long_as_its_id_can() {
 }
 
 #[tokio::test]
+async fn a_request_for_speech_that_cannot_be_read_is_refused_too() {
+    let net = Net::start(&[]).await;
+    net.gateway
+        .send_text(r#"{"type":"TTS_REQUEST","request_id":"t","payload":"#);
+    let error = net
+        .gateway
+        .wait_for(|frame| frame.is_from_agent("TTS_ERROR"))
+        .await;
+    assert_eq!(error.request_id(), "t");
+}
+
+#[tokio::test]
 async fn a_payload_nested_deeper_than_the_stack_hurts_nobody() {
     let net = Net::start(&[]).await;
     let deep = nested(10_000);

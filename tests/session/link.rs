@@ -167,6 +167,27 @@ async fn a_gateway_that_closes_three_young_sessions_is_left_alone_and_readyz_say
 }
 
 #[tokio::test]
+async fn a_gateway_that_says_why_it_closes_is_not_taken_for_a_fight_over_the_id() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(|policy| {
+        policy.login = Login::Close {
+            code: 1012,
+            reason: "restarting".to_owned(),
+        }
+    });
+    let settings = [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "10ms")];
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    gateway.wait_for_session(6).await;
+    let pending = sidecar.pending().await;
+    assert!(
+        !pending
+            .iter()
+            .any(|reason| reason.contains("another agent")),
+        "{pending:?}"
+    );
+}
+
+#[tokio::test]
 async fn after_a_failed_interview_the_node_stays_away_for_as_long_as_it_was_told() {
     let net = Net::with(CLIENT, gateway().await, ollama().await, &quick(&[])).await;
     net.gateway

@@ -60,6 +60,37 @@ async fn a_ping_is_answered_at_once_while_every_slot_is_taken_and_ollama_hangs()
 }
 
 #[tokio::test]
+async fn a_ping_behind_a_flood_is_answered_before_the_flood_is_over() {
+    let net = Net::start(&[]).await;
+    for n in 0..50_000 {
+        if n == 1000 {
+            net.gateway.send(&json!({"type": "PING"}));
+        }
+        net.gateway
+            .send(&json!({"type": "RESULT_ACK", "request_id": "nobody's"}));
+    }
+    net.gateway
+        .send(&json!({"type": "TTS_REQUEST", "request_id": "last"}));
+    net.gateway
+        .wait_for(|frame| frame.is_from_agent("TTS_ERROR"))
+        .await;
+    let frames = net.gateway.frames();
+    let place = |name: &str| {
+        frames
+            .iter()
+            .position(|frame| frame.is_from_agent(name))
+            .unwrap()
+    };
+    assert!(place("PONG") < place("TTS_ERROR"));
+    let pong = frames[place("PONG")].at;
+    let answered = frames[place("TTS_ERROR")].at - pong;
+    assert!(
+        answered > Duration::from_millis(20),
+        "PONG only came {answered:?} before the end"
+    );
+}
+
+#[tokio::test]
 async fn heartbeats_keep_their_time_while_every_slot_is_taken_and_requests_pour_in() {
     const INTERVAL: Duration = Duration::from_millis(100);
     let (net, _chats) = busy(&[("PIN_HEARTBEAT_INTERVAL", "100ms")]).await;
