@@ -16,14 +16,32 @@ use secrecy::{ExposeSecret as _, SecretString};
 /// Set for the process that runs on the bus.
 const ON_THE_BUS: &str = "KEYRING_TEST_ON_THE_BUS";
 
-/// Starts a keyring that is unlocked with some password, then runs this test again beside it.
+/// Starts a keyring that is unlocked with some password, then runs a test again beside it.
 const SESSION: &str = r#"printf password | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1
-exec "$0" --exact a_secret_that_the_desktop_client_stored_is_found --nocapture"#;
+exec "$0" --exact "$1" --nocapture"#;
+
+const SIDECAR: &str = env!("CARGO_BIN_EXE_pin-sidecar");
 
 #[test]
 fn a_secret_that_the_desktop_client_stored_is_found() {
+    on_a_bus(
+        "a_secret_that_the_desktop_client_stored_is_found",
+        share_the_keyring,
+    );
+}
+
+#[test]
+fn the_command_line_stores_and_deletes_the_secret() {
+    on_a_bus(
+        "the_command_line_stores_and_deletes_the_secret",
+        use_the_command_line,
+    );
+}
+
+/// Runs the body of the test of this name where there is a keyring.
+fn on_a_bus(name: &str, body: fn()) {
     if env::var_os(ON_THE_BUS).is_some() {
-        return share_the_keyring();
+        return body();
     }
     if let Some(missing) = ["dbus-run-session", "gnome-keyring-daemon", "secret-tool"]
         .into_iter()
@@ -35,6 +53,7 @@ fn a_secret_that_the_desktop_client_stored_is_found() {
     let status = Command::new("dbus-run-session")
         .args(["--", "sh", "-c", SESSION])
         .arg(env::current_exe().unwrap())
+        .arg(name)
         .env(ON_THE_BUS, "1")
         .env("HOME", home.path())
         .env("XDG_RUNTIME_DIR", home.path())
@@ -115,6 +134,48 @@ fn share_the_keyring() {
         .read()
         .is_err()
     );
+}
+
+fn use_the_command_line() {
+    let kept = ["service", "pin-client", "username", "op_cli"];
+    let (code, told) = secret(&["set"], "s3cret\n");
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    assert_eq!(look_up(&kept), "s3cret");
+
+    let (code, told) = secret(&["set"], "\n");
+    assert_eq!(code, Some(1));
+    assert!(told.contains("standard input"), "{told}");
+    assert_eq!(look_up(&kept), "s3cret", "what was there is kept");
+
+    assert_eq!(secret(&["delete"], "").0, Some(0));
+    assert_eq!(look_up(&kept), "");
+    let (code, told) = secret(&["delete"], "");
+    assert_eq!(code, Some(1));
+    assert!(told.contains("op_cli"), "{told}");
+
+    let nobody = Command::new(SIDECAR)
+        .args(["secret", "delete"])
+        .env_remove("PIN_CLIENT_ID")
+        .output()
+        .unwrap();
+    assert_eq!(nobody.status.code(), Some(78));
+}
+
+/// `pin-sidecar secret …`: its exit code and what it said.
+fn secret(arguments: &[&str], input: &str) -> (Option<i32>, String) {
+    let mut sidecar = Command::new(SIDECAR)
+        .arg("secret")
+        .args(arguments)
+        .env("PIN_CLIENT_ID", "op_cli")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may not want to read all of it.
+    let _ = sidecar.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = sidecar.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), told)
 }
 
 fn store(attributes: &[&str], secret: &str) {

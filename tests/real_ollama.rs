@@ -14,6 +14,7 @@ use std::{
 };
 
 use devnet::{
+    gateway::Deliveries,
     http,
     ollama::{ModelShape, Ollama},
 };
@@ -33,6 +34,7 @@ enum Server {
 struct Real {
     script: PathBuf,
     port: u16,
+    log: PathBuf,
 }
 
 impl Real {
@@ -42,27 +44,37 @@ impl Real {
         Self {
             script,
             port: listener.local_addr().unwrap().port(),
+            log: PathBuf::new(),
         }
     }
 
-    async fn up(self) -> Self {
+    async fn up(mut self) -> Self {
         tokio::task::spawn_blocking(|| {
-            self.tell("up");
+            let told = self.tell("up");
+            // The script's last words are where the log is.
+            self.log = told.trim().rsplit(", log ").next().unwrap().into();
             self
         })
         .await
         .unwrap()
     }
 
-    fn tell(&self, what: &str) {
+    fn tell(&self, what: &str) -> String {
         let output = Command::new("bash")
             .arg(&self.script)
             .args([what, &self.port.to_string()])
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{what}: {words}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{what}: {told}");
+        told
+    }
+
+    /// How many chats Ollama is done with: it logs a request when it ends.
+    fn chats_ended(&self) -> usize {
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        log.matches("\"/api/chat\"").count()
     }
 
     /// The processes that run models for it.
@@ -114,6 +126,17 @@ impl Server {
             )
             .token_delay(Duration::from_millis(1));
         Self::StandIn(ollama.start().await.unwrap())
+    }
+
+    /// Waits until Ollama is done with so many chats, however they ended.
+    async fn wait_for_chats_ended(&self, chats: usize) {
+        let ended = || async {
+            match self {
+                Self::StandIn(ollama) => ollama.chats().ever - ollama.chats().running,
+                Self::Real(real) => real.chats_ended(),
+            }
+        };
+        support::poll(ended, |ended| *ended >= chats).await;
     }
 
     /// Ollama's own word on which models are loaded, and with which context.
@@ -264,15 +287,16 @@ async fn a_feature_that_the_model_lacks_is_refused_in_ollamas_words(server: Serv
 }
 
 async fn a_cancel_frees_ollama_for_the_next(server: Server) {
-    let net = Net::start(CLIENT, server, &[("PIN_CAPACITY", "1"), ("PIN_QUEUE", "0")]).await;
+    let settings = [("PIN_CAPACITY", "1"), ("PIN_QUEUE", "0")];
+    let net = Net::start(CLIENT, server, &settings).await;
     let mut endless = net.gateway.chat(streamed(1_000_000));
     endless.next().await;
     net.gateway.cancel(endless.id());
-    // Ollama serves one at a time here, so the next answer shows that it stopped with the first.
+    net.server.wait_for_chats_ended(1).await;
     net.ask(payload(5)).await.result();
     assert_eq!(
         net.gateway.books().deliveries(endless.id()),
-        devnet::gateway::Deliveries::default()
+        Deliveries::default()
     );
 }
 
@@ -370,10 +394,7 @@ async fn a_real_ollama_may_start_after_the_sidecar() {
     let sidecar = Sidecar::start(CLIENT, &gateway.url(), &url, &[]);
     gateway.wait_for_session(1).await;
     sidecar.wait_until_pending("Ollama does not answer").await;
-    let (up, real) = tokio::task::spawn_blocking(move || (real.tell("up"), real))
-        .await
-        .unwrap();
-    let () = up;
+    let real = real.up().await;
     sidecar.wait_until_pending("").await;
     gateway.chat(payload(3)).outcome().await.result();
     drop(real);
@@ -382,11 +403,7 @@ async fn a_real_ollama_may_start_after_the_sidecar() {
 #[tokio::test]
 async fn a_runner_that_is_killed_costs_its_answer_and_no_more() {
     let Some(script) = script() else { return };
-    let real = Real::reserve(script);
-    let (up, real) = tokio::task::spawn_blocking(move || (real.tell("up"), real))
-        .await
-        .unwrap();
-    let () = up;
+    let real = Real::reserve(script).up().await;
     let net = Net::start(CLIENT, Server::Real(real), &[]).await;
     let mut chat = net.gateway.chat(streamed(1_000_000));
     chat.next().await;

@@ -246,7 +246,7 @@ fn config(vars: impl Iterator<Item = (OsString, OsString)>) -> Config {
 }
 
 /// Asks again and again, since a server that is asked cannot tell by itself, until the answer is right.
-async fn poll<T: std::fmt::Debug, F: Future<Output = T>>(
+pub async fn poll<T: std::fmt::Debug, F: Future<Output = T>>(
     ask: impl Fn() -> F,
     holds: impl Fn(&T) -> bool,
 ) -> T {
