@@ -1,13 +1,13 @@
 //! What one variable alone does not tell: defaults that have to be found out, settings that contradict each other, and
 //! where the secret is.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use super::{
     error::{ConfigError, Invalid},
     field::Value,
     table::Fields,
-    value::{Choice, Count, Text},
+    value::{Choice, Count, Text, Time},
 };
 use crate::{protocol::Generation, secret::SecretSource};
 
@@ -46,7 +46,13 @@ impl Surroundings {
     }
 }
 
-/// Fills in the defaults that depend on something.
+/// Where the backoff begins, unless it has to end earlier.
+const RECONNECT_MIN: Duration = Duration::from_millis(500);
+
+/// The time between heartbeats, unless silence is suffered for a shorter time: two may then be lost before the third.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Fills in the defaults that depend on something. A default gives way to what was set.
 pub(super) fn find_out_defaults(fields: &mut Fields, surroundings: &Surroundings) {
     let generation = fields.client_id.right().map(|id| {
         Generation::of_client_id(&id.0).map(Choice).ok_or_else(|| {
@@ -61,6 +67,16 @@ pub(super) fn find_out_defaults(fields: &mut Fields, surroundings: &Surroundings
         .right()
         .map(|capacity| Ok(Count(capacity.0)));
     fields.queue.fill(queue);
+    let at_most = |limit: Duration, default| Some(Ok(Time(limit.min(default))));
+    let reconnect_min = fields.reconnect_max.right().map(|max| max.0);
+    let reconnect_min = reconnect_min.and_then(|max| at_most(max, RECONNECT_MIN));
+    fields.reconnect_min.fill(reconnect_min);
+    let heartbeat = fields
+        .heartbeat_timeout
+        .right()
+        .map(|timeout| timeout.0 / 3);
+    let heartbeat = heartbeat.and_then(|third| at_most(third, HEARTBEAT_INTERVAL));
+    fields.heartbeat_interval.fill(heartbeat);
     if !fields.node_alias.is_set() {
         fields.node_alias.fill(Some(surroundings.hostname()));
     }
@@ -68,12 +84,7 @@ pub(super) fn find_out_defaults(fields: &mut Fields, surroundings: &Surroundings
 
 /// Finds settings that are right by themselves but not together. Where one of them is wrong anyway, that is enough.
 pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
-    let checks = [
-        backoff_order,
-        heartbeat_order,
-        room_for_an_answer,
-        plaintext,
-    ];
+    let checks = [backoff_order, heartbeat_order, plaintext];
     let conflicts = checks.into_iter().filter_map(|check| check(fields));
     conflicts
         .map(|(name, sentence)| ConfigError::Invalid {
@@ -105,22 +116,6 @@ fn heartbeat_order(fields: &Fields) -> Option<Conflict> {
         let sentence =
             format!("{interval} is not less than PIN_HEARTBEAT_TIMEOUT, which is {timeout}");
         ("PIN_HEARTBEAT_INTERVAL", sentence)
-    })
-}
-
-/// An answer holds at most what its body held. One that is larger than the outbox would stop admission from the moment
-/// it is there until it is delivered, and the bound on memory would be another than the one that was asked for. The
-/// limit on frames has no part in this: it is for what the gateway sends.
-fn room_for_an_answer(fields: &Fields) -> Option<Conflict> {
-    let (result, outbox) = (
-        fields.max_result_bytes.right()?,
-        fields.outbox_bytes.right()?,
-    );
-    (result.0 > outbox.0).then(|| {
-        let sentence = format!(
-            "{result} is more than PIN_OUTBOX_BYTES, which is {outbox}: no room for one answer"
-        );
-        ("PIN_MAX_RESULT_BYTES", sentence)
     })
 }
 

@@ -110,7 +110,7 @@ pub struct JobSettings {
     pub token_timeout: Duration,
     /// The longest time from receipt to answer.
     pub request_timeout: Duration,
-    /// The largest body taken from the backend; at most the outbox's room.
+    /// The largest body taken from the backend.
     pub max_result_bytes: usize,
 }
 

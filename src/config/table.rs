@@ -160,11 +160,11 @@ settings! {
         "the longest that a request may take, from its receipt";
     connect_timeout: Interval, "PIN_CONNECT_TIMEOUT", Is("10s"),
         "for DNS, TCP, TLS, upgrade and login, each";
-    reconnect_min: Interval, "PIN_RECONNECT_MIN", Is("500ms"),
+    reconnect_min: Interval, "PIN_RECONNECT_MIN", FoundOut("500ms, or PIN_RECONNECT_MAX if that is less"),
         "where the backoff begins";
     reconnect_max: Interval, "PIN_RECONNECT_MAX", Is("60s"),
         "where the backoff ends";
-    heartbeat_interval: Interval, "PIN_HEARTBEAT_INTERVAL", Is("15s"),
+    heartbeat_interval: Interval, "PIN_HEARTBEAT_INTERVAL", FoundOut("15s, or a third of PIN_HEARTBEAT_TIMEOUT if that is less"),
         "time between heartbeats; the network drops a node after 60s of silence";
     heartbeat_timeout: Interval, "PIN_HEARTBEAT_TIMEOUT", Is("45s"),
         "the silence after which a session is given up";

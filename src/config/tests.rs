@@ -307,10 +307,6 @@ fn settings_that_contradict_each_other_are_told() {
             "PIN_HEARTBEAT_INTERVAL: 45s is not less than PIN_HEARTBEAT_TIMEOUT, which is 45s",
         ),
         (
-            &[("PIN_OUTBOX_BYTES", "1MiB")],
-            "PIN_MAX_RESULT_BYTES: 8MiB is more than PIN_OUTBOX_BYTES, which is 1MiB: no room for one answer",
-        ),
-        (
             &[("PIN_SERVER_URL", "ws://pin.example")],
             "PIN_SERVER_URL: ws://pin.example/api/v1/pin/ws is not encrypted and not on this machine; write wss:// or \
              https://, or set PIN_ALLOW_PLAINTEXT=true if nobody can listen in between",
@@ -327,6 +323,20 @@ fn settings_that_contradict_each_other_are_told() {
     ] {
         assert_eq!(errors(settings), [told]);
     }
+}
+
+#[test]
+fn a_default_gives_way_to_what_was_set() {
+    let gateway = config(&[
+        ("PIN_RECONNECT_MAX", "200ms"),
+        ("PIN_HEARTBEAT_TIMEOUT", "3s"),
+    ])
+    .gateway;
+    assert_eq!(gateway.reconnect_min, Duration::from_millis(200));
+    assert_eq!(gateway.heartbeat_interval, Duration::from_secs(1));
+    let gateway = config(&[("PIN_RECONNECT_MAX", "5m"), ("PIN_HEARTBEAT_TIMEOUT", "5m")]).gateway;
+    assert_eq!(gateway.reconnect_min, Duration::from_millis(500));
+    assert_eq!(gateway.heartbeat_interval, Duration::from_secs(15));
 }
 
 #[test]
