@@ -2,7 +2,7 @@
 //!
 //! A request comes down the session, is checked and admitted, goes to the model server, and its answer goes back
 //! through the outbox: `transport` → `session` → `inference` → `backend`, and `outbox` → `session` → `transport`.
-//! [`app`] puts the parts together; ARCHITECTURE.md has the picture.
+//! [`relay`] puts the parts together, [`app`] adds the server for probes; ARCHITECTURE.md has the picture.
 
 pub mod admin;
 pub mod app;
@@ -14,6 +14,7 @@ pub mod label;
 pub mod outbox;
 mod overview;
 pub mod protocol;
+pub mod relay;
 pub mod secret;
 pub mod session;
 pub mod telemetry;

@@ -6,8 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use futures_util::StreamExt;
 use pin_sidecar::{
     admin::{self, HealthcheckTarget},
-    app::{App, Outcome},
+    app::App,
     config::{self, Config},
+    relay::Outcome,
     telemetry,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};

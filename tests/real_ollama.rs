@@ -246,7 +246,7 @@ async fn a_chat_is_answered_for_either_generation(server: Server) {
     assert_eq!(result["eval_count"], 20);
     assert_eq!(
         net.sidecar.drain().await,
-        pin_sidecar::app::Outcome::Drained
+        pin_sidecar::relay::Outcome::Drained
     );
 }
 

@@ -6,7 +6,7 @@ use devnet::{
     gateway::{Frame, Login},
     ollama::{CHAT, Fault},
 };
-use pin_sidecar::app::Outcome;
+use pin_sidecar::relay::Outcome;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

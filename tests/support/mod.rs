@@ -9,9 +9,10 @@ use devnet::{
     ollama::{ModelShape, Ollama},
 };
 use pin_sidecar::{
-    app::{App, Outcome, World},
+    app::App,
     clock::WallClock,
     config::{Config, Surroundings},
+    relay::{Outcome, World},
 };
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};

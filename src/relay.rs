@@ -1,0 +1,227 @@
+//! Everything between the gateway and the backend, put together and run: the sidecar without its server for probes. It
+//! touches the world through [`World`] alone, so that the same code runs on a network and a clock that are not there.
+//!
+//! Invariant: when `run` returns, nothing of the relay is left running.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::{
+    backend::{
+        Backend,
+        ollama::{Ollama, Policy},
+    },
+    clock::{SystemClock, WallClock},
+    config::Config,
+    inference::{self, Inference},
+    outbox::Outbox,
+    overview::{Pulse, View},
+    protocol::Generation,
+    secret::{SecretError, SecretKeeper},
+    session::{self, Registration, StatusBoard, Supervisor, Timing},
+    telemetry::{Metrics, RecentTroubles},
+    transport::{self, Dial, TcpDialer, TlsError},
+};
+
+/// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it.
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
+
+/// How long connections to the backend may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// What the sidecar has of the world outside. Tests hand in another.
+pub struct World {
+    /// Opens connections.
+    pub dial: Arc<dyn Dial>,
+    /// Tells the time of day.
+    pub clock: Arc<dyn WallClock>,
+    /// Spreads waits.
+    pub random: fastrand::Rng,
+}
+
+impl World {
+    /// This machine.
+    ///
+    /// # Errors
+    /// `PIN_TLS_CA_FILE` cannot be used.
+    pub fn real(config: &Config) -> Result<Self, TlsError> {
+        let tls = transport::client_config(config.gateway.ca_file.as_deref())?;
+        Ok(Self {
+            dial: Arc::new(TcpDialer::new(tls, config.gateway.connect_timeout)),
+            clock: Arc::new(SystemClock),
+            random: fastrand::Rng::new(),
+        })
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every answer was proven delivered or refused in order.
+    Drained,
+    /// Something that was worked on was not delivered, or is not known to have been.
+    Dropped,
+}
+
+/// A relay that is ready to run.
+pub struct Relay {
+    drain_timeout: Duration,
+    generation: Generation,
+    registration: Registration,
+    ollama: Arc<Ollama>,
+    inference: Arc<Inference>,
+    outbox: Arc<Outbox>,
+    supervisor: Supervisor,
+    timing: Timing,
+    pulse: Arc<Pulse>,
+    status: Arc<StatusBoard>,
+    troubles: Arc<RecentTroubles>,
+    clock: Arc<dyn WallClock>,
+    metrics: Arc<Metrics>,
+    connections: TaskTracker,
+}
+
+impl Relay {
+    /// Puts a relay together in this world.
+    ///
+    /// # Errors
+    /// The secret cannot be had.
+    pub fn new(world: World, config: Config) -> Result<Self, SecretError> {
+        let secrets = SecretKeeper::new(config.identity.secret.clone())?;
+        let metrics = Arc::new(Metrics::new());
+        let troubles = Arc::<RecentTroubles>::default();
+        let connections = TaskTracker::new();
+        let registration = Registration::new(&config);
+        let generation = config.identity.generation;
+        let policy = Policy {
+            max_context: config.policy.max_context,
+            max_output_tokens: config.policy.max_output_tokens,
+            allow_hardware_options: config.policy.allow_hardware_options,
+        };
+        let ollama = Arc::new(Ollama::new(
+            config.backend,
+            policy,
+            Arc::clone(&world.dial),
+            Arc::clone(&metrics),
+            connections.clone(),
+        ));
+        let outbox = Arc::new(Outbox::new(config.outbox_bytes, Arc::clone(&metrics)));
+        let parts = inference::Parts {
+            backend: Arc::clone(&ollama) as Arc<dyn Backend>,
+            outbox: Arc::clone(&outbox),
+            metrics: Arc::clone(&metrics),
+            troubles: Arc::clone(&troubles),
+            clock: Arc::clone(&world.clock),
+            generation,
+        };
+        let inference = Inference::new(parts, config.admission, config.job);
+        let timing = Timing::default();
+        let status = Arc::<StatusBoard>::default();
+        let parts = session::Parts {
+            dial: world.dial,
+            inference: Arc::clone(&inference),
+            outbox: Arc::clone(&outbox),
+            offer: ollama.offer(),
+            secrets,
+            clock: Arc::clone(&world.clock),
+            random: world.random,
+            metrics: Arc::clone(&metrics),
+            status: Arc::clone(&status),
+            troubles: Arc::clone(&troubles),
+        };
+        let supervisor = Supervisor::new(
+            config.identity,
+            config.gateway,
+            registration.clone(),
+            parts,
+            timing.clone(),
+        );
+        Ok(Self {
+            drain_timeout: config.drain_timeout,
+            generation,
+            registration,
+            ollama,
+            inference,
+            outbox,
+            supervisor,
+            timing,
+            pulse: Arc::default(),
+            status,
+            troubles,
+            clock: world.clock,
+            metrics,
+            connections,
+        })
+    }
+
+    /// Where it counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// What probes and people may see of it.
+    pub(crate) fn view(&self) -> View {
+        View {
+            generation: self.generation,
+            registration: self.registration.clone(),
+            status: Arc::clone(&self.status),
+            offer: self.ollama.offer(),
+            inference: Arc::clone(&self.inference),
+            metrics: Arc::clone(&self.metrics),
+            troubles: Arc::clone(&self.troubles),
+            draining: self.timing.draining.clone(),
+            pulse: Arc::clone(&self.pulse),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
+    /// Serves until `shutdown`, then drains: waiting work is refused, running work finishes or is cut short after
+    /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
+        let mut background = JoinSet::new();
+        let (ollama, pulse) = (self.ollama, self.pulse);
+        background.spawn(async move { ollama.keep_looking().await });
+        background.spawn(async move { pulse.beat().await });
+        let mut session = JoinSet::new();
+        session.spawn(self.supervisor.run());
+
+        shutdown.await;
+        info!("draining");
+        let dropped_before = self.outbox.dropped();
+        self.metrics.draining.set(1);
+        self.timing.draining.cancel();
+        finish_jobs(&self.inference, self.drain_timeout).await;
+        self.timing.finish.cancel();
+        let closed = timeout(DRAIN_SLACK, session.join_next()).await.is_ok();
+
+        session.shutdown().await;
+        background.shutdown().await;
+        // Connections to the backend end when nobody is left who could use them.
+        drop(self.inference);
+        self.connections.close();
+        let _ = timeout(GOODBYE, self.connections.wait()).await;
+        if closed && self.outbox.dropped() == dropped_before {
+            info!("drained");
+            Outcome::Drained
+        } else {
+            warn!("drained, but not every answer is known to have been delivered");
+            Outcome::Dropped
+        }
+    }
+}
+
+/// Lets running jobs finish, for as long as they may.
+async fn finish_jobs(inference: &Inference, limit: Duration) {
+    inference.drain();
+    if timeout(limit, inference.drained()).await.is_err() {
+        warn!(
+            running = inference.load().running,
+            "PIN_DRAIN_TIMEOUT is over: what still runs is cut short"
+        );
+        inference.stop();
+        inference.drained().await;
+    }
+}
