@@ -332,9 +332,11 @@ fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// A time that is too long to count with is the longest there is: who names one wants to be left alone.
 fn seconds(raw: &RawValue) -> Option<Duration> {
-    let seconds: f64 = serde_json::from_str(raw.get()).ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
+    // Unlike serde_json, Rust takes a number beyond what a double holds for infinite. Of other JSON it reads none.
+    let seconds: f64 = raw.get().parse().ok()?;
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Fills [`Fields`] as it reads, so that what stood before a mistake is still known after it.
@@ -457,6 +459,27 @@ mod tests {
             r#"{{"type":"INFERENCE_REQUEST","request_id":"r","x":{deep},"payload":{deep}}}"#
         );
         assert!(FromGateway::read(&text).is_ok());
+    }
+
+    #[test]
+    fn a_time_is_never_negative_and_never_too_long_to_count_with() {
+        for (json, expected) in [
+            ("1.5", Some(Duration::from_millis(1500))),
+            ("0", Some(Duration::ZERO)),
+            ("-0.0", Some(Duration::ZERO)),
+            ("1e18", Some(Duration::from_secs(1_000_000_000_000_000_000))),
+            ("18446744073709551616", Some(Duration::MAX)),
+            ("1e999", Some(Duration::MAX)),
+            ("-1e-9", None),
+            ("-1e999", None),
+            (r#""60""#, None),
+            ("null", None),
+            ("true", None),
+            ("[60]", None),
+        ] {
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            assert_eq!(seconds(raw), expected, "{json}");
+        }
     }
 
     #[test]
