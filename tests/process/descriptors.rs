@@ -118,15 +118,20 @@ async fn without_descriptors_the_session_lives_and_probes_are_answered_again_onc
 }
 
 #[tokio::test]
-async fn a_session_that_breaks_without_descriptors_comes_back_once_there_are_some() {
+async fn a_session_that_breaks_without_descriptors_comes_back_and_brings_what_it_owes() {
     let net = net().await;
+    net.ollama
+        .set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(20));
+    let mut running = net.gateway.chat(chat("one"));
+    net.ollama.wait_for_chats(1).await;
     let hogs = hog(&net).await;
     net.gateway.drop_sessions();
-    net.gateway.wait_for_no_session().await;
-    // Long enough for a few attempts that must fail, or for one that finds the session's own descriptor.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Meanwhile there are a few attempts that must fail, or one that finds the session's own descriptor.
+    net.ollama.wait_until_idle().await;
     assert_eq!(net.agent.exit_status(), None, "{:#?}", net.agent.log());
     drop(hogs);
+    running.outcome().await.result();
+    assert_eq!(net.ollama.chats().ever, 1);
     is_well_again(&net).await;
 }
 

@@ -1,5 +1,7 @@
 //! Frames that nobody should send. All but two kinds of them leave the session up.
 
+use std::time::Duration;
+
 use async_tungstenite::tungstenite::{
     Bytes, Message,
     protocol::frame::{
@@ -322,6 +324,31 @@ async fn frames_that_rfc_6455_forbids_are_left_with_1002() {
             vec![b'x'; bytes].into(),
         )));
         ends_with_and_comes_back(&net, 1002).await;
+    }
+}
+
+#[tokio::test]
+async fn what_ends_a_session_harms_no_chat_that_runs() {
+    let not_utf8 = raw(b"\xff", OpCode::Data(Data::Text), true);
+    let out_of_place = raw(b"x", OpCode::Data(Data::Continue), true);
+    for message in [
+        Message::text("x".repeat(64 * 1024 + 1)),
+        not_utf8,
+        out_of_place,
+    ] {
+        let settings = quick(&[("PIN_MAX_FRAME_BYTES", "64KiB")]);
+        let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+        net.ollama
+            .set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(10));
+        let mut running = [net.streamed("one"), net.chat("two")];
+        net.ollama.wait_for_chats(2).await;
+        net.gateway.send_message(message);
+        net.gateway.wait_for_session(2).await;
+        for chat in &mut running {
+            chat.outcome().await.result();
+        }
+        assert_eq!(net.ollama.chats().ever, 2, "a chat was run twice");
+        assert_eq!(net.gateway.books().bills(), 2);
     }
 }
 

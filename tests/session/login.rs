@@ -201,6 +201,33 @@ async fn a_clock_that_jumps_disturbs_no_session_and_the_next_login_is_signed_by_
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_while_an_answer_waits_for_its_gateway_loses_nothing() {
+    const YEAR: u64 = 366 * 24 * 3600;
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let clock = Arc::new(Clock(AtomicU64::new(now)));
+    let known = Arc::clone(&clock) as Arc<dyn WallClock>;
+    let _sidecar = Sidecar::start_by(known, CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    gateway
+        .wait_for(|frame| frame.is_from_agent("MODEL_LIST"))
+        .await;
+    ollama.set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(10));
+    let mut running = gateway.chat(chat("one"));
+    ollama.wait_for_chats(1).await;
+    gateway.stop().await;
+    clock.0.store(now + YEAR, Ordering::Relaxed);
+    ollama.wait_until_idle().await;
+    clock.0.store(now - YEAR, Ordering::Relaxed);
+    gateway.set_policy(|policy| policy.clock_ahead = -YEAR.cast_signed());
+    gateway.start_again().await.unwrap();
+    running.outcome().await.result();
+    assert_eq!(ollama.chats().ever, 1);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_off_is_told_and_not_tried_again_for_a_minute() {
     let gateway = gateway().await;
     gateway.set_policy(|policy| policy.clock_ahead = 600);
