@@ -6,7 +6,7 @@
 mod support;
 
 use devnet::ollama::{CHAT, Fault};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{CLIENT, MODEL, Net, Sidecar, chat, gateway, ollama};
 
 /// One write of NDJSON, byte for byte.
@@ -236,4 +236,138 @@ async fn a_list_of_models_that_cannot_be_read_is_no_list_and_the_next_one_counts
         gateway.chat(chat("one")).outcome().await.result();
         assert_eq!(gateway.sessions().ever, 1);
     }
+}
+
+/// A few changes at random places: a byte that becomes another, goes, or comes twice, and pieces that move.
+fn mutated(random: &mut fastrand::Rng, text: &str) -> String {
+    const TASTY: &[u8] = b"{}[]\",:\\0123456789.eE+-tfnu \n\x00\x7f";
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..random.usize(1..6) {
+        let at = random.usize(..bytes.len());
+        match random.u8(..4) {
+            0 => bytes[at] = TASTY[random.usize(..TASTY.len())],
+            1 => drop(bytes.drain(at..(at + random.usize(1..9)).min(bytes.len()))),
+            2 => bytes.insert(at, TASTY[random.usize(..TASTY.len())]),
+            _ => {
+                let piece = bytes[at..(at + random.usize(1..40)).min(bytes.len())].to_vec();
+                let to = random.usize(..=bytes.len());
+                bytes.splice(to..to, piece);
+            }
+        }
+        if bytes.is_empty() {
+            bytes.push(b'{');
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A frame as gateways write it, its type first.
+fn frame(kind: &str, rest: &Value) -> String {
+    let rest = rest.to_string();
+    format!(r#"{{"type":"{kind}",{}"#, &rest[1..])
+}
+
+#[tokio::test]
+async fn of_frames_that_are_damaged_on_their_way_each_whose_id_can_be_read_is_answered_once() {
+    const FRAMES: usize = 2_000;
+    let net = Net::start(&[("PIN_QUEUE", "2000")]).await;
+    net.ollama.set_behaviour(|behaviour| behaviour.tokens = 1);
+    let payload = json!({
+        "model": MODEL, "stream": true, "keep_alive": -1, "max_tokens": 5, "stop": "x", "seed": 1,
+        "response_format": {"type": "json_schema", "json_schema": {"schema": {}}}, "reasoning_effort": "low",
+        "options": {"num_ctx": 4096, "num_gpu": 1, "temperature": 0.5},
+        "messages": [
+            {"role": "developer", "content": [{"type": "text", "text": "é🦀"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}]},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"n\": 1}"}}]},
+        ],
+    });
+    let others = [
+        frame("CANCEL_REQUEST", &json!({"request_id": "r"})),
+        frame("RESULT_ACK", &json!({"request_id": "r"})),
+        frame(
+            "INTERVIEW_FAILED",
+            &json!({"reason": "x", "retry_after_seconds": 60}),
+        ),
+        frame(
+            "REGISTER_NODE_ACK",
+            &json!({"node_id": "n", "alias": "a", "models": []}),
+        ),
+        frame("HEARTBEAT_ACK", &json!({"x": null})),
+    ];
+    let mut random = fastrand::Rng::with_seed(0x5eed);
+    for n in 0..FRAMES {
+        // So long that no damage makes one id another's.
+        let id = format!("{n}-{:016x}", random.u64(..));
+        let whole = match random.usize(..others.len() * 4) {
+            other if other < others.len() => others[other].clone(),
+            _ => {
+                format!(r#"{{"type":"INFERENCE_REQUEST","request_id":"{id}","payload":{payload}}}"#)
+            }
+        };
+        net.gateway.send_text(&mutated(&mut random, &whole));
+    }
+    net.chat("afterwards").outcome().await.result();
+    for series in [
+        "requests_running",
+        "requests_waiting",
+        "undelivered_results",
+    ] {
+        net.sidecar
+            .wait_for_metric(series, |count| count == 0.0)
+            .await;
+    }
+    assert_eq!(net.gateway.sessions().ever, 1);
+
+    let requests = r#"messages_received_total{message="INFERENCE_REQUEST"}"#;
+    let mut expected = net.sidecar.metric(requests).await;
+    assert!(expected > 1_000.0, "too few could be read: {expected}");
+    for unanswered in ["ignored", "cancelled", "duplicate"] {
+        expected -= net
+            .sidecar
+            .metric(&format!("{unanswered}_requests_total"))
+            .await;
+    }
+    let deliveries = net.gateway.books().all_deliveries();
+    assert_eq!((deliveries.responses + deliveries.errors) as f64, expected);
+    assert!(
+        deliveries.responses > 100 && deliveries.errors > 100,
+        "{deliveries:?}"
+    );
+    let panics = r#"request_failures_total{operation="chat",reason="internal"}"#;
+    assert_eq!(net.sidecar.metric(panics).await, 0.0);
+}
+
+#[tokio::test]
+async fn no_answer_that_is_damaged_on_its_way_goes_without_its_end() {
+    const ANSWERS: usize = 400;
+    let net = Net::start(&[]).await;
+    let call = json!({"function": {"name": "f", "arguments": {"n": 1e300}}});
+    let whole = [
+        json!({"model": MODEL, "message": {"role": "assistant", "content": "é🦀", "thinking": "x"}, "done": false}),
+        json!({"message": {"content": "", "tool_calls": [call]}, "logprobs": [{"token": "x", "logprob": -1}]}),
+        json!({"message": {"content": "y"}, "done": true, "done_reason": "stop", "eval_count": 7, "load_duration": 5}),
+    ]
+    .map(|line| line.to_string() + "\n")
+    .concat();
+    let mut random = fastrand::Rng::with_seed(0x5eed);
+    let mut answered = 0;
+    for n in 0..ANSWERS {
+        let body = mutated(&mut random, &whole);
+        net.ollama.fail_next(CHAT, 1, bytes(body.as_bytes()));
+        let mut payload = chat("one");
+        payload["stream"] = json!(n % 2 == 0);
+        let outcome = net.gateway.chat(payload).outcome().await;
+        match outcome.answer {
+            Ok(_) => answered += 1,
+            Err(error) => assert!(error.starts_with("backend: "), "{error} of {body:?}"),
+        }
+    }
+    let deliveries = net.gateway.books().all_deliveries();
+    assert_eq!(deliveries.responses + deliveries.errors, ANSWERS);
+    assert!(
+        (10..ANSWERS - 10).contains(&answered),
+        "{answered} of {ANSWERS} were whole"
+    );
+    assert_eq!(net.gateway.sessions().ever, 1);
 }
