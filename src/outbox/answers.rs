@@ -33,7 +33,9 @@ pub(super) struct Answer {
     pub(super) created: Instant,
     /// When it was last begun to be sent in this session; `None` if it was not.
     begun: Option<Instant>,
-    was_begun_before: bool,
+    was_begun: bool,
+    /// It was begun more than once.
+    pub(super) is_repeated: bool,
     /// A session ended soon after it was sent: it may be the reason.
     pub(super) is_suspect: bool,
 }
@@ -96,7 +98,8 @@ impl Answers {
             frame,
             created: now,
             begun: None,
-            was_begun_before: false,
+            was_begun: false,
+            is_repeated: false,
             is_suspect: false,
         };
         self.undelivered.insert(serial, answer);
@@ -128,13 +131,12 @@ impl Answers {
         self.undelivered_bytes
     }
 
-    /// An answer is about to be written. Tells whether it has been before.
-    pub(super) fn begin(&mut self, serial: Serial, now: Instant) -> bool {
-        let Some(answer) = self.undelivered.get_mut(&serial) else {
-            return false;
-        };
+    /// An answer is about to be written.
+    pub(super) fn begin(&mut self, serial: Serial, now: Instant) -> Option<&Answer> {
+        let answer = self.undelivered.get_mut(&serial)?;
         answer.begun = Some(now);
-        std::mem::replace(&mut answer.was_begun_before, true)
+        answer.is_repeated = std::mem::replace(&mut answer.was_begun, true);
+        Some(answer)
     }
 
     /// An answer is known to have been read. A response is remembered, body and all while there is room.
@@ -176,7 +178,7 @@ impl Answers {
         };
         let serial = self.add(frame, now);
         if let Some(answer) = self.undelivered.get_mut(&serial) {
-            answer.was_begun_before = true;
+            answer.was_begun = true;
         }
         Some(serial)
     }

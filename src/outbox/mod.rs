@@ -318,11 +318,19 @@ impl Outbox {
         let State {
             session, answers, ..
         } = &mut *state;
-        let batch = session.as_mut()?.lanes.take(answers)?;
+        let session = session.as_mut()?;
+        let batch = session.lanes.take(answers)?;
         let now = Instant::now();
+        // Control frames lead a batch, and the batch before it is written: what they may prove has left.
+        for message in &batch.messages {
+            session.proof.begun(*message, now);
+        }
         for serial in &batch.answers {
-            if answers.begin(*serial, now) {
-                self.metrics.results_redelivered_total.inc();
+            if let Some(answer) = answers.begin(*serial, now) {
+                session.proof.answer_begun(*serial, answer.created);
+                self.metrics
+                    .results_redelivered_total
+                    .inc_by(u64::from(answer.is_repeated));
             }
         }
         Some(batch)
@@ -330,25 +338,12 @@ impl Outbox {
 
     /// A batch has been written to the socket.
     pub fn written(&self, batch: &Batch) {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let State {
-            session, answers, ..
-        } = &mut *state;
         for message in &batch.messages {
             self.metrics.messages_sent_total.of(*message).inc();
         }
-        if let Some(session) = session {
+        let mut state = self.lock();
+        if let Some(session) = &mut state.session {
             session.lanes.written(batch);
-            // Control frames lead a batch, so that what they would prove was written before it.
-            for message in &batch.messages {
-                session.proof.written(*message, now);
-            }
-            for serial in &batch.answers {
-                if let Some(answer) = answers.get(*serial) {
-                    session.proof.answer_written(*serial, answer.created);
-                }
-            }
         }
         self.changed(state);
     }

@@ -1,4 +1,7 @@
-//! Which of the answers that were written in this session are known to have been read. Pure.
+//! Which of the answers that were sent in this session are known to have been read. Pure.
+//!
+//! All is counted when its writing begins: a gateway may have read, and acknowledged, the beginning of what is still being
+//! written.
 //!
 //! Invariant: an answer is proven by its own acknowledgement, or by that of something written after it, never by less.
 //! An acknowledgement that is one too many proves nothing, then or later: every HEARTBEAT goes with a Ping of its number,
@@ -15,18 +18,18 @@ use crate::protocol::AgentMessage;
 /// The books of one session.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
-    /// Answers without proof, in the order of writing.
+    /// Answers without proof, in the order of sending.
     sent: VecDeque<Sent>,
     heartbeats: Counted,
     model_lists: Counted,
     /// The last heartbeat whose Ping was answered.
     ponged: Option<u64>,
-    /// The last heartbeat that was written, and when.
+    /// The last heartbeat that was sent, and when.
     last_heartbeat: Option<(u64, Instant)>,
     gateway_acknowledges: bool,
 }
 
-/// An answer that was written, with how many of each were written before it.
+/// An answer that was sent, with how many of each were sent before it.
 #[derive(Debug)]
 struct Sent {
     serial: Serial,
@@ -38,43 +41,43 @@ struct Sent {
 /// Frames of a kind that the gateway acknowledges in order.
 #[derive(Debug, Default)]
 struct Counted {
-    written: u64,
+    sent: u64,
     acknowledged: u64,
 }
 
 impl Counted {
     /// Counts an acknowledgement, unless it is one too many.
     fn acknowledge(&mut self) -> bool {
-        let due = self.acknowledged < self.written;
+        let due = self.acknowledged < self.sent;
         self.acknowledged += u64::from(due);
         due
     }
 }
 
 impl Proof {
-    /// A frame that belongs to no request has been written.
-    pub(super) fn written(&mut self, message: AgentMessage, now: Instant) {
+    /// A frame is about to be written.
+    pub(super) fn begun(&mut self, message: AgentMessage, now: Instant) {
         match message {
             AgentMessage::Heartbeat => {
-                self.heartbeats.written += 1;
-                self.last_heartbeat = Some((self.heartbeats.written, now));
+                self.heartbeats.sent += 1;
+                self.last_heartbeat = Some((self.heartbeats.sent, now));
             }
-            AgentMessage::ModelList => self.model_lists.written += 1,
+            AgentMessage::ModelList => self.model_lists.sent += 1,
             _ => {}
         }
     }
 
-    pub(super) fn answer_written(&mut self, serial: Serial, created: Instant) {
+    pub(super) fn answer_begun(&mut self, serial: Serial, created: Instant) {
         self.sent.push_back(Sent {
             serial,
             created,
-            heartbeats: self.heartbeats.written,
-            model_lists: self.model_lists.written,
+            heartbeats: self.heartbeats.sent,
+            model_lists: self.model_lists.sent,
         });
     }
 
     /// The gateway says that it has an answer: this one, if it is one that lacks proof. It can be right only if that was
-    /// written in this session.
+    /// sent in this session.
     pub(super) fn result_acknowledged(&mut self, serial: Option<Serial>) -> Option<Serial> {
         self.gateway_acknowledges = true;
         serial.filter(|serial| self.forget(*serial))
@@ -95,7 +98,7 @@ impl Proof {
     /// The Pong to the Ping that went with the n-th heartbeat. It says only that the socket's other end has read, so
     /// alone it counts where the gateway acknowledges nothing by itself.
     pub(super) fn pong(&mut self, heartbeat: u64, now: Instant) -> Option<Duration> {
-        if heartbeat > self.heartbeats.written {
+        if heartbeat > self.heartbeats.sent {
             return None;
         }
         self.ponged = self.ponged.max(Some(heartbeat));
@@ -139,13 +142,13 @@ impl Proof {
     pub(super) fn oldest_without_fence(&self) -> Option<Instant> {
         let from = self
             .sent
-            .partition_point(|sent| sent.heartbeats < self.heartbeats.written);
+            .partition_point(|sent| sent.heartbeats < self.heartbeats.sent);
         self.sent.range(from..).map(|sent| sent.created).min()
     }
 
     fn round_trip(&self, heartbeat: u64, now: Instant) -> Option<Duration> {
         self.last_heartbeat
             .filter(|(last, _)| *last == heartbeat)
-            .map(|(_, written)| now - written)
+            .map(|(_, begun)| now - begun)
     }
 }

@@ -284,6 +284,24 @@ async fn a_gateway_that_acknowledges_every_heartbeat_twice_proves_no_more_than_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_while_the_rest_of_its_batch_is_still_being_written_counts() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.answer("a");
+    bench.write_all();
+    bench.outbox.control(heartbeat());
+    bench.answer("b");
+    let batch = bench.outbox.take().unwrap();
+    bench.outbox.pong(1);
+    bench.outbox.heartbeat_acknowledged();
+    assert_eq!(bench.outbox.undelivered(), 1, "b is behind the heartbeat");
+    bench.ack("b");
+    assert_eq!(bench.outbox.undelivered(), 0);
+    bench.outbox.written(&batch);
+    assert_eq!(bench.outbox.fence_due(true), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_answer_to_our_close_proves_all_that_was_sent() {
     let bench = bench();
     bench.outbox.open();

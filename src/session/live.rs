@@ -38,6 +38,9 @@ const CLOSE_WAIT: Duration = Duration::from_millis(800);
 /// RFC 6455, section 7.4.1: the purpose of the connection has been fulfilled.
 const CLOSE_NORMAL: u16 = 1000;
 
+/// The same section: what stands for a Close without a code.
+const CLOSE_WITHOUT_CODE: u16 = 1005;
+
 /// What one session needs of the rest.
 pub(super) struct Live<'a> {
     pub(super) dispatch: Dispatch<'a>,
@@ -171,8 +174,7 @@ impl Live<'_> {
                 }
                 Ok(Received::Pong(heartbeat)) => self.dispatch.outbox.pong(heartbeat),
                 Ok(Received::Control) => {}
-                Ok(Received::Close { .. }) if self.closing.load(Ordering::Relaxed) => {
-                    self.dispatch.outbox.close_answered();
+                Ok(Received::Close { code, .. }) if self.is_goodbye(code) => {
                     return Err(DisconnectReason::Shutdown);
                 }
                 Ok(Received::Close { code, reason }) => {
@@ -187,6 +189,19 @@ impl Live<'_> {
                 Err(end) => return Ok(end),
             }
         }
+    }
+
+    /// Whether the peer's Close ends a drain: it answers ours, or nothing is left to deliver. An answer repeats our code
+    /// or has none (RFC 6455, section 5.5.1); any other is a Close of the peer's own, which has crossed ours and proves
+    /// nothing.
+    fn is_goodbye(&self, code: u16) -> bool {
+        let outbox = self.dispatch.outbox;
+        let closing = self.closing.load(Ordering::Relaxed);
+        let answers_ours = closing && matches!(code, CLOSE_NORMAL | CLOSE_WITHOUT_CODE);
+        if answers_ours {
+            outbox.close_answered();
+        }
+        answers_ours || (closing && outbox.undelivered() == 0)
     }
 
     /// Notices a link that no longer carries anything, in either direction.
