@@ -364,7 +364,7 @@ async fn an_answer_after_which_three_sessions_in_a_row_ended_is_given_up_and_no_
     assert_eq!(bench.dropped(DropReason::Rejected), 1);
     bench.outbox.open();
     assert_eq!(bench.write_all(), ["good"]);
-    assert_eq!(bench.repeat("poison"), Repeat::New);
+    assert_eq!(bench.repeat("poison"), Repeat::Forgotten, "never run twice");
 }
 
 #[tokio::test(start_paused = true)]
