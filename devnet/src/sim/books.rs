@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -33,6 +34,9 @@ const CODES: &[&str] = &[
     "duplicate",
     "orphaned",
 ];
+
+/// A product that has just started may not have seen a model yet.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// The books of one run. Cheap to clone.
 #[derive(Clone)]
@@ -301,13 +305,18 @@ impl Ledger {
                 "a chunk on a session where it was not asked for",
             );
         }
+        let due = request.terminals_due(seen.session);
         let stream = request.streams.entry(seen.session).or_default();
-        if stream.ended.is_some_and(|ended| ended >= made) {
+        if stream.terminals >= due {
             return self.breach(seen.id, "8 (streams)", "a chunk after the terminal frame");
         }
-        if index == 0 && (stream.next == 0 || made > stream.made) {
+        let is_new =
+            stream.next == 0 || made > stream.made || stream.terminals > stream.terminals_before;
+        if index == 0 && is_new {
             *stream = Stream {
                 made,
+                terminals: stream.terminals,
+                terminals_before: stream.terminals,
                 ..Stream::default()
             };
         } else if index != stream.next {
@@ -319,18 +328,15 @@ impl Ledger {
     }
 
     fn terminal(&mut self, request: &mut Request, seen: &Seen<'_>) {
-        let made = request.made_on(seen.session);
+        let due = request.terminals_due(seen.session);
         let stream = request.streams.entry(seen.session).or_default();
-        if stream
-            .ended
-            .replace(made)
-            .is_some_and(|ended| ended >= made)
-        {
-            self.breach(
-                seen.id,
-                "1 (answers)",
-                "a second terminal frame on one session",
+        stream.terminals += 1;
+        if stream.terminals > due {
+            let what = format!(
+                "terminal frame {} of {due} on one session",
+                stream.terminals
             );
+            self.breach(seen.id, "1 (answers)", &what);
         }
         let code = match seen.kind {
             "INFERENCE_ERROR" => {
@@ -362,7 +368,8 @@ impl Ledger {
         let text = text.as_str().unwrap_or_default();
         let made = request.made_on(seen.session);
         let stream = request.streams.entry(seen.session).or_default();
-        if stream.next > 0 && stream.made == made && stream.text != text {
+        let is_its_own = stream.made == made && stream.terminals == stream.terminals_before + 1;
+        if stream.next > 0 && is_its_own && stream.text != text {
             self.breach(seen.id, "8 (streams)", "the chunks are not the response");
         }
         if !text.starts_with(&format!("{}#", seen.id)) {
@@ -407,7 +414,9 @@ impl Ledger {
         let fits = match code {
             "invalid" => request.class == Some(Class::Invalid),
             "model_not_found" => {
-                request.class == Some(Class::UnknownModel) || self.ollama.calm_since() > self.began
+                request.class == Some(Class::UnknownModel)
+                    || self.ollama.calm_since() > self.began
+                    || self.began.elapsed() < FIRST_LOOK
             }
             "duplicate" => answered,
             "draining" => self.draining.is_some(),

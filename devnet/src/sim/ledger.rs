@@ -103,8 +103,9 @@ pub(super) struct Stream {
     pub(super) text: String,
     /// How often the request had been made on this session when the run of indices began.
     pub(super) made: usize,
-    /// How often it had been made when the last terminal frame came.
-    pub(super) ended: Option<usize>,
+    /// How many terminal frames there were when it began, and are.
+    pub(super) terminals_before: usize,
+    pub(super) terminals: usize,
 }
 
 #[derive(Default)]
@@ -228,6 +229,13 @@ impl Request {
             .iter()
             .filter(|made| made.session == session)
             .count()
+    }
+
+    /// How many terminal frames of it a session may bring: one each time it was made there, and one that was held from
+    /// before.
+    pub(super) fn terminals_due(&self, session: u64) -> usize {
+        let earlier = self.made.iter().any(|made| made.session < session);
+        self.made_on(session) + usize::from(earlier)
     }
 
     /// Whether a cancel may have made it free for a second generation since.

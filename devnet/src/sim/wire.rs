@@ -28,6 +28,9 @@ use crate::journal::lock;
 
 pub use super::pipe::BUFFER;
 
+/// How many reads of a hundred are cut short, where reads are.
+const CUT_READS: u64 = 10;
+
 /// What new connections and bytes meet.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -37,7 +40,7 @@ pub struct Weather {
     pub jitter: Duration,
     /// Bytes per second and direction; `None`: as many as there are.
     pub rate: Option<u64>,
-    /// Reads give at most so many bytes of what is short anyway; `None`: all there is.
+    /// Now and then a read gives at most so many bytes; `None`: all there is.
     pub pieces: Option<usize>,
     /// What becomes of somebody who dials.
     pub dialling: Dialling,
@@ -415,9 +418,12 @@ impl AsyncRead for End {
             let now = Instant::now();
             let side = self.side;
             let (read, marks) = self.with(|connection, weather, fate| {
-                let pieces = weather
-                    .pieces
-                    .and_then(|most| usize::try_from(fate.within(1..=most as u64)).ok());
+                let pieces = match weather.pieces {
+                    Some(most) if fate.percent(CUT_READS) => {
+                        usize::try_from(fate.within(1..=most as u64)).ok()
+                    }
+                    _ => None,
+                };
                 let pipe = connection.read_by(side);
                 let read = pipe.read(now, weather.held, pieces, buf, cx);
                 (read, pipe.reached())
