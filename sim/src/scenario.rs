@@ -119,6 +119,7 @@ fn limits(fate: &mut Fate) -> Limits {
         token_timeout: secs(fate.one_of(&[5, 20])),
         drain_timeout: secs(fate.one_of(&[1, 10, 25])),
         outbox_bytes: outbox,
+        answer_bytes: 400_000,
         generation: if fate.percent(40) { 1 } else { 2 },
     }
 }

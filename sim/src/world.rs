@@ -98,11 +98,9 @@ pub(crate) fn config(client_id: &str, settings: &[(&str, String)]) -> Config {
         ("PIN_OLLAMA_URL", format!("http://127.0.0.1:{OLLAMA_PORT}")),
         ("PIN_NODE_ALIAS", "node-1".to_owned()),
     ];
-    let known = |name: &str| pin_sidecar::config::settings().any(|setting| setting.name == name);
     let vars = necessary
         .iter()
         .chain(settings)
-        .filter(|(name, _)| known(name))
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let surroundings = Surroundings {
         secret_file: Path::new("/nonexistent/pin_api_secret").to_owned(),

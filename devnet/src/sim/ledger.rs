@@ -34,8 +34,10 @@ pub struct Limits {
     pub token_timeout: Duration,
     /// `PIN_DRAIN_TIMEOUT`.
     pub drain_timeout: Duration,
-    /// `PIN_OUTBOX_BYTES` and the answers that may come on top of it.
+    /// `PIN_OUTBOX_BYTES`.
     pub outbox_bytes: u64,
+    /// The largest answer, in bytes, framed.
+    pub answer_bytes: u64,
     /// 1 or 2.
     pub generation: u8,
 }

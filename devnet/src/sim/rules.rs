@@ -86,8 +86,14 @@ impl Ledger {
             );
             self.breach("gauges", "10 (bounds)", &what);
         }
-        if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > limits.outbox_bytes) {
-            let what = format!("the outbox holds {} bytes", gauges.outbox_bytes);
+        // Every job that was admitted while there was room may still answer.
+        let jobs = (limits.capacity + limits.queue) as u64;
+        let most = limits.outbox_bytes + jobs * limits.answer_bytes;
+        if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > most) {
+            let what = format!(
+                "the outbox holds {} bytes, at most {most}",
+                gauges.outbox_bytes
+            );
             self.breach("gauges", "10 (bounds)", &what);
         }
     }
@@ -266,7 +272,9 @@ impl Ledger {
                 .is_some_and(|began| at >= began + self.limits.drain_timeout)
             || request.cancelled_since(chat.opened.min(received.unwrap_or(chat.opened)))
             || away.is_some_and(|away| away >= self.limits.orphan_grace)
-            || at - chat.opened >= self.limits.token_timeout
+            // The product's patience began before its request arrived.
+            || at - chat.opened + self.ollama.latency() * 4 >= self.limits.token_timeout
+            || received.is_none_or(|received| self.ollama.calm_since() >= received)
             || received.is_none_or(|received| at - received >= self.limits.request_timeout);
         (!excused).then(|| {
             format!(
