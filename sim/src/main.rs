@@ -94,6 +94,8 @@ struct Sum {
     seeds: u64,
     failed: u64,
     virtual_time: Duration,
+    /// Of the hashes of all traces: the same for the same range, always.
+    traces: u64,
     counts: BTreeMap<String, u64>,
     /// In how many seeds it happened at all.
     seen: BTreeMap<String, u64>,
@@ -104,6 +106,7 @@ impl Sum {
         self.seeds += 1;
         self.failed += u64::from(!verdict.breaches.is_empty());
         self.virtual_time += verdict.virtual_time;
+        self.traces = self.traces.wrapping_add(verdict.trace_hash);
         for (name, count) in verdict.counts.iter().filter(|(_, count)| **count > 0) {
             *self.counts.entry(name.clone()).or_default() += count;
             *self.seen.entry(name.clone()).or_default() += 1;
@@ -114,6 +117,7 @@ impl Sum {
         self.seeds += other.seeds;
         self.failed += other.failed;
         self.virtual_time += other.virtual_time;
+        self.traces = self.traces.wrapping_add(other.traces);
         for (mine, others) in [
             (&mut self.counts, other.counts),
             (&mut self.seen, other.seen),
@@ -149,10 +153,11 @@ fn many(arguments: &Arguments) -> bool {
         println!("{count:>12} {:>9}  {name}", sum.seen[name]);
     }
     println!(
-        "{} seeds, {:.1} virtual hours, {:.1} s; {} failed",
+        "{} seeds, {:.1} virtual hours, {:.1} s, traces {:016x}; {} failed",
         sum.seeds,
         sum.virtual_time.as_secs_f64() / 3_600.0,
         began.elapsed().as_secs_f64(),
+        sum.traces,
         sum.failed
     );
     sum.failed > 0

@@ -20,7 +20,7 @@ use pin_sidecar::{
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -190,23 +190,26 @@ impl Run {
     }
 
     async fn to_its_end(mut self) -> Verdict {
-        let events = std::mem::take(&mut self.scenario.events);
-        let mut drained = None;
+        let mut events = std::mem::take(&mut self.scenario.events);
+        let shutdown = events
+            .iter()
+            .position(|(_, event)| matches!(event, Event::Shutdown));
+        let in_drain = shutdown.map(|at| events.split_off(at));
         for (at, event) in events {
             self.look_until(self.began + at).await;
-            if matches!(event, Event::Shutdown) {
-                drained = Some(self.drain(false).await);
-                break;
-            }
             self.happens(&event);
         }
-        let outcome = match drained {
-            Some(outcome) => outcome,
+        let outcome = match in_drain {
+            Some(in_drain) => {
+                let at = in_drain.first().map_or(Duration::ZERO, |(at, _)| *at);
+                self.look_until(self.began + at).await;
+                self.drain(in_drain).await
+            }
             None => {
                 self.mend();
                 self.settle().await;
                 self.close(false);
-                self.drain(true).await
+                self.drain(Vec::new()).await
             }
         };
         self.close(outcome == Some(Outcome::Dropped));
@@ -323,46 +326,66 @@ impl Run {
         });
     }
 
-    /// SIGTERM, and what became of it; `None`: it did not end.
-    async fn drain(&mut self, settled: bool) -> Option<Outcome> {
+    /// SIGTERM, what happens meanwhile, and what became of it; `None`: it did not end.
+    async fn drain(&mut self, events: Vec<(Duration, Event)>) -> Option<Outcome> {
         let gauges = self.gauges();
-        let idle = settled && gauges.running + gauges.waiting + gauges.undelivered == 0;
+        let calm = self.is_calm() && !events.iter().any(|(_, event)| event.is_trouble());
+        let idle = calm && gauges.running + gauges.waiting + gauges.undelivered == 0;
         self.trace.say(format_args!("SIGTERM, {gauges:?}"));
         self.books.draining();
         let began = Instant::now();
         drop(self.shutdown.take());
         let limit = self.scenario.limits.drain_timeout + DRAIN_SLACK;
-        let outcome = tokio::time::timeout(limit, &mut self.relay).await;
+        let outcome = self.joined(began + limit, events).await;
         let took = began.elapsed();
         self.trace
             .say(format_args!("drained in {took:?}: {outcome:?}"));
-        let Ok(Ok(outcome)) = outcome else {
-            self.books.breach(
-                "drain",
-                "drain",
-                &format!("not over after {took:?}: {outcome:?}"),
-            );
+        let Some(outcome) = outcome else {
+            let what = format!("it is not over after {took:?}, or has panicked");
+            self.books.breach("drain", "drain", &what);
             self.relay.abort();
             return None;
         };
-        if idle && (took > IDLE_DRAIN + self.gateway_link.latency() * 2) {
-            self.books
-                .breach("drain", "drain", &format!("idle, and it took {took:?}"));
+        if idle && took > IDLE_DRAIN + self.gateway_link.latency() * 2 {
+            let what = format!("idle, and it took {took:?}");
+            self.books.breach("drain", "drain", &what);
         }
-        if settled && outcome == Outcome::Dropped {
-            self.books.breach(
-                "drain",
-                "drain",
-                "all was well, and yet something was dropped",
-            );
+        if calm && outcome == Outcome::Dropped {
+            let what = "all was well, and yet something was dropped";
+            self.books.breach("drain", "drain", what);
         }
-        // What was written last is still under way.
+        // What was closed last is still under way.
         sleep(LOOK).await;
         if self.gateway_link.open() + self.ollama_link.open() > 0 {
             self.books
                 .breach("drain", "drain", "connections are left open");
         }
         Some(outcome)
+    }
+
+    /// Waits for the relay's end, but not for ever, while other things happen.
+    async fn joined(
+        &mut self,
+        deadline: Instant,
+        events: Vec<(Duration, Event)>,
+    ) -> Option<Outcome> {
+        for (at, event) in events {
+            let at = (self.began + at).min(deadline);
+            if let Ok(joined) = timeout_at(at, &mut self.relay).await {
+                return joined.ok();
+            }
+            self.happens(&event);
+        }
+        timeout_at(deadline, &mut self.relay).await.ok()?.ok()
+    }
+
+    /// Whether somebody who drains now has nothing in the way.
+    fn is_calm(&self) -> bool {
+        let calm_for = self.gateway_link.calm_since().elapsed();
+        self.gateway.has_session()
+            && self.gateway.is_well()
+            && self.gateway_link.is_free()
+            && calm_for > self.scenario.limits.heartbeat_timeout + DRAIN_SLACK
     }
 
     fn verdict(self) -> Verdict {

@@ -41,6 +41,23 @@ pub(crate) enum Event {
     Shutdown,
 }
 
+impl Event {
+    /// Whether it can keep an answer from being delivered.
+    pub(crate) fn is_trouble(&self) -> bool {
+        !matches!(
+            self,
+            Self::Ask(..)
+                | Self::Repeat
+                | Self::CancelUnanswered
+                | Self::CancelAny
+                | Self::CancelUnknown
+                | Self::Repeats(_)
+                | Self::Clock(_)
+                | Self::Shutdown
+        )
+    }
+}
+
 /// A story.
 pub(crate) struct Scenario {
     pub(crate) client: &'static str,

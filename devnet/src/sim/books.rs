@@ -101,6 +101,9 @@ impl Books {
     pub(super) fn made(&self, id: &str, class: Class, stream: bool, session: u64) -> usize {
         let mut ledger = self.ledger();
         ledger.count("requests made");
+        if ledger.runs_since_earlier(id, session) {
+            ledger.count("requests made again that ran since an earlier session");
+        }
         let request = ledger.requests.entry(id.to_owned()).or_default();
         request.class.get_or_insert(class);
         request.stream = stream;
@@ -268,6 +271,12 @@ impl Ledger {
         if !request.cancelled_since(read) && !failed && !forgotten && !request.poisoned {
             self.breach(id, "2 (once)", "a second generation after a whole answer");
         }
+    }
+
+    fn runs_since_earlier(&self, id: &str, session: u64) -> bool {
+        self.requests.get(id).is_some_and(|request| {
+            request.made_on(session) == 0 && request.chats.iter().any(|chat| self.is_open(chat))
+        })
     }
 
     fn check_silence(&mut self, request: &Request, seen: &Seen<'_>) {

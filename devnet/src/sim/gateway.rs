@@ -356,6 +356,12 @@ impl Gateway {
         self.session().is_some()
     }
 
+    /// Whether it reads, lets agents in and has nothing that it would die of.
+    pub fn is_well(&self) -> bool {
+        let poison = self.shared.books.ids(|request| request.poisoned);
+        *self.shared.reads.borrow() && self.manners().door == Door::Open && poison.is_empty()
+    }
+
     pub(super) fn manners(&self) -> Manners {
         lock(&self.shared.state).manners.clone()
     }

@@ -297,7 +297,11 @@ impl Ledger {
                 continue;
             };
             let read = last.read.unwrap_or(last.sent);
-            if request.answers.iter().any(|answer| answer.written >= read) {
+            let is_cancelled = request
+                .cancels
+                .iter()
+                .any(|cancel| cancel.sent >= last.sent);
+            if is_cancelled || request.answers.iter().any(|answer| answer.written >= read) {
                 continue;
             }
             let worked_on = request.chats.iter().any(|chat| chat.opened >= read);

@@ -256,6 +256,11 @@ impl Link {
         self.dialling().0 == Dialling::Accepted
     }
 
+    /// Whether dials get through and nothing is slowed down.
+    pub fn is_free(&self) -> bool {
+        self.is_usable() && lock(&self.0).weather.rate.is_none()
+    }
+
     /// How long a byte may travel at most, the rate aside.
     pub fn latency(&self) -> Duration {
         let state = lock(&self.0);
