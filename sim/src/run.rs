@@ -279,6 +279,7 @@ impl Run {
                 weather.dialling = Dialling::Accepted;
             });
         }
+        self.books.cure();
         self.gateway.read(true);
         self.gateway.behave(|manners| manners.door = Door::Open);
         self.clock.set_off(0);

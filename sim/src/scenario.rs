@@ -76,6 +76,9 @@ pub(crate) struct Scenario {
 /// Frames larger than this may not be read.
 const MAX_FRAME: usize = 64 * 1024;
 
+/// How many stories of a hundred are about large answers and a gateway that does not read.
+const CLOGGED: u64 = 10;
+
 impl Scenario {
     /// The story of a seed; an hour of it, if `hour`.
     pub(crate) fn of(seed: u64, hour: bool) -> Self {
@@ -97,7 +100,8 @@ impl Scenario {
             length: length * 1_000,
             events: Vec::new(),
         };
-        story.tell(hour);
+        let clogged = story.fate.percent(CLOGGED);
+        story.tell(hour, clogged);
         let Story {
             mut fate,
             mut events,
@@ -111,7 +115,7 @@ impl Scenario {
             gateway: weather(&mut fate),
             ollama: weather(&mut fate),
             manners: manners(&mut fate),
-            temper: temper(&mut fate),
+            temper: temper(&mut fate, clogged),
             events,
             mended: Duration::from_secs(length),
         }
@@ -195,7 +199,17 @@ fn manners(fate: &mut Fate) -> Manners {
     }
 }
 
-fn temper(fate: &mut Fate) -> Temper {
+fn temper(fate: &mut Fate, clogged: bool) -> Temper {
+    if clogged {
+        return Temper {
+            tokens: 40,
+            token_millis: 20,
+            first_millis: 500,
+            faults: 0,
+            big: 60,
+            big_token: 8_000,
+        };
+    }
     Temper {
         tokens: fate.one_of(&[1, 8, 20, 40]),
         token_millis: fate.one_of(&[0, 20, 100, 1_000]),
@@ -215,8 +229,12 @@ struct Story {
 }
 
 impl Story {
-    fn tell(&mut self, hour: bool) {
+    fn tell(&mut self, hour: bool, clogged: bool) {
         self.requests();
+        if clogged {
+            let (from, long) = (self.moment(), self.fate.within(5_000..=70_000));
+            self.spell(from, from + long, Event::Reads(false), Event::Reads(true));
+        }
         let most = if self.fate.percent(20) { 1 } else { 12 };
         let troubles = self.fate.within(0..=most) * if hour { 15 } else { 1 };
         for _ in 0..troubles {

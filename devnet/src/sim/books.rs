@@ -67,6 +67,7 @@ impl Books {
             told: BTreeSet::new(),
             counts: BTreeMap::new(),
             draining: None,
+            cured: false,
             open_since: Some(Instant::now()),
             busy_since: None,
             sent_away: None,
@@ -149,10 +150,22 @@ impl Books {
     }
 
     pub(super) fn is_poisoned(&self, id: &str) -> bool {
-        self.ledger()
+        let ledger = self.ledger();
+        let poisoned = ledger
             .requests
             .get(id)
-            .is_some_and(|request| request.poisoned)
+            .is_some_and(|request| request.poisoned);
+        poisoned && !ledger.cured
+    }
+
+    pub(super) fn any_poison(&self) -> bool {
+        let ledger = self.ledger();
+        !ledger.cured && ledger.requests.values().any(|request| request.poisoned)
+    }
+
+    /// From now on no answer is poison.
+    pub fn cure(&self) {
+        self.ledger().cured = true;
     }
 
     /// The ids that match, in order.

@@ -358,8 +358,8 @@ impl Gateway {
 
     /// Whether it reads, lets agents in and has nothing that it would die of.
     pub fn is_well(&self) -> bool {
-        let poison = self.shared.books.ids(|request| request.poisoned);
-        *self.shared.reads.borrow() && self.manners().door == Door::Open && poison.is_empty()
+        let has_poison = self.shared.books.any_poison();
+        *self.shared.reads.borrow() && self.manners().door == Door::Open && !has_poison
     }
 
     pub(super) fn manners(&self) -> Manners {

@@ -144,6 +144,8 @@ pub(super) struct Ledger {
     pub(super) told: BTreeSet<(String, String)>,
     pub(super) counts: BTreeMap<&'static str, u64>,
     pub(super) draining: Option<Instant>,
+    /// The gateway no longer dies of poisoned answers.
+    pub(super) cured: bool,
     /// Since when the gateway reads and lets agents in.
     pub(super) open_since: Option<Instant>,
     /// Since when the product's gauges say that it has work or undelivered answers.
