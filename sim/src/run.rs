@@ -302,7 +302,8 @@ impl Run {
         }
         let longest = limits.request_timeout + limits.heartbeat_timeout + Duration::from_secs(40);
         let until = Instant::now() + longest;
-        let rest = Instant::now() + limits.heartbeat_timeout + Duration::from_secs(20);
+        // A gateway that hears nothing hangs up after a minute.
+        let rest = Instant::now() + Duration::from_secs(70);
         while Instant::now() < until {
             self.look_until(Instant::now() + LOOK).await;
             let gauges = self.gauges();

@@ -257,12 +257,19 @@ impl Ledger {
         let at = self.given_up(chat)?;
         let facts = self.ollama.facts(chat.connection)?;
         let away = self.away_before(at);
+        // Patience runs from the first making that this chat is the work of.
+        let before = request
+            .answers
+            .iter()
+            .map(|answer| answer.written)
+            .filter(|written| *written <= chat.opened)
+            .max();
         let received = request
             .made
             .iter()
             .filter_map(|made| made.read)
-            .filter(|read| *read <= chat.opened)
-            .max();
+            .filter(|read| *read <= chat.opened && Some(*read) >= before)
+            .min();
         let excused = chat.failed
             || chat.written.is_some()
             || facts.cut.is_some()
@@ -272,8 +279,7 @@ impl Ledger {
                 .is_some_and(|began| at >= began + self.limits.drain_timeout)
             || request.cancelled_since(chat.opened.min(received.unwrap_or(chat.opened)))
             || away.is_some_and(|away| away >= self.limits.orphan_grace)
-            // The product's patience began before its request arrived.
-            || at - chat.opened + self.ollama.latency() * 4 >= self.limits.token_timeout
+            || received.is_none_or(|received| at - received >= self.limits.token_timeout)
             || received.is_none_or(|received| self.ollama.calm_since() >= received)
             || received.is_none_or(|received| at - received >= self.limits.request_timeout);
         (!excused).then(|| {
@@ -287,8 +293,7 @@ impl Ledger {
 
     /// Every request that was read has its end.
     fn check_answers(&mut self, ending: Ending) {
-        let mut missing: Vec<String> = Vec::new();
-        let mut silent: Vec<String> = Vec::new();
+        let mut missing: Vec<(String, &str)> = Vec::new();
         for (id, request) in &self.requests {
             if request.class == Some(Class::BadId) || !request.is_unanswered() {
                 continue;
@@ -306,31 +311,25 @@ impl Ledger {
             }
             let worked_on = request.chats.iter().any(|chat| chat.opened >= read);
             let ended = self.gateway.facts(last.session).and_then(|facts| {
-                let ends = [facts.client_closed, facts.cut, facts.deaf];
+                let ends = [facts.client_closed, facts.cut, facts.deaf, facts.mute];
                 ends.into_iter().flatten().min()
             });
             if worked_on {
-                missing.push(id.clone());
+                missing.push((id.clone(), "worked on and never answered"));
             } else if ended.is_none() {
-                silent.push(id.clone());
+                missing.push((
+                    id.clone(),
+                    "read and never answered, and its session was not lost",
+                ));
             }
         }
         let excused = usize::try_from(ending.expired + ending.rejected).unwrap_or(usize::MAX);
-        if missing.len() > excused && !ending.dropped {
-            let what =
-                format!("worked on and never answered; the product says that it dropped {excused}");
-            for id in missing {
-                self.breach(&id, "1 (answers)", &what);
-            }
+        if missing.len() <= excused || ending.dropped {
+            return;
         }
-        if !ending.dropped {
-            for id in silent {
-                self.breach(
-                    &id,
-                    "1 (answers)",
-                    "read and never answered, and its session was not lost",
-                );
-            }
+        for (id, what) in missing {
+            let what = format!("{what}; the product says that it dropped {excused}");
+            self.breach(&id, "1 (answers)", &what);
         }
     }
 }

@@ -131,7 +131,8 @@ async fn write(
             Order::Garbage(garbage) => sender.send(message(garbage)).await.map_err(|_| Over)?,
             Order::Close(reason) => {
                 let frame = CloseFrame {
-                    code: CloseCode::Normal,
+                    // A Close of 1000 that crosses the product's own could not be told from its answer.
+                    code: CloseCode::Away,
                     reason: reason.into(),
                 };
                 sender

@@ -77,6 +77,8 @@ pub struct Facts {
     pub cut: Option<Instant>,
     /// When it became half-open towards the client, if it did.
     pub deaf: Option<Instant>,
+    /// When it became half-open towards the server, if it did.
+    pub mute: Option<Instant>,
     /// When the client's writing last had to wait for room, if ever.
     pub client_blocked: Option<Instant>,
     /// Bytes that the client wrote and the server has not read.
@@ -107,6 +109,7 @@ struct Connection {
     client_closed: Option<Instant>,
     cut: Option<Instant>,
     deaf: Option<Instant>,
+    mute: Option<Instant>,
 }
 
 impl Default for Weather {
@@ -238,6 +241,7 @@ impl Link {
         state.each(|connection| {
             if up {
                 connection.up.lose();
+                connection.mute.get_or_insert(now);
             }
             if down {
                 connection.down.lose();
@@ -295,6 +299,7 @@ impl Link {
             client_closed: connection.client_closed,
             cut: connection.cut,
             deaf: connection.deaf,
+            mute: connection.mute,
             client_blocked: connection.up.blocked(),
             under_way_up: connection.up.under_way(),
         })
@@ -357,6 +362,7 @@ impl Connection {
             client_closed: None,
             cut: None,
             deaf: None,
+            mute: None,
         }
     }
 
