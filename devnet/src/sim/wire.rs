@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
@@ -30,6 +30,9 @@ pub use super::pipe::BUFFER;
 
 /// How many reads of a hundred are cut short, where reads are.
 const CUT_READS: u64 = 10;
+
+/// A client that got no answer asks for the connection again after so long.
+const KNOCK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What new connections and bytes meet.
 #[derive(Clone, Debug)]
@@ -55,7 +58,7 @@ pub enum Dialling {
     Accepted,
     /// Connection refused.
     Refused,
-    /// Nothing, ever.
+    /// Nothing, until that changes.
     Hangs,
 }
 
@@ -98,6 +101,8 @@ struct State {
     dialled: u64,
     most_open: usize,
     calm_since: Instant,
+    /// Told when the weather has changed.
+    changed: Arc<Notify>,
     incoming: mpsc::UnboundedSender<End>,
 }
 
@@ -144,6 +149,7 @@ impl Link {
             dialled: 0,
             most_open: 0,
             calm_since: Instant::now(),
+            changed: Arc::default(),
             incoming,
         };
         (Self(Arc::new(Mutex::new(state))), arrivals)
@@ -154,22 +160,32 @@ impl Link {
     /// # Errors
     /// Nobody listens there just now.
     pub async fn dial(&self) -> io::Result<End> {
-        let (dialling, round_trip) = self.dialling();
-        if dialling == Dialling::Hangs {
-            std::future::pending::<()>().await;
-        }
-        sleep(round_trip).await;
-        match (dialling, self.dialling().0) {
-            (Dialling::Accepted, Dialling::Accepted) => Ok(self.connect()),
-            (_, Dialling::Hangs) => std::future::pending().await,
-            _ => {
-                let state = lock(&self.0);
-                state
-                    .trace
-                    .say(format_args!("{}: connection refused", state.name));
-                Err(io::ErrorKind::ConnectionRefused.into())
+        loop {
+            let changed = Arc::clone(&lock(&self.0).changed);
+            let mut changed = std::pin::pin!(changed.notified());
+            // Listening begins before looking, so that no change is missed.
+            changed.as_mut().enable();
+            let (dialling, round_trip) = self.dialling();
+            if dialling == Dialling::Hangs {
+                changed.await;
+                sleep(KNOCK_AGAIN).await;
+                continue;
+            }
+            sleep(round_trip).await;
+            match (dialling, self.dialling().0) {
+                (_, Dialling::Hangs) => {}
+                (Dialling::Accepted, Dialling::Accepted) => return Ok(self.connect()),
+                _ => return Err(self.refuse()),
             }
         }
+    }
+
+    fn refuse(&self) -> io::Error {
+        let state = lock(&self.0);
+        state
+            .trace
+            .say(format_args!("{}: connection refused", state.name));
+        io::ErrorKind::ConnectionRefused.into()
     }
 
     fn dialling(&self) -> (Dialling, Duration) {
@@ -212,6 +228,7 @@ impl Link {
             });
         }
         let weather = state.weather.clone();
+        state.changed.notify_waiters();
         state
             .trace
             .say(format_args!("{}: weather {weather:?}", state.name));
