@@ -62,6 +62,7 @@ impl Books {
             gateway,
             ollama,
             requests: BTreeMap::new(),
+            live: BTreeSet::new(),
             sessions: BTreeMap::new(),
             violations: Vec::new(),
             told: BTreeSet::new(),
@@ -183,9 +184,8 @@ impl Books {
         let now = Instant::now();
         let mut ledger = self.ledger();
         ledger.count("chats at Ollama");
-        let open = 1 + ledger
-            .requests
-            .values()
+        let live = ledger.live.iter().filter_map(|id| ledger.requests.get(id));
+        let open = 1 + live
             .flat_map(|request| &request.chats)
             .filter(|chat| ledger.is_open(chat))
             .count();
@@ -194,6 +194,7 @@ impl Books {
             ledger.breach(id, "3 (capacity)", &what);
         }
         ledger.check_second_generation(id, now);
+        ledger.live.insert(id.to_owned());
         let request = ledger.requests.entry(id.to_owned()).or_default();
         request.chats.push(Chat {
             connection,

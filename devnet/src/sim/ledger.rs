@@ -139,6 +139,8 @@ pub(super) struct Ledger {
     pub(super) gateway: Link,
     pub(super) ollama: Link,
     pub(super) requests: BTreeMap<String, Request>,
+    /// The requests with chats that were not over when they were last looked at.
+    pub(super) live: BTreeSet<String>,
     pub(super) sessions: BTreeMap<u64, Session>,
     pub(super) violations: Vec<String>,
     pub(super) told: BTreeSet<(String, String)>,
@@ -181,6 +183,12 @@ impl Ledger {
         chat.read.is_none()
             && !chat.failed
             && facts.is_some_and(|facts| facts.client_closed.is_none() && facts.cut.is_none())
+    }
+
+    /// Whether nothing can happen to a chat any more.
+    pub(super) fn is_over(&self, chat: &Chat) -> bool {
+        let facts = self.ollama.facts(chat.connection);
+        chat.read.is_some() || facts.is_none_or(|facts| facts.client_closed.is_some())
     }
 
     /// When the last session that had been up was given up by the product, unless one is up.

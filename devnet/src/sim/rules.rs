@@ -196,7 +196,11 @@ impl Ledger {
     fn check_chats(&mut self, now: Instant) {
         let down = self.down_since();
         let mut breaches = Vec::new();
-        for (id, request) in &self.requests {
+        let mut live = std::mem::take(&mut self.live);
+        for id in &live {
+            let Some(request) = self.requests.get(id) else {
+                continue;
+            };
             for chat in &request.chats {
                 self.check_cancelled(id, request, chat, now, &mut breaches);
                 let orphaned = down
@@ -214,6 +218,12 @@ impl Ledger {
                 }
             }
         }
+        // What was over at this look has been judged by all that there will ever be to know.
+        live.retain(|id| {
+            let request = self.requests.get(id);
+            request.is_some_and(|request| !request.chats.iter().all(|chat| self.is_over(chat)))
+        });
+        self.live = live;
         for (id, rule, what) in breaches {
             self.breach(&id, rule, &what);
         }
