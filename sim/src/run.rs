@@ -89,7 +89,7 @@ fn run_scenario(seed: u64, scenario: Scenario, trace: bool) -> Verdict {
         .build()
         .expect("a runtime without I/O starts");
     let mut verdict =
-        runtime.block_on(async { Run::start(seed, scenario, trace).to_its_end().await });
+        runtime.block_on(async { Run::start(seed, scenario, trace).whole().await });
     drop(runtime);
     if PANICS.with(Cell::get) > panics_before {
         verdict.breaches.push("something panicked".to_owned());
@@ -118,6 +118,7 @@ struct Run {
 impl Run {
     fn start(seed: u64, scenario: Scenario, keep: bool) -> Self {
         let trace = Trace::new(keep);
+        trace.say(format_args!("{:?}", scenario.limits));
         let fate = |name| Fate::of(seed, name, 0);
         let (gateway_link, arrivals) = Link::new(
             "gateway",
@@ -189,7 +190,7 @@ impl Run {
         }
     }
 
-    async fn to_its_end(mut self) -> Verdict {
+    async fn whole(mut self) -> Verdict {
         let mut events = std::mem::take(&mut self.scenario.events);
         let shutdown = events
             .iter()

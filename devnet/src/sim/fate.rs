@@ -13,7 +13,7 @@ impl Fate {
     /// The fate of a seed.
     pub fn new(seed: u64) -> Self {
         let mut fate = Self(seed ^ 0x5851_F42D_4C95_7F2D);
-        fate.next();
+        fate.number();
         fate
     }
 
@@ -22,15 +22,15 @@ impl Fate {
         let mut fate = Self::new(seed);
         for byte in name.bytes() {
             fate.0 ^= u64::from(byte);
-            fate.next();
+            fate.number();
         }
         fate.0 ^= number;
-        fate.next();
+        fate.number();
         fate
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -41,12 +41,12 @@ impl Fate {
     /// A number of the range.
     pub fn within(&mut self, range: RangeInclusive<u64>) -> u64 {
         let span = range.end().saturating_sub(*range.start()).saturating_add(1);
-        range.start() + self.next() % span.max(1)
+        range.start() + self.number() % span.max(1)
     }
 
     /// True in so many of a hundred cases.
     pub fn percent(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.number() % 100 < percent
     }
 
     /// A time of so many milliseconds.
@@ -57,7 +57,7 @@ impl Fate {
     /// An index of something that has `len` members; `None` if it has none.
     pub fn index(&mut self, len: usize) -> Option<usize> {
         let len = u64::try_from(len).ok().filter(|len| *len > 0)?;
-        usize::try_from(self.next() % len).ok()
+        usize::try_from(self.number() % len).ok()
     }
 
     /// One of these.

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc},
     time::{Instant, sleep},
 };
 
@@ -115,7 +115,9 @@ pub(super) struct Shared {
     /// The one agent that may log in, and its secret.
     pub(super) agent: (String, String),
     pub(super) began: Instant,
-    pub(super) reads: watch::Sender<bool>,
+    reads: Mutex<bool>,
+    /// Told when it reads again. A `watch` would wake its readers in an order that no seed decides.
+    reads_again: Notify,
     state: Mutex<State>,
 }
 
@@ -160,7 +162,8 @@ impl Gateway {
                 trace,
                 agent,
                 began: Instant::now(),
-                reads: watch::Sender::new(true),
+                reads: Mutex::new(true),
+                reads_again: Notify::new(),
                 state: Mutex::new(State {
                     fate,
                     manners,
@@ -200,7 +203,8 @@ impl Gateway {
         self.shared
             .trace
             .say(format_args!("gateway: reads={reads}"));
-        self.shared.reads.send_replace(reads);
+        *lock(&self.shared.reads) = reads;
+        self.shared.reads_again.notify_waiters();
         self.shared.books.set_open(reads);
     }
 
@@ -359,7 +363,19 @@ impl Gateway {
     /// Whether it reads, lets agents in and has nothing that it would die of.
     pub fn is_well(&self) -> bool {
         let has_poison = self.shared.books.any_poison();
-        *self.shared.reads.borrow() && self.manners().door == Door::Open && !has_poison
+        *lock(&self.shared.reads) && self.manners().door == Door::Open && !has_poison
+    }
+
+    /// Waits while it does not read.
+    pub(super) async fn reading(&self) {
+        loop {
+            let mut again = std::pin::pin!(self.shared.reads_again.notified());
+            again.as_mut().enable();
+            if *lock(&self.shared.reads) {
+                return;
+            }
+            again.await;
+        }
     }
 
     pub(super) fn manners(&self) -> Manners {

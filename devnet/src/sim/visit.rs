@@ -165,7 +165,6 @@ fn message(garbage: Garbage) -> Message {
 
 impl Visit {
     async fn read(&mut self, mut receiver: Receiver) -> Result<(), Over> {
-        let mut reads = self.gateway.shared.reads.subscribe();
         let auth = timeout(LOGIN, self.next(&mut receiver))
             .await
             .map_err(|_| Over)??;
@@ -175,7 +174,7 @@ impl Visit {
             return Err(Over);
         }
         loop {
-            let _ = reads.wait_for(|reads| *reads).await;
+            self.gateway.reading().await;
             let next = timeout(SILENCE, self.next(&mut receiver)).await;
             let Ok(next) = next else {
                 self.say(format_args!("drops the agent: nothing for 60 s"));
