@@ -1,8 +1,9 @@
 //! The answers: kept from the moment they exist until they are proven delivered or given up for a reason, and remembered
 //! for a while after that, so that a request which comes again is answered and not worked on again. Pure state.
 //!
-//! Invariant: at most one answer to an id is here. Bodies of delivered answers are given up first when room is short,
-//! their ids next, undelivered answers never.
+//! Invariant: at most one answer to an id is here. Bodies of delivered answers are given up when room is short; their ids
+//! have room of their own, since without them a request would be worked on twice; undelivered answers are never given up
+//! for room.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -198,19 +199,20 @@ impl Answers {
         }
     }
 
-    /// Makes what is held of delivered answers fit into `room`.
-    pub(super) fn fit(&mut self, room: usize) {
-        while self.delivered_bytes > room {
-            let with_body = self.delivered.range_mut(self.bodies_from..).next();
-            if let Some((serial, delivered)) = with_body {
-                self.bodies_from = Serial(serial.0 + 1);
-                self.delivered_bytes -= delivered.text.take().map_or(0, |text| text.len());
-            } else if let Some((_, oldest)) = self.delivered.pop_first() {
-                self.delivered_bytes -= oldest.weight();
-                self.by_id.remove(&oldest.request_id);
-            } else {
-                return;
-            }
+    /// Gives up bodies of delivered answers, the oldest first, until all that is held of them fits into `room`; and ids,
+    /// until they alone fit into `least`, which is theirs however short room is.
+    pub(super) fn fit(&mut self, room: usize, least: usize) {
+        while self.delivered_bytes > room
+            && let Some((serial, delivered)) = self.delivered.range_mut(self.bodies_from..).next()
+        {
+            self.bodies_from = Serial(serial.0 + 1);
+            self.delivered_bytes -= delivered.text.take().map_or(0, |text| text.len());
+        }
+        while self.delivered_bytes > room.max(least)
+            && let Some((_, oldest)) = self.delivered.pop_first()
+        {
+            self.delivered_bytes -= oldest.weight();
+            self.by_id.remove(&oldest.request_id);
         }
     }
 
