@@ -88,8 +88,7 @@ fn run_scenario(seed: u64, scenario: Scenario, trace: bool) -> Verdict {
         .start_paused(true)
         .build()
         .expect("a runtime without I/O starts");
-    let mut verdict =
-        runtime.block_on(async { Run::start(seed, scenario, trace).whole().await });
+    let mut verdict = runtime.block_on(async { Run::start(seed, scenario, trace).whole().await });
     drop(runtime);
     if PANICS.with(Cell::get) > panics_before {
         verdict.breaches.push("something panicked".to_owned());

@@ -411,7 +411,10 @@ impl Ledger {
             }
             Some((billed, at)) => {
                 self.count("responses delivered again");
-                if billed != hash && seen.written - at < self.limits.result_ttl {
+                // Whether there may be a second generation is rule 2's to say; one generation has one answer.
+                let generations = request.chats.iter().filter(|chat| chat.read.is_some());
+                let expired = seen.written - at >= self.limits.result_ttl;
+                if billed != hash && !expired && generations.count() < 2 {
                     self.breach(
                         seen.id,
                         "1 (answers)",
