@@ -1,0 +1,76 @@
+//! As much of HTTP/1.1 as a model server speaks, byte by byte, so that a fault can strike between any two of them.
+
+use std::io;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::wire::End;
+
+/// A request that was read.
+pub(super) struct Request {
+    pub(super) path: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// Reads a request; `None` where the client has hung up instead.
+pub(super) async fn read(end: &mut End) -> io::Result<Option<Request>> {
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break head;
+        }
+        if end.read_buf(&mut bytes).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
+    let length: usize = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, value)| value.trim().parse().ok())
+        .unwrap_or_default();
+    let mut body = bytes.split_off(head + 4);
+    while body.len() < length {
+        if end.read_buf(&mut body).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+    Ok(Some(Request { path, body }))
+}
+
+/// Answers with a whole JSON body.
+pub(super) async fn whole(end: &mut End, status: u16, body: &str) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    end.write_all(answer.as_bytes()).await
+}
+
+/// Begins an answer of unknown length.
+pub(super) async fn begin(end: &mut End) -> io::Result<()> {
+    end.write_all(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )
+    .await
+}
+
+/// Goes on with it.
+pub(super) async fn part(end: &mut End, part: &str) -> io::Result<()> {
+    let chunk = format!("{:x}\r\n{part}\r\n", part.len());
+    end.write_all(chunk.as_bytes()).await
+}
+
+/// Ends it.
+pub(super) async fn finish(end: &mut End) -> io::Result<()> {
+    end.write_all(b"0\r\n\r\n").await
+}
+
+/// Waits until the client hangs up.
+pub(super) async fn hung_up(end: &mut End) {
+    let mut byte = [0];
+    // Whatever a client sends over an answer that has not ended is no request.
+    while end.read(&mut byte).await.is_ok_and(|read| read > 0) {}
+}

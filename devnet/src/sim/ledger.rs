@@ -1,0 +1,272 @@
+//! What the books hold: every request with all that was ever seen of it, and every session. Pure data.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::wire::Link;
+
+/// The settings that the rules are about, as the product was given them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `PIN_CAPACITY`.
+    pub capacity: usize,
+    /// `PIN_QUEUE`.
+    pub queue: usize,
+    /// `PIN_HEARTBEAT_INTERVAL`.
+    pub heartbeat_interval: Duration,
+    /// `PIN_HEARTBEAT_TIMEOUT`.
+    pub heartbeat_timeout: Duration,
+    /// `PIN_RECONNECT_MAX`.
+    pub reconnect_max: Duration,
+    /// `PIN_CONNECT_TIMEOUT`.
+    pub connect_timeout: Duration,
+    /// `PIN_ORPHAN_GRACE`.
+    pub orphan_grace: Duration,
+    /// `PIN_RESULT_TTL`.
+    pub result_ttl: Duration,
+    /// `PIN_REQUEST_TIMEOUT`.
+    pub request_timeout: Duration,
+    /// The shorter of `PIN_FIRST_TOKEN_TIMEOUT` and `PIN_TOKEN_TIMEOUT`.
+    pub token_timeout: Duration,
+    /// `PIN_DRAIN_TIMEOUT`.
+    pub drain_timeout: Duration,
+    /// `PIN_OUTBOX_BYTES`.
+    pub outbox_bytes: u64,
+    /// The largest answer, in bytes, framed.
+    pub answer_bytes: u64,
+    /// 1 or 2.
+    pub generation: u8,
+}
+
+/// What the product's own gauges say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gauges {
+    /// `requests_running`.
+    pub running: i64,
+    /// `requests_waiting`.
+    pub waiting: i64,
+    /// `undelivered_results`.
+    pub undelivered: i64,
+    /// `outbox_bytes`.
+    pub outbox_bytes: i64,
+}
+
+/// What a request is, to the eyes of whoever made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A chat.
+    Chat,
+    /// Something that is no chat.
+    Invalid,
+    /// A chat with a model that is not there.
+    UnknownModel,
+    /// A chat whose id is none.
+    BadId,
+}
+
+/// A frame that was sent to the product, and when it read its last byte.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) session: u64,
+    pub(super) sent: Instant,
+    pub(super) read: Option<Instant>,
+}
+
+/// A terminal frame of a request.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// When its first byte was written.
+    pub(super) written: Instant,
+    /// `None`: a response.
+    pub(super) code: Option<String>,
+}
+
+/// A chat that the model server was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chat {
+    pub(super) connection: u64,
+    pub(super) opened: Instant,
+    /// When the product had read its last line.
+    pub(super) read: Option<Instant>,
+    /// When its last line was written.
+    pub(super) written: Option<Instant>,
+    /// It was made to fail.
+    pub(super) failed: bool,
+}
+
+/// The chunks of one request on one session.
+#[derive(Default)]
+pub(super) struct Stream {
+    pub(super) next: u64,
+    pub(super) text: String,
+    /// How often the request had been made on this session when the run of indices began.
+    pub(super) made: usize,
+    /// How many terminal frames there were when it began, and are.
+    pub(super) terminals_before: usize,
+    pub(super) terminals: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Request {
+    pub(super) class: Option<Class>,
+    pub(super) stream: bool,
+    pub(super) poisoned: bool,
+    pub(super) made: Vec<Told>,
+    pub(super) cancels: Vec<Told>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) chats: Vec<Chat>,
+    pub(super) streams: BTreeMap<u64, Stream>,
+    /// The response that was billed, by its hash; with a cancel the id is free again.
+    pub(super) response: Option<(u64, Instant)>,
+}
+
+#[derive(Default)]
+pub(super) struct Session {
+    /// When the product read that its login was accepted.
+    pub(super) up: Option<Instant>,
+    pub(super) last_heartbeat: Option<Instant>,
+    /// Pings without a Pong: when they were read.
+    pub(super) pings: Vec<Instant>,
+}
+
+pub(super) struct Ledger {
+    pub(super) limits: Limits,
+    pub(super) began: Instant,
+    pub(super) gateway: Link,
+    pub(super) ollama: Link,
+    pub(super) requests: BTreeMap<String, Request>,
+    /// The requests with chats that were not over when they were last looked at.
+    pub(super) live: BTreeSet<String>,
+    pub(super) sessions: BTreeMap<u64, Session>,
+    pub(super) violations: Vec<String>,
+    pub(super) told: BTreeSet<(String, String)>,
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    pub(super) draining: Option<Instant>,
+    /// The gateway no longer dies of poisoned answers.
+    pub(super) cured: bool,
+    /// Since when the gateway reads and lets agents in.
+    pub(super) open_since: Option<Instant>,
+    /// Since when the product's gauges say that it has work or undelivered answers.
+    pub(super) busy_since: Option<Instant>,
+    /// The longest that the product was asked to stay away since it last was logged in, and when it was.
+    pub(super) sent_away: Option<(Instant, Duration)>,
+}
+
+impl Ledger {
+    /// Enters a breach of a rule, once per request and rule.
+    pub(super) fn breach(&mut self, subject: &str, rule: &str, what: &str) {
+        if self.told.insert((subject.to_owned(), rule.to_owned())) {
+            let at = self.began.elapsed().as_millis();
+            self.violations
+                .push(format!("{at} ms: {subject}: rule {rule}: {what}"));
+        }
+    }
+
+    pub(super) fn count(&mut self, family: &'static str) {
+        *self.counts.entry(family).or_default() += 1;
+    }
+
+    /// When a chat's request was let go by the product without having been read to its end.
+    pub(super) fn given_up(&self, chat: &Chat) -> Option<Instant> {
+        if chat.read.is_some() {
+            return None;
+        }
+        self.ollama.facts(chat.connection)?.client_closed
+    }
+
+    pub(super) fn is_open(&self, chat: &Chat) -> bool {
+        let facts = self.ollama.facts(chat.connection);
+        chat.read.is_none()
+            && !chat.failed
+            && facts.is_some_and(|facts| facts.client_closed.is_none() && facts.cut.is_none())
+    }
+
+    /// Whether nothing can happen to a chat any more.
+    pub(super) fn is_over(&self, chat: &Chat) -> bool {
+        let facts = self.ollama.facts(chat.connection);
+        chat.read.is_some() || facts.is_none_or(|facts| facts.client_closed.is_some())
+    }
+
+    /// When the last session that had been up was given up by the product, unless one is up.
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        let (number, _) = self
+            .sessions
+            .iter()
+            .rev()
+            .find(|(_, session)| session.up.is_some())?;
+        self.gateway.facts(*number)?.client_closed
+    }
+
+    /// The longest time without a session within this span, counted from when one was given up.
+    pub(super) fn away_before(&self, moment: Instant) -> Option<Duration> {
+        let ups: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.up.is_some())
+            .collect();
+        let last = ups
+            .iter()
+            .rev()
+            .find(|(_, session)| session.up.is_some_and(|up| up <= moment))?;
+        let closed = self.gateway.facts(*last.0)?.client_closed?;
+        (closed <= moment).then(|| moment - closed)
+    }
+}
+
+impl Request {
+    /// Whether something written at this moment of this request breaks the silence after a cancel.
+    pub(super) fn is_silenced(&self, written: Instant) -> bool {
+        let cancelled = self
+            .cancels
+            .iter()
+            .filter_map(|cancel| cancel.read)
+            .filter(|read| *read < written)
+            .max();
+        cancelled.is_some_and(|cancelled| {
+            !self
+                .made
+                .iter()
+                .filter_map(|made| made.read)
+                .any(|read| read >= cancelled && read <= written)
+        })
+    }
+
+    /// How often it was made on a session.
+    pub(super) fn made_on(&self, session: u64) -> usize {
+        self.made
+            .iter()
+            .filter(|made| made.session == session)
+            .count()
+    }
+
+    /// How many terminal frames of it a session may bring: one each time it was made there, and one that was held from
+    /// before.
+    pub(super) fn terminals_due(&self, session: u64) -> usize {
+        let earlier = self.made.iter().any(|made| made.session < session);
+        self.made_on(session) + usize::from(earlier)
+    }
+
+    /// Whether a cancel may have made it free for a second generation since.
+    pub(super) fn cancelled_since(&self, moment: Instant) -> bool {
+        self.cancels
+            .iter()
+            .any(|cancel| cancel.read.is_some_and(|read| read >= moment))
+    }
+
+    /// Whether it still waits for its end, as the gateway sees it.
+    pub(super) fn is_unanswered(&self) -> bool {
+        let Some(last) = self.made.last() else {
+            return false;
+        };
+        let answered = self
+            .answers
+            .iter()
+            .any(|answer| answer.written >= last.sent);
+        let cancelled = self.cancels.iter().any(|cancel| cancel.sent >= last.sent);
+        !answered && !cancelled && self.response.is_none()
+    }
+}

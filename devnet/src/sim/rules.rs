@@ -1,0 +1,345 @@
+//! The delivery rules that time alone can break: looked at every virtual second, and once more when all is over.
+//!
+//! Invariant: a rule speaks only where nothing excuses the product; each excuse is written beside the rule.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    books::{Books, Gauges},
+    ledger::{Chat, Class, Ledger, Request},
+};
+
+/// What a link that was left alone may still add to any promise.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// How soon the backend's request must be closed after a cancel, and after the grace for orphans.
+const CLOSING: Duration = Duration::from_millis(250);
+
+/// With jobs or undelivered answers backoff is capped at this.
+const BUSY_BACKOFF: Duration = Duration::from_secs(5);
+
+/// How a run ended, for the last look.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// Answers that the product says it dropped because they were too old.
+    pub expired: u64,
+    /// Answers that it says it dropped as poison.
+    pub rejected: u64,
+    /// Whether the process has ended, saying that something was dropped.
+    pub dropped: bool,
+}
+
+impl Books {
+    /// The gateway reads and lets agents in, or no longer does.
+    pub fn set_open(&self, open: bool) {
+        self.ledger().open_since = open.then(Instant::now);
+    }
+
+    /// The product was told to drain.
+    pub fn draining(&self) {
+        self.ledger().draining.get_or_insert_with(Instant::now);
+    }
+
+    /// A look at everything, as often as anybody likes.
+    pub fn look(&self, gauges: Gauges) {
+        let now = Instant::now();
+        let mut ledger = self.ledger();
+        let busy = gauges.running + gauges.waiting + gauges.undelivered > 0;
+        if !busy {
+            ledger.busy_since = None;
+        } else if ledger.busy_since.is_none() {
+            ledger.busy_since = Some(now);
+        }
+        ledger.check_gauges(gauges);
+        ledger.check_heartbeat(now);
+        ledger.check_pongs(now);
+        ledger.check_half_open(now);
+        ledger.check_login(now);
+        ledger.check_chats(now);
+    }
+
+    /// The last look, when nothing is under way any more.
+    pub fn close(&self, ending: Ending) {
+        let mut ledger = self.ledger();
+        if ledger.gateway.most_open() > 1 {
+            ledger.breach(
+                "gateway",
+                "6 (one session)",
+                "two connections were open at once",
+            );
+        }
+        ledger.check_answers(ending);
+    }
+}
+
+impl Ledger {
+    fn check_gauges(&mut self, gauges: Gauges) {
+        let bound =
+            |value: i64, most: usize| usize::try_from(value).is_ok_and(|value| value <= most);
+        let limits = self.limits.clone();
+        if !bound(gauges.running, limits.capacity) || !bound(gauges.waiting, limits.queue) {
+            let what = format!(
+                "{gauges:?} is more than {} and {}",
+                limits.capacity, limits.queue
+            );
+            self.breach("gauges", "10 (bounds)", &what);
+        }
+        // Every job that was admitted while there was room may still answer.
+        let jobs = (limits.capacity + limits.queue) as u64;
+        let most = limits.outbox_bytes + jobs * limits.answer_bytes;
+        if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > most) {
+            let what = format!(
+                "the outbox holds {} bytes, at most {most}",
+                gauges.outbox_bytes
+            );
+            self.breach("gauges", "10 (bounds)", &what);
+        }
+    }
+
+    /// The moment from which the session of this number had nothing in its way; `None` while it has.
+    fn free_since(&self, number: u64) -> Option<Instant> {
+        let facts = self.gateway.facts(number)?;
+        let gone = facts.client_closed.is_some() || facts.cut.is_some() || facts.deaf.is_some();
+        if gone || !self.gateway.is_usable() || facts.under_way_up > 0 {
+            return None;
+        }
+        let calm = self.gateway.calm_since().max(self.open_since?);
+        Some(calm.max(facts.client_blocked.unwrap_or(calm)))
+    }
+
+    fn check_heartbeat(&mut self, now: Instant) {
+        let Some((number, session)) = self.sessions.iter().next_back() else {
+            return;
+        };
+        let (Some(up), Some(free)) = (session.up, self.free_since(*number)) else {
+            return;
+        };
+        let since = session.last_heartbeat.unwrap_or(up).max(up).max(free);
+        let most = self.limits.heartbeat_interval + self.gateway.latency() * 2 + SLACK;
+        if self.draining.is_none() && now - since > most {
+            let (subject, what) = (
+                format!("session {number}"),
+                format!("no heartbeat for {:?}", now - since),
+            );
+            self.breach(&subject, "4 (heartbeats)", &what);
+        }
+    }
+
+    fn check_pongs(&mut self, now: Instant) {
+        let Some((number, session)) = self.sessions.iter().next_back() else {
+            return;
+        };
+        let Some(free) = self.free_since(*number) else {
+            return;
+        };
+        let limit = Duration::from_millis(100) + self.gateway.latency() * 2;
+        let late = session
+            .pings
+            .iter()
+            .any(|read| *read > free && now - *read > limit);
+        if late && session.up.is_some() {
+            let subject = format!("session {number}");
+            self.breach(&subject, "4 (pongs)", "a PING was read and not answered");
+        }
+    }
+
+    fn check_half_open(&mut self, now: Instant) {
+        let Some(number) = self.sessions.keys().next_back().copied() else {
+            return;
+        };
+        let Some(facts) = self.gateway.facts(number) else {
+            return;
+        };
+        let limit = self
+            .limits
+            .heartbeat_timeout
+            .max(self.limits.connect_timeout)
+            + SLACK * 3;
+        if let (Some(deaf), None) = (facts.deaf, facts.client_closed)
+            && now - deaf > limit
+        {
+            let subject = format!("session {number}");
+            self.breach(&subject, "5 (half-open)", "a deaf link was not given up");
+        }
+    }
+
+    fn check_login(&mut self, now: Instant) {
+        let (Some(open), None) = (self.open_since, self.draining) else {
+            return;
+        };
+        if !self.gateway.is_usable() || self.gateway.open() > 0 {
+            return;
+        }
+        let closed = self.gateway.last_closed().unwrap_or(self.began);
+        let since = open.max(self.gateway.calm_since()).max(closed);
+        // A dial that had begun before the link was mended may still run into its own time-out.
+        let mut most =
+            self.limits.reconnect_max.max(BUSY_BACKOFF) + self.limits.connect_timeout * 2 + SLACK;
+        // Answers or jobs all the while, and a wait that began when the link was good.
+        if self.busy_since.is_some_and(|busy| busy <= since) && since == closed {
+            most = BUSY_BACKOFF + SLACK * 2;
+        }
+        if let Some((_, wait)) = self.sent_away {
+            most = most.max(wait + wait / 5 + self.limits.reconnect_max + SLACK);
+        }
+        if now - since > most {
+            let what = format!(
+                "no attempt to log in for {:?}, at most {most:?}",
+                now - since
+            );
+            self.breach("gateway", "5 (reconnecting)", &what);
+        }
+    }
+
+    fn check_chats(&mut self, now: Instant) {
+        let down = self.down_since();
+        let mut breaches = Vec::new();
+        let mut live = std::mem::take(&mut self.live);
+        for id in &live {
+            let Some(request) = self.requests.get(id) else {
+                continue;
+            };
+            for chat in &request.chats {
+                self.check_cancelled(id, request, chat, now, &mut breaches);
+                let orphaned = down
+                    .map(|down| down + self.limits.orphan_grace + CLOSING)
+                    .is_some_and(|latest| now > latest && chat.opened < latest);
+                if orphaned && self.is_open(chat) && !self.held_back() {
+                    breaches.push((
+                        id.clone(),
+                        "9 (orphans)",
+                        "its chat outlives the grace".to_owned(),
+                    ));
+                }
+                if let Some(what) = self.given_up_for_nothing(request, chat) {
+                    breaches.push((id.clone(), "9 (given up)", what));
+                }
+            }
+        }
+        // What was over at this look has been judged by all that there will ever be to know.
+        live.retain(|id| {
+            let request = self.requests.get(id);
+            request.is_some_and(|request| !request.chats.iter().all(|chat| self.is_over(chat)))
+        });
+        self.live = live;
+        for (id, rule, what) in breaches {
+            self.breach(&id, rule, &what);
+        }
+    }
+
+    /// What the model server has written, but cannot arrive, does not say that the product still waits for it.
+    fn held_back(&self) -> bool {
+        !self.ollama.is_usable()
+    }
+
+    fn check_cancelled(
+        &self,
+        id: &str,
+        request: &Request,
+        chat: &Chat,
+        now: Instant,
+        breaches: &mut Vec<(String, &'static str, String)>,
+    ) {
+        let cancel = request
+            .cancels
+            .iter()
+            .filter_map(|cancel| cancel.read)
+            .find(|read| *read > chat.opened);
+        let Some(cancel) = cancel else { return };
+        let until = self.given_up(chat).unwrap_or(now);
+        let over = chat.read.is_some() || chat.failed;
+        if !over
+            && until > cancel + CLOSING
+            && self
+                .ollama
+                .facts(chat.connection)
+                .is_some_and(|facts| facts.cut.is_none())
+        {
+            let what = format!("its chat ran on for {:?} after the cancel", until - cancel);
+            breaches.push((id.to_owned(), "7 (cancel)", what));
+        }
+    }
+
+    /// A generation that was thrown away though nobody had asked for that, and time had not run out.
+    fn given_up_for_nothing(&self, request: &Request, chat: &Chat) -> Option<String> {
+        let at = self.given_up(chat)?;
+        let facts = self.ollama.facts(chat.connection)?;
+        let away = self.away_before(at);
+        // Patience runs from the first making that this chat is the work of.
+        let before = request
+            .answers
+            .iter()
+            .map(|answer| answer.written)
+            .filter(|written| *written <= chat.opened)
+            .max();
+        let received = request
+            .made
+            .iter()
+            .filter_map(|made| made.read)
+            .filter(|read| *read <= chat.opened && Some(*read) >= before)
+            .min();
+        let excused = chat.failed
+            || chat.written.is_some()
+            || facts.cut.is_some()
+            || facts.deaf.is_some()
+            || self
+                .draining
+                .is_some_and(|began| at >= began + self.limits.drain_timeout)
+            || request.cancelled_since(chat.opened.min(received.unwrap_or(chat.opened)))
+            || away.is_some_and(|away| away >= self.limits.orphan_grace)
+            || received.is_none_or(|received| at - received >= self.limits.token_timeout)
+            || received.is_none_or(|received| self.ollama.calm_since() >= received)
+            || received.is_none_or(|received| at - received >= self.limits.request_timeout);
+        (!excused).then(|| {
+            format!(
+                "its chat was given up after {:?}, {:?} after the session was lost",
+                at - chat.opened,
+                away
+            )
+        })
+    }
+
+    /// Every request that was read has its end.
+    fn check_answers(&mut self, ending: Ending) {
+        let mut missing: Vec<(String, &str)> = Vec::new();
+        for (id, request) in &self.requests {
+            if request.class == Some(Class::BadId) || !request.is_unanswered() {
+                continue;
+            }
+            let Some(last) = request.made.iter().rev().find(|made| made.read.is_some()) else {
+                continue;
+            };
+            let read = last.read.unwrap_or(last.sent);
+            let is_cancelled = request
+                .cancels
+                .iter()
+                .any(|cancel| cancel.sent >= last.sent);
+            if is_cancelled || request.answers.iter().any(|answer| answer.written >= read) {
+                continue;
+            }
+            let worked_on = request.chats.iter().any(|chat| chat.opened >= read);
+            let ended = self.gateway.facts(last.session).and_then(|facts| {
+                let ends = [facts.client_closed, facts.cut, facts.deaf, facts.mute];
+                ends.into_iter().flatten().min()
+            });
+            if worked_on {
+                missing.push((id.clone(), "worked on and never answered"));
+            } else if ended.is_none() {
+                missing.push((
+                    id.clone(),
+                    "read and never answered, and its session was not lost",
+                ));
+            }
+        }
+        let excused = usize::try_from(ending.expired + ending.rejected).unwrap_or(usize::MAX);
+        if missing.len() <= excused || ending.dropped {
+            return;
+        }
+        for (id, what) in missing {
+            let what = format!("{what}; the product says that it dropped {excused}");
+            self.breach(&id, "1 (answers)", &what);
+        }
+    }
+}

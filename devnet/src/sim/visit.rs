@@ -1,0 +1,388 @@
+//! One connection to the model gateway, from the upgrade to its end.
+//!
+//! Invariant: the place of every frame in what the product wrote is known, so that the books judge when it was
+//! written, not when it arrived.
+
+use std::time::Duration;
+
+use async_tungstenite::{
+    WebSocketReceiver, WebSocketSender,
+    tokio::{TokioAdapter, accept_async},
+    tungstenite::{
+        Message,
+        protocol::{
+            CloseFrame,
+            frame::{
+                Frame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
+    },
+};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    books::Seen,
+    gateway::{Acks, Door, EPOCH, Garbage, Gateway, Order},
+    http,
+    wire::End,
+};
+use crate::gateway::Signature;
+
+/// How long a login may take.
+const LOGIN: Duration = Duration::from_secs(10);
+
+/// The gateway drops an agent that says nothing for this long.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How far an agent's clock may be off, in seconds.
+const WINDOW: u64 = 300;
+
+/// The longest wait after a refused login.
+const REFUSED: Duration = Duration::from_secs(600);
+
+type Sender = WebSocketSender<TokioAdapter<End>>;
+type Receiver = WebSocketReceiver<TokioAdapter<End>>;
+
+/// The connection is over.
+struct Over;
+
+struct Visit {
+    gateway: Gateway,
+    number: u64,
+    /// How much the product had written when the frame that is looked at began.
+    place: u64,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+pub(super) async fn serve(gateway: Gateway, mut end: End) {
+    let number = end.number();
+    if let Door::Unavailable(seconds) = gateway.manners().door {
+        gateway
+            .shared
+            .trace
+            .say(format_args!("gateway: 503, retry after {seconds} s"));
+        gateway.shared.books.ledger().sent_away =
+            Some((Instant::now(), Duration::from_secs(seconds)));
+        // A client that does not wait for its answer has it its own way.
+        let _ = unavailable(&mut end, seconds).await;
+        return;
+    }
+    let Ok(Ok(socket)) = timeout(LOGIN, accept_async(end)).await else {
+        return;
+    };
+    let (sender, receiver) = socket.split();
+    let (orders, queue) = mpsc::unbounded_channel();
+    gateway
+        .shared
+        .books
+        .ledger()
+        .sessions
+        .entry(number)
+        .or_default();
+    let mut visit = Visit {
+        place: gateway.shared.link.read_by_server(number),
+        gateway: gateway.clone(),
+        number,
+        orders,
+    };
+    tokio::select! {
+        biased;
+        _ = visit.read(receiver) => {}
+        _ = write(&gateway, number, sender, queue) => {}
+    }
+    gateway
+        .shared
+        .trace
+        .say(format_args!("gateway: session {number} is over"));
+    gateway.went_down(number);
+}
+
+async fn unavailable(end: &mut End, seconds: u64) -> std::io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    http::read(end).await?;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\n\r\n"
+    );
+    end.write_all(answer.as_bytes()).await?;
+    http::hung_up(end).await;
+    Ok(())
+}
+
+async fn write(
+    gateway: &Gateway,
+    number: u64,
+    mut sender: Sender,
+    mut queue: mpsc::UnboundedReceiver<Order>,
+) -> Result<(), Over> {
+    while let Some(order) = queue.recv().await {
+        match order {
+            Order::Frame(text, mark) => {
+                sender.send(Message::text(text)).await.map_err(|_| Over)?;
+                if let Some(mark) = mark {
+                    gateway.shared.link.when_read(number, mark);
+                }
+            }
+            Order::Garbage(garbage) => sender.send(message(garbage)).await.map_err(|_| Over)?,
+            Order::Close(reason) => {
+                let frame = CloseFrame {
+                    // A Close of 1000 that crosses the product's own could not be told from its answer.
+                    code: CloseCode::Away,
+                    reason: reason.into(),
+                };
+                sender
+                    .send(Message::Close(Some(frame)))
+                    .await
+                    .map_err(|_| Over)?;
+            }
+            Order::Break => return Err(Over),
+        }
+    }
+    std::future::pending().await
+}
+
+fn message(garbage: Garbage) -> Message {
+    match garbage {
+        Garbage::NotJson => Message::text("{\"type\": PING"),
+        Garbage::Nested => Message::text("[".repeat(1_000)),
+        Garbage::Binary => Message::binary(vec![0; 100]),
+        Garbage::UnknownType => Message::text(r#"{"type":"GREETING","request_id":"r1"}"#),
+        Garbage::Large(bytes) => Message::text("x".repeat(bytes)),
+        Garbage::NotUtf8 => Message::Frame(Frame::message(
+            vec![0xFF, 0xFE, 0xFD],
+            OpCode::Data(Data::Text),
+            true,
+        )),
+        Garbage::NoId => Message::text(r#"{"type":"INFERENCE_REQUEST","payload":{}}"#),
+        Garbage::Error => Message::text(r#"{"type":"ERROR","message":"something is odd"}"#),
+    }
+}
+
+impl Visit {
+    async fn read(&mut self, mut receiver: Receiver) -> Result<(), Over> {
+        let auth = timeout(LOGIN, self.next(&mut receiver))
+            .await
+            .map_err(|_| Over)??;
+        if !self.log_in(&auth.0)? {
+            // The refusal is still to be read.
+            while self.next(&mut receiver).await.is_ok() {}
+            return Err(Over);
+        }
+        loop {
+            self.gateway.reading().await;
+            let next = timeout(SILENCE, self.next(&mut receiver)).await;
+            let Ok(next) = next else {
+                self.say(format_args!("drops the agent: nothing for 60 s"));
+                return Err(Over);
+            };
+            let (text, written) = next?;
+            self.frame(&text, written)?;
+        }
+    }
+
+    /// The next text, and when the product wrote its first byte.
+    async fn next(&mut self, receiver: &mut Receiver) -> Result<(String, Instant), Over> {
+        loop {
+            let message = receiver.next().await.ok_or(Over)?.map_err(|_| Over)?;
+            let length = message.len() as u64;
+            let head = match length {
+                0..126 => 6,
+                126..65_536 => 8,
+                _ => 14,
+            };
+            let written = self
+                .gateway
+                .shared
+                .link
+                .written_at(self.number, self.place + 1);
+            self.place += head + length;
+            match message {
+                Message::Text(text) => return Ok((text.as_str().to_owned(), written)),
+                Message::Close(frame) => {
+                    let code = frame.map(|frame| u16::from(frame.code));
+                    self.say(format_args!("< Close {code:?}"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        self.gateway
+            .shared
+            .trace
+            .say(format_args!("gateway, session {} {what}", self.number));
+    }
+
+    fn send(&self, frame: &Value) {
+        // Nobody takes it where the connection is just ending.
+        let _ = self.orders.send(Order::Frame(frame.to_string(), None));
+    }
+
+    fn log_in(&mut self, auth: &str) -> Result<bool, Over> {
+        let door = self.gateway.manners().door;
+        let shared = &self.gateway.shared;
+        if door == Door::Refused || !self.is_signed(auth) {
+            self.say(format_args!("refuses the login"));
+            shared.books.count("refused logins");
+            shared.books.ledger().sent_away = Some((Instant::now(), REFUSED));
+            self.send(&json!({"type": "ERROR", "message": "Invalid signature"}));
+            let _ = self.orders.send(Order::Close(""));
+            return Ok(false);
+        }
+        self.say(format_args!("accepts the login"));
+        let (books, number) = (shared.books.clone(), self.number);
+        let mark = move |now| {
+            let mut ledger = books.ledger();
+            ledger.sent_away = None;
+            ledger.sessions.entry(number).or_default().up = Some(now);
+        };
+        let accepted = json!({"type": "AUTH_SUCCESS", "operator_id": shared.agent.0, "node_id": null, "message": "hello"});
+        let _ = self
+            .orders
+            .send(Order::Frame(accepted.to_string(), Some(Box::new(mark))));
+        if let Door::Slammed(millis) = door {
+            let orders = self.orders.clone();
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(millis)).await;
+                let _ = orders.send(Order::Close(""));
+            });
+        }
+        self.gateway.came_up(self.number, self.orders.clone());
+        Ok(true)
+    }
+
+    fn is_signed(&self, auth: &str) -> bool {
+        let auth: Value = serde_json::from_str(auth).unwrap_or_default();
+        let shared = &self.gateway.shared;
+        let (client, secret) = &shared.agent;
+        let timestamp = auth["timestamp"].as_str().unwrap_or_default();
+        let now = EPOCH + shared.began.elapsed().as_secs();
+        let fresh = timestamp
+            .parse::<u64>()
+            .is_ok_and(|then| then.abs_diff(now) <= WINDOW);
+        let signed = [Signature::Sha256, Signature::HmacSha256]
+            .iter()
+            .any(|signature| {
+                auth["signature"] == signature.sign(client, timestamp, secret).as_str()
+            });
+        auth["type"] == "AUTH" && auth["client_id"] == client.as_str() && fresh && signed
+    }
+
+    fn frame(&mut self, text: &str, written: Instant) -> Result<(), Over> {
+        let value: Value = serde_json::from_str(text).map_err(|_| Over)?;
+        let kind = value["type"].as_str().unwrap_or_default();
+        let id = value["request_id"].as_str().unwrap_or_default();
+        let acks = self.gateway.manners().acks;
+        match kind {
+            "HEARTBEAT" => {
+                let now = Instant::now();
+                if let Some(session) = self
+                    .gateway
+                    .shared
+                    .books
+                    .ledger()
+                    .sessions
+                    .get_mut(&self.number)
+                {
+                    session.last_heartbeat = Some(now);
+                }
+                self.say(format_args!("< HEARTBEAT"));
+                if acks != Acks::Nothing {
+                    self.acknowledge(&json!({"type": "HEARTBEAT_ACK"}), 0);
+                }
+            }
+            "MODEL_LIST" if acks != Acks::Nothing => {
+                self.say(format_args!("< MODEL_LIST"));
+                self.acknowledge(&json!({"type": "MODEL_LIST_ACK"}), 0);
+            }
+            "REGISTER_NODE" => self.send(&json!({
+                "type": "REGISTER_NODE_ACK", "node_id": "node_1", "alias": value["alias"],
+                "models": [], "created": true, "message": "",
+            })),
+            "PONG" => {
+                if let Some(session) = self
+                    .gateway
+                    .shared
+                    .books
+                    .ledger()
+                    .sessions
+                    .get_mut(&self.number)
+                {
+                    session.pings.clear();
+                }
+            }
+            "INFERENCE_CHUNK" | "INFERENCE_RESPONSE" | "INFERENCE_ERROR" => {
+                self.data(kind, id, &value, text, written)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn data(
+        &self,
+        kind: &str,
+        id: &str,
+        value: &Value,
+        text: &str,
+        written: Instant,
+    ) -> Result<(), Over> {
+        let shared = &self.gateway.shared;
+        match kind {
+            "INFERENCE_CHUNK" => self.say(format_args!("< {kind} {id} {}", value["index"])),
+            "INFERENCE_ERROR" => self.say(format_args!("< {kind} {id} {}", value["error"])),
+            _ => self.say(format_args!("< {kind} {id} {} bytes", text.len())),
+        }
+        if kind == "INFERENCE_RESPONSE" && shared.books.is_poisoned(id) {
+            self.say(format_args!("dies of {id}"));
+            shared.books.count("sessions ended by poison");
+            return Err(Over);
+        }
+        shared.books.seen(&Seen {
+            session: self.number,
+            kind,
+            id,
+            value,
+            text,
+            written,
+        });
+        let manners = self.gateway.manners();
+        if kind != "INFERENCE_CHUNK" && manners.acks == Acks::All {
+            if manners.strays {
+                self.send(&json!({"type": "RESULT_ACK", "request_id": "never-made"}));
+                self.send(&json!({"type": "RESULT_ACK"}));
+            }
+            self.acknowledge(
+                &json!({"type": "RESULT_ACK", "request_id": id}),
+                manners.ack_millis,
+            );
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&self, ack: &Value, within: u64) {
+        let times = if self.gateway.manners().doubles { 2 } else { 1 };
+        let wait = self.gateway.millis(within);
+        let orders = self.orders.clone();
+        let ack = ack.to_string();
+        let send = move || {
+            for _ in 0..times {
+                let _ = orders.send(Order::Frame(ack.clone(), None));
+            }
+        };
+        if wait.is_zero() {
+            send();
+        } else {
+            tokio::spawn(async move {
+                sleep(wait).await;
+                send();
+            });
+        }
+    }
+}

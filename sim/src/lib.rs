@@ -1,0 +1,36 @@
+//! The real relay, run in one thread on a clock that jumps from event to event, in a world that follows from a seed.
+//!
+//! # What is simulated
+//! The network (latency, jitter, bounded buffers, cuts, half-open connections, stalls, slow links, refused and hanging
+//! dials), the gateway, Ollama, the time of day and SIGTERM: `devnet::sim`. Everything between them is the product as
+//! it ships, WebSocket framing and the HTTP client included, put together by `Relay::new`; no part of it can tell.
+//!
+//! # What is not
+//! TLS, DNS, proxies, real sockets, real threads, the server for probes, and a process that is killed. The tests over
+//! real sockets have these.
+//!
+//! # What is checked
+//! The delivery rules, by the books (`devnet::sim::books`, `rules`): after each frame, each virtual second, and once
+//! all is over. A breach is a sentence with the request, the virtual time and the rule.
+//!
+//! # How to read a trace
+//! `cargo sim --seed 7 --trace` tells the story in virtual milliseconds: `gateway >` is a frame that the gateway sent,
+//! `sidecar has read` the moment at which the product's socket had its last byte, `gateway, session 3 <` a frame that
+//! the gateway read on the third connection, `ollama:` what the model server was asked and how it ended, `link: …` what
+//! was done to the network. The same seed gives the same trace, always: what `trace_hash` of a verdict is for.
+//!
+//! # How to add a rule
+//! Keep in `ledger.rs` what it needs to know, enter that in `books.rs`, and call [`breach`] there if an event can break
+//! it, or in `rules.rs` if time can. Write each excuse down beside it. Break the product on purpose, once, and see the
+//! rule speak.
+//!
+//! # How to add a trouble
+//! An [`Event`](scenario) in `scenario.rs`, and in `run.rs` what it does to the world, and how it is mended.
+//!
+//! [`breach`]: devnet::sim::books::Books::breach
+
+mod run;
+mod scenario;
+mod world;
+
+pub use run::{Verdict, count_panics, run, run_hour};

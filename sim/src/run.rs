@@ -1,0 +1,422 @@
+//! Runs one seed from its first event to its verdict.
+//!
+//! Invariant: nothing in here waits for real time, and nothing outlives the run: its runtime ends with it.
+
+use std::{cell::Cell, collections::BTreeMap, panic::PanicHookInfo, sync::Arc, time::Duration};
+
+use devnet::sim::{
+    books::{Books, Gauges},
+    fate::Fate,
+    gateway::{Door, Gateway},
+    ollama::Ollama,
+    rules::Ending,
+    trace::Trace,
+    wire::{Dialling, Link},
+};
+use pin_sidecar::{
+    relay::{Outcome, Relay, World},
+    telemetry::Metrics,
+};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+use crate::{
+    scenario::{Event, Scenario},
+    world::{SECRET, WireDialer, WrongClock, config},
+};
+
+/// Between two looks of the books.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a drain may take beyond `PIN_DRAIN_TIMEOUT`.
+const DRAIN_SLACK: Duration = Duration::from_millis(5_300);
+
+/// How long an idle sidecar may take to drain.
+const IDLE_DRAIN: Duration = Duration::from_secs(1);
+
+/// How one seed went.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The seed.
+    pub seed: u64,
+    /// Each breach of a rule, a sentence.
+    pub breaches: Vec<String>,
+    /// The same for two runs of one seed.
+    pub trace_hash: u64,
+    /// What happened, where it was to be kept.
+    pub trace: Vec<String>,
+    /// How long it was, in virtual time.
+    pub virtual_time: Duration,
+    /// How often what happened, by the model's and by the product's counts.
+    pub counts: BTreeMap<String, u64>,
+}
+
+thread_local! {
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs a seed. `trace`: keep what happened.
+pub fn run(seed: u64, trace: bool) -> Verdict {
+    run_scenario(seed, Scenario::of(seed, false), trace)
+}
+
+/// The same for an hour of virtual time.
+pub fn run_hour(seed: u64, trace: bool) -> Verdict {
+    run_scenario(seed, Scenario::of(seed, true), trace)
+}
+
+/// Counts panics by thread, beside what else is done about them.
+pub fn count_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
+        PANICS.with(|panics| panics.set(panics.get() + 1));
+        before(panic);
+    }));
+}
+
+fn run_scenario(seed: u64, scenario: Scenario, trace: bool) -> Verdict {
+    let panics_before = PANICS.with(Cell::get);
+    #[expect(
+        clippy::expect_used,
+        reason = "a runtime without I/O has nothing that could fail"
+    )]
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O starts");
+    let mut verdict = runtime.block_on(async { Run::start(seed, scenario, trace).whole().await });
+    drop(runtime);
+    if PANICS.with(Cell::get) > panics_before {
+        verdict.breaches.push("something panicked".to_owned());
+    }
+    verdict
+}
+
+/// A run under way.
+struct Run {
+    seed: u64,
+    scenario: Scenario,
+    began: Instant,
+    trace: Trace,
+    books: Books,
+    gateway_link: Link,
+    ollama_link: Link,
+    gateway: Gateway,
+    /// Held for its life.
+    _ollama: Ollama,
+    clock: Arc<WrongClock>,
+    metrics: Arc<Metrics>,
+    shutdown: Option<oneshot::Sender<()>>,
+    relay: JoinHandle<Outcome>,
+}
+
+impl Run {
+    fn start(seed: u64, scenario: Scenario, keep: bool) -> Self {
+        let trace = Trace::new(keep);
+        trace.say(format_args!("{:?}", scenario.limits));
+        let fate = |name| Fate::of(seed, name, 0);
+        let (gateway_link, arrivals) = Link::new(
+            "gateway",
+            scenario.gateway.clone(),
+            fate("gateway link"),
+            trace.clone(),
+        );
+        let (ollama_link, asks) = Link::new(
+            "ollama",
+            scenario.ollama.clone(),
+            fate("ollama link"),
+            trace.clone(),
+        );
+        let books = Books::new(
+            scenario.limits.clone(),
+            gateway_link.clone(),
+            ollama_link.clone(),
+        );
+        let gateway = Gateway::start(
+            (scenario.client.to_owned(), SECRET.to_owned()),
+            gateway_link.clone(),
+            arrivals,
+            books.clone(),
+            trace.clone(),
+            fate("gateway"),
+            scenario.manners.clone(),
+        );
+        let ollama = Ollama::start(
+            seed,
+            ollama_link.clone(),
+            asks,
+            books.clone(),
+            trace.clone(),
+            scenario.temper.clone(),
+        );
+        let clock = WrongClock::new();
+        let world = World {
+            dial: Arc::new(WireDialer {
+                gateway: gateway_link.clone(),
+                ollama: ollama_link.clone(),
+                limit: scenario.limits.connect_timeout,
+            }),
+            clock: Arc::clone(&clock) as Arc<_>,
+            random: fastrand::Rng::with_seed(seed),
+        };
+        #[expect(
+            clippy::expect_used,
+            reason = "the secret is a value among the settings"
+        )]
+        let relay = Relay::new(world, config(scenario.client, &scenario.settings))
+            .expect("the secret is there");
+        let metrics = relay.metrics();
+        let (shutdown, told) = oneshot::channel();
+        let relay = tokio::spawn(relay.run(async { drop(told.await) }));
+        Self {
+            seed,
+            scenario,
+            began: Instant::now(),
+            trace,
+            books,
+            gateway_link,
+            ollama_link,
+            gateway,
+            _ollama: ollama,
+            clock,
+            metrics,
+            shutdown: Some(shutdown),
+            relay,
+        }
+    }
+
+    async fn whole(mut self) -> Verdict {
+        let mut events = std::mem::take(&mut self.scenario.events);
+        let shutdown = events
+            .iter()
+            .position(|(_, event)| matches!(event, Event::Shutdown));
+        let in_drain = shutdown.map(|at| events.split_off(at));
+        for (at, event) in events {
+            self.look_until(self.began + at).await;
+            self.happens(&event);
+        }
+        let outcome = match in_drain {
+            Some(in_drain) => {
+                let at = in_drain.first().map_or(Duration::ZERO, |(at, _)| *at);
+                self.look_until(self.began + at).await;
+                self.drain(in_drain).await
+            }
+            None => {
+                self.mend();
+                self.settle().await;
+                self.close(false);
+                self.drain(Vec::new()).await
+            }
+        };
+        self.close(outcome == Some(Outcome::Dropped));
+        self.verdict()
+    }
+
+    /// Lets time pass, the books looking on.
+    async fn look_until(&self, moment: Instant) {
+        while Instant::now() < moment {
+            sleep_until(moment.min(Instant::now() + LOOK)).await;
+            self.books.look(self.gauges());
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        Gauges {
+            running: self.metrics.requests_running.get(),
+            waiting: self.metrics.requests_waiting.get(),
+            undelivered: self.metrics.undelivered_results.get(),
+            outbox_bytes: self.metrics.outbox_bytes.get(),
+        }
+    }
+
+    fn happens(&self, event: &Event) {
+        let gateway = &self.gateway;
+        match *event {
+            Event::Ask(class, stream) => gateway.ask(class, stream),
+            Event::Repeat => gateway.repeat(),
+            Event::CancelUnanswered => gateway.cancel(true, false),
+            Event::CancelAny => gateway.cancel(false, false),
+            Event::CancelUnknown => gateway.cancel(false, true),
+            Event::Cut => self.gateway_link.cut(),
+            Event::Lose(up, down) => self.gateway_link.lose(up, down),
+            Event::Hold(held) => self.gateway_link.change(|weather| weather.held = held),
+            Event::Dialling(dialling) => self
+                .gateway_link
+                .change(|weather| weather.dialling = dialling),
+            Event::Rate(rate) => self.gateway_link.change(|weather| weather.rate = rate),
+            Event::Reads(reads) => gateway.read(reads),
+            Event::Close(reason) => gateway.close(reason),
+            Event::SendAway(seconds) => gateway.send_away(seconds),
+            Event::Crash => gateway.crash(),
+            Event::Repeats(repeats) => gateway.behave(|manners| manners.repeats = repeats),
+            Event::Door(door) => gateway.behave(|manners| manners.door = door),
+            Event::Send(garbage) => gateway.send(garbage),
+            Event::Poison => gateway.poison(),
+            Event::OllamaCut => self.ollama_link.cut(),
+            Event::OllamaDialling(dialling) => self
+                .ollama_link
+                .change(|weather| weather.dialling = dialling),
+            Event::OllamaHold(held) => self.ollama_link.change(|weather| weather.held = held),
+            Event::Clock(seconds) => {
+                self.trace.say(format_args!("the clock is {seconds} s off"));
+                self.clock.set_off(seconds);
+            }
+            Event::Shutdown => {}
+        }
+    }
+
+    /// Everything is well again, and stays so.
+    fn mend(&self) {
+        self.trace.say(format_args!("mended"));
+        for link in [&self.gateway_link, &self.ollama_link] {
+            link.change(|weather| {
+                weather.held = false;
+                weather.rate = None;
+                weather.dialling = Dialling::Accepted;
+            });
+        }
+        self.books.cure();
+        self.gateway.read(true);
+        self.gateway.behave(|manners| manners.door = Door::Open);
+        self.clock.set_off(0);
+    }
+
+    /// Waits for as long as any promise may take to be kept.
+    async fn settle(&self) {
+        let limits = &self.scenario.limits;
+        self.look_until(self.began + self.scenario.mended).await;
+        let patience = Instant::now() + Duration::from_secs(800);
+        while !self.gateway.has_session() && Instant::now() < patience {
+            self.look_until(Instant::now() + LOOK).await;
+        }
+        if !self.gateway.has_session() {
+            self.books.breach(
+                "gateway",
+                "5 (reconnecting)",
+                "no session, though all is mended",
+            );
+        }
+        let longest = limits.request_timeout + limits.heartbeat_timeout + Duration::from_secs(40);
+        let until = Instant::now() + longest;
+        // A gateway that hears nothing hangs up after a minute.
+        let rest = Instant::now() + Duration::from_secs(70);
+        while Instant::now() < until {
+            self.look_until(Instant::now() + LOOK).await;
+            let gauges = self.gauges();
+            if Instant::now() > rest && gauges.running + gauges.waiting + gauges.undelivered == 0 {
+                break;
+            }
+        }
+    }
+
+    fn close(&self, dropped: bool) {
+        let text = self.metrics.render();
+        let total = |reason: &str| {
+            let series = format!("pin_sidecar_results_dropped_total{{reason=\"{reason}\"}} ");
+            text.lines()
+                .find_map(|line| line.strip_prefix(&series)?.parse().ok())
+                .unwrap_or(0)
+        };
+        self.books.close(Ending {
+            expired: total("expired"),
+            rejected: total("rejected"),
+            dropped,
+        });
+    }
+
+    /// SIGTERM, what happens meanwhile, and what became of it; `None`: it did not end.
+    async fn drain(&mut self, events: Vec<(Duration, Event)>) -> Option<Outcome> {
+        let gauges = self.gauges();
+        let calm = self.is_calm() && !events.iter().any(|(_, event)| event.is_trouble());
+        let idle = calm && gauges.running + gauges.waiting + gauges.undelivered == 0;
+        self.trace.say(format_args!("SIGTERM, {gauges:?}"));
+        self.books.draining();
+        let began = Instant::now();
+        drop(self.shutdown.take());
+        let limit = self.scenario.limits.drain_timeout + DRAIN_SLACK;
+        let outcome = self.joined(began + limit, events).await;
+        let took = began.elapsed();
+        self.trace
+            .say(format_args!("drained in {took:?}: {outcome:?}"));
+        let Some(outcome) = outcome else {
+            let what = format!("it is not over after {took:?}, or has panicked");
+            self.books.breach("drain", "drain", &what);
+            self.relay.abort();
+            return None;
+        };
+        if idle && took > IDLE_DRAIN + self.gateway_link.latency() * 2 {
+            let what = format!("idle, and it took {took:?}");
+            self.books.breach("drain", "drain", &what);
+        }
+        if calm && outcome == Outcome::Dropped {
+            let what = "all was well, and yet something was dropped";
+            self.books.breach("drain", "drain", what);
+        }
+        // What was closed last is still under way.
+        sleep(LOOK).await;
+        if self.gateway_link.open() + self.ollama_link.open() > 0 {
+            self.books
+                .breach("drain", "drain", "connections are left open");
+        }
+        Some(outcome)
+    }
+
+    /// Waits for the relay's end, but not for ever, while other things happen.
+    async fn joined(
+        &mut self,
+        deadline: Instant,
+        events: Vec<(Duration, Event)>,
+    ) -> Option<Outcome> {
+        for (at, event) in events {
+            let at = (self.began + at).min(deadline);
+            if let Ok(joined) = timeout_at(at, &mut self.relay).await {
+                return joined.ok();
+            }
+            self.happens(&event);
+        }
+        timeout_at(deadline, &mut self.relay).await.ok()?.ok()
+    }
+
+    /// Whether somebody who drains now has nothing in the way.
+    fn is_calm(&self) -> bool {
+        let calm_for = self.gateway_link.calm_since().elapsed();
+        self.gateway.has_session()
+            && self.gateway.is_well()
+            && self.gateway_link.is_free()
+            && calm_for > self.scenario.limits.heartbeat_timeout + DRAIN_SLACK
+    }
+
+    fn verdict(self) -> Verdict {
+        let mut counts: BTreeMap<_, _> = self
+            .books
+            .counts()
+            .into_iter()
+            .map(|(name, count)| (format!("model: {name}"), count))
+            .collect();
+        for line in self.metrics.render().lines() {
+            let Some((name, value)) = line
+                .strip_prefix("pin_sidecar_")
+                .and_then(|line| line.rsplit_once(' '))
+            else {
+                continue;
+            };
+            let counted =
+                name.contains("_total") && !name.contains("bytes") && !name.contains("tokens");
+            if let (true, Ok(value)) = (counted, value.parse::<u64>()) {
+                counts.insert(name.to_owned(), value);
+            }
+        }
+        Verdict {
+            seed: self.seed,
+            breaches: self.books.violations(),
+            trace_hash: self.trace.hash(),
+            trace: self.trace.lines(),
+            virtual_time: self.began.elapsed(),
+            counts,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A few hundred stories, each of which must keep every promise; and the promise of the simulation itself, that a seed
+//! is one story.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+/// Seeds that once broke a promise, each with what went wrong.
+const REGRESSIONS: &[(&str, u64)] = &[];
+
+#[test]
+fn three_hundred_bad_days_break_no_promise() {
+    let next = AtomicU64::new(0);
+    let breached: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..thread::available_parallelism().map_or(1, usize::from))
+            .map(|_| {
+                scope.spawn(|| {
+                    let seeds = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+                    let seeds = seeds.take_while(|seed| *seed < 300);
+                    let verdicts = seeds.map(|seed| sim::run(seed, false));
+                    verdicts.flat_map(sentences).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    assert!(breached.is_empty(), "{}", breached.join("\n"));
+}
+
+#[test]
+fn what_was_mended_stays_mended() {
+    for (what, seed) in REGRESSIONS {
+        let breaches: Vec<_> = sentences(sim::run(*seed, false)).collect();
+        assert!(breaches.is_empty(), "{what}: {}", breaches.join("\n"));
+    }
+}
+
+#[test]
+fn a_seed_is_the_same_story_twice_and_in_another_process() {
+    for seed in [3, 11, 42] {
+        let (first, second) = (sim::run(seed, true), sim::run(seed, true));
+        let differs = first.trace.iter().zip(&second.trace).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "seed {seed}");
+        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed}");
+        let other = Command::new(env!("CARGO_BIN_EXE_sim"))
+            .args(["--seed", &seed.to_string()])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(other.stdout).unwrap();
+        let hash = format!("trace {:016x}", first.trace_hash);
+        assert!(text.contains(&hash), "seed {seed}: {hash} is not in {text}");
+    }
+}
+
+fn sentences(verdict: sim::Verdict) -> impl Iterator<Item = String> {
+    let seed = verdict.seed;
+    let breaches = verdict.breaches.into_iter();
+    breaches.map(move |breach| format!("cargo sim --seed {seed} --trace: {breach}"))
+}
