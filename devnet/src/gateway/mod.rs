@@ -19,6 +19,7 @@ mod books;
 mod chat;
 mod frame;
 mod hub;
+mod muffle;
 mod nodes;
 mod policy;
 mod session;
@@ -35,7 +36,7 @@ pub use books::{Bill, Books, Deliveries};
 pub use chat::{Chat, ChatEvent, Chunk, Outcome};
 pub use frame::{Frame, Sender};
 pub use hub::Sessions;
-pub use policy::{Login, Policy};
+pub use policy::{AckId, Login, Policy};
 pub use signature::Signature;
 
 use crate::{
@@ -273,6 +274,14 @@ impl Gateway {
     /// If no session is open.
     pub fn cancel(&self, id: &str) {
         self.send(&json!({"type": "CANCEL_REQUEST", "request_id": id}));
+    }
+
+    /// Sends `RESULT_ACK` for this id to the newest session.
+    ///
+    /// # Panics
+    /// If no session is open.
+    pub fn acknowledge(&self, id: &str) {
+        self.send(&json!({"type": "RESULT_ACK", "request_id": id}));
     }
 
     /// Sends a frame to the newest session.

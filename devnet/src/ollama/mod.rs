@@ -171,6 +171,17 @@ impl Ollama {
         change(&mut lock(&self.state.behaviour));
     }
 
+    /// Streamed answers, those that are being given too, stop after so many tokens, until [`go_on`](Ollama::go_on) or
+    /// another place to stop at. One that is past it stops where it is.
+    pub fn pause_at(&self, tokens: usize) {
+        self.state.pause.send_replace(Some(tokens));
+    }
+
+    /// No answer stops any more.
+    pub fn go_on(&self) {
+        self.state.pause.send_replace(None);
+    }
+
     /// Adds a model, or puts another one in its place.
     pub fn add_model(&self, name: &str, shape: ModelShape) {
         lock(&self.state.models).add(name, shape);

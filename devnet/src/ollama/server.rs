@@ -165,7 +165,7 @@ async fn reply(
     let stream = chat.stream && !matches!(fault, Some(Fault::SingleObject));
     let content_type = answer.content_type(stream);
     if stream {
-        let (writer, body) = body();
+        let (writer, body) = body(guard.request(), state.pause.subscribe());
         let state = Arc::clone(state);
         tokio::spawn(async move {
             speak(answer, behaviour, fault, writer, guard).await;
