@@ -243,6 +243,12 @@ impl Gateway {
         self.hub.send(session::text(&request)).then_some(chat)
     }
 
+    /// Sends a request to the newest session without listening for what comes of it; false if no session is open.
+    pub fn try_request(&self, id: &str, payload: &Value) -> bool {
+        let request = json!({"type": "INFERENCE_REQUEST", "request_id": id, "payload": payload});
+        self.hub.send(session::text(&request))
+    }
+
     /// As [`cancel`](Gateway::cancel); does nothing if no session is open.
     pub fn try_cancel(&self, id: &str) {
         self.hub.send(session::text(
