@@ -63,6 +63,9 @@ pub struct Behaviour {
     pub lines_per_write: usize,
     /// Where a chat offers tools, call the first one with these arguments instead of speaking.
     pub tool_arguments: Option<Value>,
+    /// What a connection's socket holds of what the client has not taken, in bytes, for connections to come; `None`
+    /// leaves that to the system, which takes megabytes.
+    pub send_buffer: Option<usize>,
     /// Keep every request for [`Ollama::requests`] and the waiting calls.
     pub record: bool,
 }
@@ -77,6 +80,7 @@ impl Default for Behaviour {
             script: None,
             lines_per_write: 1,
             tool_arguments: None,
+            send_buffer: None,
             record: true,
         }
     }
