@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -26,8 +29,10 @@ use crate::{
     transport::{self, Dial, TcpDialer, TlsError},
 };
 
-/// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it.
-const DRAIN_SLACK: Duration = Duration::from_secs(5);
+/// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
+/// session, if there is none while answers are not proven. Half a second of the five that it may take is for what comes
+/// after the session.
+const DRAIN_SLACK: Duration = Duration::from_millis(4500);
 
 /// How long connections to the backend may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -108,7 +113,7 @@ impl Relay {
             Arc::clone(&metrics),
             connections.clone(),
         ));
-        let outbox = Arc::new(Outbox::new(config.outbox_bytes, Arc::clone(&metrics)));
+        let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));
         let parts = inference::Parts {
             backend: Arc::clone(&ollama) as Arc<dyn Backend>,
             outbox: Arc::clone(&outbox),
@@ -185,25 +190,30 @@ impl Relay {
         let (ollama, pulse) = (self.ollama, self.pulse);
         background.spawn(async move { ollama.keep_looking().await });
         background.spawn(async move { pulse.beat().await });
+        let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
+        background.spawn(async move { inference.watch_orphans().await });
+        background.spawn(async move { match outbox.keep_fresh().await {} });
         let mut session = JoinSet::new();
         session.spawn(self.supervisor.run());
 
         shutdown.await;
         info!("draining");
-        let dropped_before = self.outbox.dropped();
+        let lost_before = self.outbox.lost();
+        let deadline = Instant::now() + self.drain_timeout + DRAIN_SLACK;
         self.metrics.draining.set(1);
         self.timing.draining.cancel();
         finish_jobs(&self.inference, self.drain_timeout).await;
         self.timing.finish.cancel();
-        let closed = timeout(DRAIN_SLACK, session.join_next()).await.is_ok();
+        let closed = timeout_at(deadline, session.join_next()).await.is_ok();
 
         session.shutdown().await;
+        self.outbox.abandon();
         background.shutdown().await;
         // Connections to the backend end when nobody is left who could use them.
         drop(self.inference);
         self.connections.close();
         let _ = timeout(GOODBYE, self.connections.wait()).await;
-        if closed && self.outbox.dropped() == dropped_before {
+        if closed && self.outbox.lost() == lost_before {
             info!("drained");
             Outcome::Drained
         } else {

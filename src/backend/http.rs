@@ -39,6 +39,10 @@ use crate::{
 /// request seldom meets one that is just closing.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// What a connection reads ahead at most, in bytes. The library's own limit would be 400 KiB, for each chat that a slow
+/// gateway holds up.
+const BUFFER: usize = 64 * 1024;
+
 /// No answer, or not all of it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
@@ -75,6 +79,7 @@ impl HttpClient {
         let client = Client::builder(Tracked(tasks))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
+            .http1_max_buf_size(BUFFER)
             .set_host(false)
             .build(Connector {
                 dial,

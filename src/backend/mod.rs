@@ -96,12 +96,15 @@ pub struct Envelope {
 }
 
 /// Reads one answer's body, in whatever pieces it arrives. Pure and without a clock.
-pub trait Decoder: Send {
+pub trait Decoder: Send + Sync {
     /// Takes the next bytes of the body; text that became complete is added to `deltas`.
     ///
     /// # Errors
     /// The backend reported a failure or what it sent cannot be read; the body must then be dropped.
     fn feed(&mut self, bytes: &[u8], deltas: &mut Deltas) -> Result<(), Failure>;
+
+    /// All text up to now, one piece a kind.
+    fn so_far(&self) -> Deltas;
 
     /// Whether the whole answer has arrived, so that nothing is lost if the body does not end.
     fn is_complete(&self) -> bool;

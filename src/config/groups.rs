@@ -73,8 +73,6 @@ pub struct BackendSettings {
     pub allow: ModelGlobs,
     /// Models not to offer, even if allowed.
     pub deny: ModelGlobs,
-    /// The longest silence before the head of an answer.
-    pub first_token_timeout: Duration,
 }
 
 /// What requests may ask of the machine.
@@ -112,6 +110,17 @@ pub struct JobSettings {
     pub request_timeout: Duration,
     /// The largest body taken from the backend.
     pub max_result_bytes: usize,
+    /// How long it goes on while the session is down; zero: not at all.
+    pub orphan_grace: Duration,
+}
+
+/// What waits to be delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxSettings {
+    /// Room for answers and chunks.
+    pub max_bytes: usize,
+    /// How long an undelivered answer is kept, and a delivered one remembered.
+    pub result_ttl: Duration,
 }
 
 /// Which log lines are written, and how they look.

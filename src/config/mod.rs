@@ -22,7 +22,7 @@ pub use self::{
     globs::ModelGlobs,
     groups::{
         AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings, LogSettings,
-        NodeSettings, PolicySettings,
+        NodeSettings, OutboxSettings, PolicySettings,
     },
     table::{Fallback, Setting, help, settings},
     url::{BackendUrl, GatewayUrl},
@@ -48,8 +48,8 @@ pub struct Config {
     pub admission: AdmissionSettings,
     /// The limits of one request.
     pub job: JobSettings,
-    /// Room for all that waits to be delivered.
-    pub outbox_bytes: usize,
+    /// What waits to be delivered.
+    pub outbox: OutboxSettings,
     /// How long running work may go on during a drain; zero: not at all.
     pub drain_timeout: Duration,
     /// Where the admin server listens.
@@ -140,7 +140,6 @@ impl Config {
                 refresh_interval: values.model_refresh_interval.0,
                 allow: values.allow_models,
                 deny: values.deny_models.unwrap_or_default(),
-                first_token_timeout: values.first_token_timeout.0,
             },
             policy: PolicySettings {
                 max_context: values.max_context.map(|tokens| tokens.0),
@@ -158,8 +157,12 @@ impl Config {
                 token_timeout: values.token_timeout.0,
                 request_timeout: values.request_timeout.0,
                 max_result_bytes: values.max_result_bytes.0,
+                orphan_grace: values.orphan_grace.0,
             },
-            outbox_bytes: values.outbox_bytes.0,
+            outbox: OutboxSettings {
+                max_bytes: values.outbox_bytes.0,
+                result_ttl: values.result_ttl.0,
+            },
             drain_timeout: values.drain_timeout.0,
             listen: values.listen_addr.0,
             log: LogSettings {

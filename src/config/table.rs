@@ -170,6 +170,10 @@ settings! {
         "the silence after which a session is given up";
     model_refresh_interval: Interval, "PIN_MODEL_REFRESH_INTERVAL", Is("15s"),
         "time between looks at Ollama's models";
+    result_ttl: Interval, "PIN_RESULT_TTL", Is("10m"),
+        "how long an undelivered answer is kept, and a delivered one remembered";
+    orphan_grace: Patience, "PIN_ORPHAN_GRACE", Is("30s"),
+        "how long chats go on while the session is down";
     drain_timeout: Patience, "PIN_DRAIN_TIMEOUT", Is("25s"),
         "how long running chats may go on after SIGTERM; the whole drain takes 5s more at most";
     listen_addr: ListenAddr, "PIN_LISTEN_ADDR", Is("127.0.0.1:9464"),

@@ -87,7 +87,7 @@ fn two_settings_are_enough() {
     assert!(!config.policy.allow_hardware_options);
     assert_eq!((config.admission.capacity, config.admission.queue), (4, 4));
     assert_eq!(config.job.request_timeout, Duration::from_secs(1800));
-    assert_eq!(config.outbox_bytes, 32 << 20);
+    assert_eq!(config.outbox.max_bytes, 32 << 20);
     assert_eq!(config.listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.log.format, None);
 }
@@ -125,6 +125,8 @@ fn every_setting_reaches_the_part_that_wants_it() {
         ("PIN_CONNECT_TIMEOUT", "5s"),
         ("PIN_RECONNECT_MIN", "6s"),
         ("PIN_RECONNECT_MAX", "7s"),
+        ("PIN_RESULT_TTL", "13m"),
+        ("PIN_ORPHAN_GRACE", "0s"),
         ("PIN_HEARTBEAT_INTERVAL", "8s"),
         ("PIN_HEARTBEAT_TIMEOUT", "9s"),
         ("PIN_MODEL_REFRESH_INTERVAL", "10s"),
@@ -172,7 +174,6 @@ fn every_setting_reaches_the_part_that_wants_it() {
         (seconds(5), seconds(10))
     );
     assert!(backend.allow.matches("llama3:latest") && backend.deny.matches("llama2:latest"));
-    assert_eq!(backend.first_token_timeout, seconds(2));
     assert_eq!(
         (config.policy.max_context, config.policy.max_output_tokens),
         (Some(8192), Some(512))
@@ -194,8 +195,12 @@ fn every_setting_reaches_the_part_that_wants_it() {
         (seconds(2), seconds(3), seconds(4))
     );
     assert_eq!(
-        (job.max_result_bytes, config.outbox_bytes),
+        (job.max_result_bytes, config.outbox.max_bytes),
         (3 << 20, 4 << 20)
+    );
+    assert_eq!(
+        (config.outbox.result_ttl, job.orphan_grace),
+        (seconds(13 * 60), Duration::ZERO)
     );
     assert_eq!(
         (config.drain_timeout, config.listen.to_string()),

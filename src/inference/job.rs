@@ -8,12 +8,14 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
+use hyper::body::Frame as Piece;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::{
     Inference,
     admission::Place,
+    chunks::Chunks,
     patience::{Patience, Silent},
     registry::{Handle, Stop},
 };
@@ -36,6 +38,14 @@ pub(super) struct Job {
     pub(super) payload: Bytes,
     pub(super) place: Place,
     pub(super) received: Instant,
+}
+
+/// What a running job hears of.
+enum Heard {
+    /// The backend: the next piece of its answer, or the end.
+    Backend(Option<Result<Piece<Bytes>, hyper::Error>>),
+    /// The gateway: the request has come again by another session.
+    Gateway,
 }
 
 /// When things happened, for metrics and the log.
@@ -80,7 +90,11 @@ impl Inference {
             )),
             None => Err(match handle.stopped() {
                 Some(Stop::Draining) => Failure::new(Code::Draining, "this node is shutting down"),
-                Some(Stop::SessionLost) => Failure::new(Code::Orphaned, "the session ended"),
+                Some(Stop::Orphaned) => {
+                    let grace = humantime::format_duration(self.settings.orphan_grace);
+                    let sentence = format!("the session was down for longer than {grace}");
+                    Failure::new(Code::Orphaned, sentence)
+                }
                 Some(Stop::Cancelled) | None => {
                     record.log("cancelled", None);
                     return;
@@ -120,8 +134,8 @@ impl Inference {
             record.times.started = Some(Instant::now());
             let body = self.parts.backend.prepare(&chat)?;
             drop(chat);
-            let stream = job.head.stream.then_some(&job.request_id);
-            self.generate(body, stream, &record.request_id, &mut record.times)
+            let chunks = Chunks::new(&self.parts.outbox, &job.request_id, handle, job.head.stream);
+            self.generate(body, chunks, handle, &record.request_id, &mut record.times)
                 .await
         };
         timeout_at(deadline, work).await.unwrap_or_else(|_| {
@@ -133,11 +147,12 @@ impl Inference {
         })
     }
 
-    /// Has the backend answer. Chunks go out under `stream`, where it is asked for.
+    /// Has the backend answer.
     async fn generate(
         &self,
         body: Bytes,
-        stream: Option<&RequestId>,
+        mut chunks: Chunks<'_>,
+        handle: &Handle,
         request_id: &RequestId,
         times: &mut Times,
     ) -> Result<Completion, Failure> {
@@ -151,15 +166,30 @@ impl Inference {
             mut decoder,
         } = asked?;
         let mut deltas = Deltas::default();
-        let mut index = 0;
         let mut size = 0;
         loop {
-            let waited = patience.wait(body.frame()).await;
-            let frame = waited.map_err(|silent| match times.first_token {
-                None => silent_before_token(silent),
-                Some(_) => silent_after_token(silent),
-            })?;
-            let Some(frame) = frame else { break };
+            let next = async {
+                tokio::select! {
+                    biased;
+                    () = handle.attached() => Heard::Gateway,
+                    frame = body.frame() => Heard::Backend(frame),
+                }
+            };
+            let heard = patience
+                .wait(next)
+                .await
+                .map_err(|silent| match times.first_token {
+                    None => silent_before_token(silent),
+                    Some(_) => silent_after_token(silent),
+                })?;
+            let frame = match heard {
+                Heard::Backend(Some(frame)) => frame,
+                Heard::Backend(None) => break,
+                Heard::Gateway => {
+                    chunks.send(&mut deltas, decoder.as_ref()).await;
+                    continue;
+                }
+            };
             let frame = frame.map_err(|_| {
                 Failure::new(
                     Code::Backend,
@@ -179,7 +209,7 @@ impl Inference {
             decoder.feed(bytes, &mut deltas)?;
             if !deltas.is_empty() {
                 times.token();
-                self.send_chunks(stream, &mut deltas, &mut index).await;
+                chunks.send(&mut deltas, decoder.as_ref()).await;
             }
             if decoder.is_complete() {
                 // Read to its end the connection can be used again; but nobody is kept waiting for that.
@@ -196,26 +226,8 @@ impl Inference {
             created: self.parts.clock.unix_seconds(),
         };
         let completion = decoder.finish(&mut deltas, &envelope)?;
-        self.send_chunks(stream, &mut deltas, &mut index).await;
+        chunks.send_rest(&mut deltas).await;
         Ok(completion)
-    }
-
-    /// What arrived together leaves together: a chunk for each kind in turn, not for each token.
-    async fn send_chunks(&self, stream: Option<&RequestId>, deltas: &mut Deltas, index: &mut u64) {
-        for (kind, delta) in deltas.drain() {
-            let Some(request_id) = stream else { continue };
-            let chunk = ToGateway::InferenceChunk {
-                request_id: request_id.as_str(),
-                index: *index,
-                delta: &delta,
-                kind,
-            };
-            self.parts
-                .outbox
-                .chunk(Frame::about(request_id, &chunk))
-                .await;
-            *index += 1;
-        }
     }
 
     fn answer(&self, request_id: &RequestId, outcome: &Result<Completion, Failure>) {

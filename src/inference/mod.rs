@@ -1,9 +1,10 @@
 //! From a request to its answer: checks, admission, the job, and what can cut it short.
 //!
-//! Invariant: every request whose id could be read gets exactly one answer or one refusal, unless the gateway cancels
-//! it or its session is lost; never is a request worked on twice at once.
+//! Invariant: every request whose id could be read gets one answer or one refusal, unless the gateway cancels it. It is
+//! never worked on twice at once, and never again after a response.
 
 mod admission;
+mod chunks;
 mod job;
 mod patience;
 mod registry;
@@ -19,7 +20,10 @@ use std::sync::{
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -32,7 +36,7 @@ use crate::{
     backend::Backend,
     clock::WallClock,
     config::{AdmissionSettings, JobSettings},
-    outbox::{Frame, Outbox},
+    outbox::{Frame, Outbox, Repeat, SessionNumber},
     protocol::{Code, Failure, Generation, RequestId, ToGateway},
     telemetry::{Metrics, Operation, RecentTroubles, What},
 };
@@ -53,6 +57,16 @@ pub struct Parts {
     pub generation: Generation,
 }
 
+/// What is known of a request's id.
+enum Known {
+    /// Nothing, or nothing that counts: it is new work.
+    New,
+    /// It is worked on or was answered: the answer will come.
+    Answers,
+    /// It was answered, and the answer is no longer held.
+    Forgotten,
+}
+
 /// Serves the requests that come down a session. It outlives sessions.
 pub struct Inference {
     parts: Parts,
@@ -61,6 +75,8 @@ pub struct Inference {
     jobs: Registry,
     tasks: TaskTracker,
     draining: AtomicBool,
+    /// Since when there has been no session, once there was one.
+    down_since: watch::Sender<Option<Instant>>,
 }
 
 impl Inference {
@@ -77,21 +93,30 @@ impl Inference {
             jobs: Registry::default(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            down_since: watch::Sender::default(),
         })
     }
 
-    /// Takes a chat in, or refuses it. Waits only while too many refusals wait to be sent.
-    pub async fn receive(self: &Arc<Self>, request_id: RequestId, payload: Option<&RawValue>) {
-        if self.jobs.contains(&request_id) {
-            debug!(
-                request_id = request_id.as_str(),
-                "a request that is being worked on was sent again; it will answer once"
-            );
-            self.parts.metrics.duplicate_requests_total.inc();
-            return;
+    /// Takes a chat in that came by this session, refuses it, or gives it the answer it has had before. Waits only while
+    /// too many refusals wait to be sent.
+    pub async fn receive(
+        self: &Arc<Self>,
+        session: SessionNumber,
+        request_id: RequestId,
+        payload: Option<&RawValue>,
+    ) {
+        match self.known(&request_id, session) {
+            Known::Answers => return self.count_duplicate(&request_id),
+            Known::Forgotten => {
+                self.count_duplicate(&request_id);
+                let sentence = "this request was answered before, and the answer is no longer held";
+                let failure = Failure::new(Code::Duplicate, sentence);
+                return self.refuse(&request_id, &failure).await;
+            }
+            Known::New => {}
         }
         match self.admit(&request_id, payload.map_or("", RawValue::get)) {
-            Ok(job) => self.start(request_id, job),
+            Ok(job) => self.start(session, request_id, job),
             Err((model, failure)) => {
                 self.parts
                     .metrics
@@ -105,35 +130,38 @@ impl Inference {
 
     /// Refuses a request that never became one, such as one that could not be read.
     pub async fn refuse(&self, request_id: &RequestId, failure: &Failure) {
-        job::log_refusal(request_id, failure.code);
-        self.count_failure(Operation::Chat, failure.code);
         let frame = ToGateway::InferenceError {
             request_id: request_id.as_str(),
             error: &failure.text(),
         };
-        self.parts
-            .outbox
-            .refuse(Frame::about(request_id, &frame))
+        self.send_refusal(Operation::Chat, request_id, failure.code, &frame)
             .await;
     }
 
     /// Refuses a request for speech, which no backend here gives.
     pub async fn refuse_speech(&self, request_id: &RequestId) {
         let failure = Failure::new(Code::ModelNotFound, "this node has no speech backend");
-        self.parts
-            .metrics
-            .requests_total
-            .of(None, Operation::Speech)
-            .inc();
-        self.count_failure(Operation::Speech, failure.code);
+        let requests = &self.parts.metrics.requests_total;
+        requests.of(None, Operation::Speech).inc();
         let frame = ToGateway::TtsError {
             request_id: request_id.as_str(),
             error: &failure.text(),
         };
-        self.parts
-            .outbox
-            .refuse(Frame::about(request_id, &frame))
+        self.send_refusal(Operation::Speech, request_id, failure.code, &frame)
             .await;
+    }
+
+    async fn send_refusal(
+        &self,
+        operation: Operation,
+        request_id: &RequestId,
+        code: Code,
+        frame: &ToGateway<'_>,
+    ) {
+        job::log_refusal(request_id, code);
+        self.count_failure(operation, code);
+        let outbox = &self.parts.outbox;
+        outbox.refuse(Frame::about(request_id, frame)).await;
     }
 
     /// The gateway no longer wants a request: its work stops and nothing more is said of it.
@@ -144,9 +172,42 @@ impl Inference {
         self.parts.outbox.cancel(request_id);
     }
 
-    /// The session has ended, so that nobody waits for these answers any more.
+    /// A session is up.
+    pub fn session_up(&self) {
+        self.down_since.send_replace(None);
+    }
+
+    /// The session has ended. Jobs go on for `PIN_ORPHAN_GRACE`: the next one may be up by then.
     pub fn session_lost(&self) {
-        self.jobs.stop_all(Stop::SessionLost);
+        self.down_since.send_replace(Some(Instant::now()));
+    }
+
+    /// Stops jobs whose session stays away for too long, for as long as it is polled.
+    pub async fn watch_orphans(&self) {
+        let mut down_since = self.down_since.subscribe();
+        loop {
+            let grace_over = down_since
+                .borrow_and_update()
+                .map(|since| since + self.settings.orphan_grace);
+            let over = async {
+                match grace_over {
+                    Some(over) => sleep_until(over).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // Cannot fail: `self` holds the sender.
+                _ = down_since.changed() => continue,
+                () = over => self.jobs.stop_all(Stop::Orphaned),
+            }
+            let _ = down_since.changed().await;
+        }
+    }
+
+    /// Whether there is a job that has not answered.
+    pub fn has_work(&self) -> bool {
+        !self.jobs.is_empty()
     }
 
     /// From now on nothing new is taken, and what waits for a slot is refused.
@@ -179,6 +240,26 @@ impl Inference {
     /// How many jobs may wait.
     pub fn queue(&self) -> usize {
         self.admission.queue()
+    }
+
+    /// What is known of a request's id. If it is being worked on or has been answered, this session gets the answer too.
+    fn known(&self, request_id: &RequestId, session: SessionNumber) -> Known {
+        if self.jobs.attach(request_id, session) {
+            return Known::Answers;
+        }
+        match self.parts.outbox.repeat(request_id) {
+            Repeat::SentAgain => Known::Answers,
+            Repeat::Forgotten => Known::Forgotten,
+            Repeat::New => Known::New,
+        }
+    }
+
+    fn count_duplicate(&self, request_id: &RequestId) {
+        debug!(
+            request_id = request_id.as_str(),
+            "a request came again whose answer is on its way or was given"
+        );
+        self.parts.metrics.duplicate_requests_total.inc();
     }
 
     /// The checks of the delivery rules, "Receipt", in their order. An error comes with the model it was about, where
@@ -230,10 +311,9 @@ impl Inference {
             .then(|| self.admission.enter(bytes))?
     }
 
-    fn start(self: &Arc<Self>, request_id: RequestId, job: Job) {
-        let Some(handle) = self.jobs.enter(&request_id) else {
-            return;
-        };
+    fn start(self: &Arc<Self>, session: SessionNumber, request_id: RequestId, job: Job) {
+        self.parts.outbox.supersede(&request_id);
+        let handle = self.jobs.enter(&request_id, session);
         let inference = Arc::clone(self);
         self.tasks.spawn(async move {
             inference.run(job, &handle).await;

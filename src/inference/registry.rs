@@ -4,37 +4,51 @@
 //! the first reason to stop is the one that counts.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::protocol::RequestId;
+use crate::{outbox::SessionNumber, protocol::RequestId};
 
 /// Why a job is stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The gateway no longer wants it: nothing more is said of it.
     Cancelled,
-    /// The session it came by has ended, and with it whoever could read the answer.
-    SessionLost,
+    /// The session has been down for longer than `PIN_ORPHAN_GRACE`.
+    Orphaned,
     /// The node is going away: the answer says so.
     Draining,
 }
 
 /// What outsiders hold of a job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Handle {
     stop: OnceLock<Stop>,
     pub(super) token: CancellationToken,
     runs: AtomicBool,
+    /// The last session that its request came by: chunks go over that one and no other.
+    session: Mutex<SessionNumber>,
+    attached: Notify,
 }
 
 impl Handle {
+    fn new(session: SessionNumber) -> Self {
+        Self {
+            stop: OnceLock::new(),
+            token: CancellationToken::new(),
+            runs: AtomicBool::new(false),
+            session: Mutex::new(session),
+            attached: Notify::new(),
+        }
+    }
+
     /// Why it was stopped, if it was.
     pub(super) fn stopped(&self) -> Option<Stop> {
         self.stop.get().copied()
@@ -45,6 +59,27 @@ impl Handle {
         self.runs.store(true, Ordering::Relaxed);
     }
 
+    /// The session that chunks may go over.
+    pub(super) fn session(&self) -> SessionNumber {
+        *self.lock_session()
+    }
+
+    /// Waits until its request has come again by another session, perhaps in vain.
+    pub(super) async fn attached(&self) {
+        self.attached.notified().await;
+    }
+
+    fn attach(&self, session: SessionNumber) {
+        let earlier = std::mem::replace(&mut *self.lock_session(), session);
+        if earlier != session {
+            self.attached.notify_one();
+        }
+    }
+
+    fn lock_session(&self) -> MutexGuard<'_, SessionNumber> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn stop(&self, reason: Stop) {
         // A second reason comes too late to matter.
         let _ = self.stop.set(reason);
@@ -53,22 +88,28 @@ impl Handle {
 }
 
 #[derive(Default)]
-pub(super) struct Registry(Mutex<HashMap<RequestId, Arc<Handle>>>);
+pub(super) struct Registry(Mutex<BTreeMap<RequestId, Arc<Handle>>>);
 
 impl Registry {
-    /// Enters a new job; `None` if one with this id has not answered yet.
-    pub(super) fn enter(&self, request_id: &RequestId) -> Option<Arc<Handle>> {
-        let mut jobs = self.lock();
-        if jobs.contains_key(request_id) {
-            return None;
-        }
-        let handle = Arc::<Handle>::default();
-        jobs.insert(request_id.clone(), Arc::clone(&handle));
-        Some(handle)
+    /// Enters a new job that came by this session. There is none of this id; see [`Registry::attach`].
+    pub(super) fn enter(&self, request_id: &RequestId, session: SessionNumber) -> Arc<Handle> {
+        let handle = Arc::new(Handle::new(session));
+        self.lock().insert(request_id.clone(), Arc::clone(&handle));
+        handle
     }
 
-    pub(super) fn contains(&self, request_id: &RequestId) -> bool {
-        self.lock().contains_key(request_id)
+    /// A request has come: if it is being worked on, that work is for this session from now on. Tells whether it is.
+    pub(super) fn attach(&self, request_id: &RequestId, session: SessionNumber) -> bool {
+        let jobs = self.lock();
+        let job = jobs.get(request_id);
+        if let Some(job) = job {
+            job.attach(session);
+        }
+        job.is_some()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// A job has ended. Its id may have been taken again since it was cancelled.
@@ -107,7 +148,7 @@ impl Registry {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RequestId, Arc<Handle>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RequestId, Arc<Handle>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,8 +12,8 @@ use super::{Inference, Parts};
 use crate::{
     backend::{Answering, Backend, Chat, ChatHead, Model},
     clock::SystemClock,
-    config::{AdmissionSettings, JobSettings},
-    outbox::Outbox,
+    config::{AdmissionSettings, JobSettings, OutboxSettings},
+    outbox::{Outbox, SessionNumber},
     protocol::{Code, Failure, Generation, RequestId},
     telemetry::{Metrics, Operation, RecentTroubles},
     transport::Item,
@@ -58,6 +58,7 @@ impl Backend for Treacherous {
 }
 
 struct Bench {
+    session: SessionNumber,
     inference: Arc<Inference>,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
@@ -65,8 +66,12 @@ struct Bench {
 
 fn bench(capacity: usize) -> Bench {
     let metrics = Arc::new(Metrics::new());
-    let outbox = Arc::new(Outbox::new(1 << 20, Arc::clone(&metrics)));
-    outbox.open();
+    let settings = OutboxSettings {
+        max_bytes: 1 << 20,
+        result_ttl: Duration::from_secs(600),
+    };
+    let outbox = Arc::new(Outbox::new(settings, Arc::clone(&metrics)));
+    let session = outbox.open();
     let parts = Parts {
         backend: Arc::new(Treacherous),
         outbox: Arc::clone(&outbox),
@@ -87,8 +92,10 @@ fn bench(capacity: usize) -> Bench {
         token_timeout: long,
         request_timeout: long,
         max_result_bytes: 1 << 20,
+        orphan_grace: Duration::from_secs(30),
     };
     Bench {
+        session,
         inference: Inference::new(parts, admission, job),
         outbox,
         metrics,
@@ -99,7 +106,11 @@ impl Bench {
     async fn ask(&self, request_id: &str, model: &str) {
         let payload = RawValue::from_string(format!("\"{model}\"")).unwrap();
         self.inference
-            .receive(RequestId::new(request_id).unwrap(), Some(&payload))
+            .receive(
+                self.session,
+                RequestId::new(request_id).unwrap(),
+                Some(&payload),
+            )
             .await;
     }
 
@@ -112,7 +123,7 @@ impl Bench {
                 let Item::Frame(text) = item else {
                     panic!("{item:?}")
                 };
-                return text;
+                return text.to_string();
             }
             self.outbox.filled().await;
         }

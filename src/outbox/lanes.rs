@@ -1,92 +1,86 @@
-//! What waits to be sent, in the order in which it leaves. Pure state: the waiting is the outbox's.
+//! What is to be sent in this session, in the order in which it leaves. Pure state: the waiting is the outbox's.
 //!
-//! Invariant: control frames leave before refusals, refusals before data, and data in the order of its arrival, so that
-//! the chunks of a request leave before its answer. `bytes` counts what data holds, that which is being written included.
+//! Invariant: control frames leave before refusals, refusals before data. Data leaves in the order of its arrival, so that
+//! the chunks of a request leave before its answer; answers of earlier sessions leave between it, turn by turn, the
+//! oldest first, suspects one by one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use tokio::time::Instant;
 
+use super::{
+    answers::{Answers, Serial},
+    frame::Frame,
+};
 use crate::{
-    protocol::{AgentMessage, RequestId, ToGateway},
+    protocol::{AgentMessage, RequestId},
     transport::Item,
 };
 
-/// What a queued frame holds beside its text, in bytes: the entry itself and the allocator's rounding.
-const FRAME_OVERHEAD: usize = 128;
-
 /// As much as leaves in one write. What is not yet begun can be overtaken by a control frame; this much cannot.
-const BATCH_BYTES: usize = 64 * 1024;
+pub(super) const BATCH_BYTES: usize = 64 * 1024;
 
 /// Refusals that may wait; a gateway that asks for more without reading is not served faster for it.
 pub(super) const MAX_REFUSALS: usize = 1024;
-
-/// A frame, ready to be sent.
-#[derive(Debug)]
-pub struct Frame {
-    message: AgentMessage,
-    request_id: Option<RequestId>,
-    text: String,
-}
-
-impl Frame {
-    /// A frame that belongs to no request.
-    pub fn new(frame: &ToGateway<'_>) -> Self {
-        Self {
-            message: frame.message(),
-            request_id: None,
-            text: frame.encode(),
-        }
-    }
-
-    /// A frame about a request.
-    pub fn about(request_id: &RequestId, frame: &ToGateway<'_>) -> Self {
-        Self {
-            request_id: Some(request_id.clone()),
-            ..Self::new(frame)
-        }
-    }
-
-    pub(super) fn weight(&self) -> usize {
-        self.text.len() + FRAME_OVERHEAD
-    }
-
-    fn is_heartbeat(&self) -> bool {
-        self.message == AgentMessage::Heartbeat
-    }
-
-    fn is_answer(&self) -> bool {
-        matches!(
-            self.message,
-            AgentMessage::InferenceResponse | AgentMessage::InferenceError
-        )
-    }
-}
 
 /// What has been taken out to be written.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// In the order of sending.
     pub items: Vec<Item>,
+    /// Types of the frames that are neither chunk nor answer, and of those that are.
     pub(super) messages: Vec<AgentMessage>,
-    pub(super) answers: Vec<RequestId>,
-    pub(super) heartbeats: u64,
-    weight: usize,
+    pub(super) answers: Vec<Serial>,
+    /// What its chunks weigh.
+    chunk_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Live {
+    Chunk(Frame),
+    Answer(Serial),
+}
+
+/// Where the next piece of data comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Live,
+    Earlier(Serial),
+    Suspect(Serial),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     control: VecDeque<Frame>,
     refusals: VecDeque<Frame>,
-    data: VecDeque<Frame>,
-    bytes: usize,
-    answers: usize,
+    live: VecDeque<Live>,
+    /// Answers of earlier sessions.
+    earlier: BTreeSet<Serial>,
+    /// Those of them that a session may have ended of. One at a time is sent and waited for.
+    suspects: BTreeSet<Serial>,
+    on_trial: Option<Serial>,
+    /// Whose turn it is: an answer of an earlier session, or live data.
+    earlier_is_next: bool,
+    chunk_bytes: usize,
     heartbeat_due_since: Option<Instant>,
     heartbeats_taken: u64,
-    writing: bool,
 }
 
 impl Lanes {
+    /// The lanes of a new session: what is undelivered goes again.
+    pub(super) fn new(answers: &Answers) -> Self {
+        let mut lanes = Self::default();
+        for (serial, answer) in answers.undelivered() {
+            let lane = if answer.is_suspect {
+                &mut lanes.suspects
+            } else {
+                &mut lanes.earlier
+            };
+            lane.insert(serial);
+        }
+        lanes
+    }
+
     /// Queues a control frame; one of the same type that still waits is replaced, which bounds this lane by the number
     /// of types.
     pub(super) fn control(&mut self, frame: Frame, now: Instant) {
@@ -112,20 +106,24 @@ impl Lanes {
         Ok(())
     }
 
-    pub(super) fn data(&mut self, frame: Frame) {
-        self.bytes += frame.weight();
-        self.answers += usize::from(frame.is_answer());
-        self.data.push_back(frame);
+    pub(super) fn chunk(&mut self, frame: Frame) {
+        self.chunk_bytes += frame.weight;
+        self.live.push_back(Live::Chunk(frame));
+    }
+
+    pub(super) fn answer(&mut self, serial: Serial) {
+        self.live.push_back(Live::Answer(serial));
     }
 
     /// Takes out what is to be written next; `None` if nothing waits. Every heartbeat goes with a Ping that carries its
-    /// number, so that a link is known to live also where the gateway acknowledges nothing. A frame over the size of a batch leaves alone.
-    pub(super) fn take(&mut self) -> Option<Batch> {
+    /// number, so that a link is known to live also where the gateway acknowledges nothing. A frame over the size of a
+    /// batch leaves alone.
+    pub(super) fn take(&mut self, answers: &Answers) -> Option<Batch> {
         let mut batch = Batch::default();
         let mut size = 0;
         while let Some(frame) = self.control.pop_front() {
             let is_heartbeat = frame.is_heartbeat();
-            size += batch.push(frame);
+            size += batch.push(&frame);
             if is_heartbeat {
                 self.heartbeats_taken += 1;
                 batch.items.push(Item::Ping(self.heartbeats_taken));
@@ -134,197 +132,144 @@ impl Lanes {
         while size < BATCH_BYTES
             && let Some(frame) = self.refusals.pop_front()
         {
-            size += batch.push(frame);
+            size += batch.push(&frame);
         }
-        while let Some(next) = self.data.front()
-            && (size == 0 || size + next.text.len() <= BATCH_BYTES)
-            && let Some(frame) = self.data.pop_front()
+        while let Some((source, next)) = self.next_data(answers)
+            && (size == 0 || size + next <= BATCH_BYTES)
         {
-            batch.weight += frame.weight();
-            if frame.is_answer() {
-                self.answers -= 1;
-                batch.answers.extend(frame.request_id.clone());
-            }
-            size += batch.push(frame);
+            size += next;
+            self.take_data(source, answers, &mut batch);
         }
-        self.writing = !batch.items.is_empty();
-        self.writing.then_some(batch)
+        (!batch.items.is_empty()).then_some(batch)
     }
 
-    /// A batch has been written: its room is free again.
+    /// Where the next piece of data is, and its size.
+    fn next_data(&mut self, answers: &Answers) -> Option<(Source, usize)> {
+        let size = |serial| answers.get(serial).map(|answer| answer.frame.text.len());
+        let live = loop {
+            match self.live.front() {
+                None => break None,
+                Some(Live::Chunk(frame)) => break Some(frame.text.len()),
+                Some(Live::Answer(serial)) => match size(*serial) {
+                    Some(size) => break Some(size),
+                    // It was taken back while it waited.
+                    None => drop(self.live.pop_front()),
+                },
+            }
+        };
+        let live = live.map(|size| (Source::Live, size));
+        let earlier = self.next_earlier(answers);
+        let earlier = earlier.and_then(|source| Some((source, size(source.serial()?)?)));
+        if self.earlier_is_next {
+            earlier.or(live)
+        } else {
+            live.or(earlier)
+        }
+    }
+
+    fn next_earlier(&mut self, answers: &Answers) -> Option<Source> {
+        let is_gone = |serial: &Serial| answers.get(*serial).is_none();
+        if self.on_trial.as_ref().is_some_and(is_gone) {
+            self.on_trial = None;
+        }
+        for lane in [&mut self.suspects, &mut self.earlier] {
+            while lane.first().is_some_and(is_gone) {
+                lane.pop_first();
+            }
+        }
+        let suspect = self.suspects.first().filter(|_| self.on_trial.is_none());
+        let earlier = self.earlier.first().copied().map(Source::Earlier);
+        suspect.copied().map(Source::Suspect).or(earlier)
+    }
+
+    fn take_data(&mut self, source: Source, answers: &Answers, batch: &mut Batch) {
+        self.earlier_is_next = matches!(source, Source::Live);
+        let serial = match source {
+            Source::Live => match self.live.pop_front() {
+                Some(Live::Chunk(frame)) => {
+                    batch.push(&frame);
+                    batch.chunk_bytes += frame.weight;
+                    return;
+                }
+                Some(Live::Answer(serial)) => serial,
+                None => return,
+            },
+            Source::Earlier(serial) => {
+                self.earlier.remove(&serial);
+                serial
+            }
+            Source::Suspect(serial) => {
+                self.suspects.remove(&serial);
+                self.on_trial = Some(serial);
+                serial
+            }
+        };
+        if let Some(answer) = answers.get(serial) {
+            batch.push(&answer.frame);
+            batch.answers.push(serial);
+        }
+    }
+
+    /// A batch has been written: the room of its chunks is free again.
     pub(super) fn written(&mut self, batch: &Batch) {
-        self.bytes -= batch.weight;
-        self.writing = false;
+        self.chunk_bytes -= batch.chunk_bytes;
         if !self.control.iter().any(Frame::is_heartbeat) {
             self.heartbeat_due_since = None;
         }
     }
 
-    /// Removes all data about a request; gives the answers among it.
-    pub(super) fn remove(&mut self, request_id: &RequestId) -> usize {
-        let before = self.answers;
-        self.data.retain(|frame| {
-            let kept = frame.request_id.as_ref() != Some(request_id);
-            if !kept {
-                self.bytes -= frame.weight();
-                self.answers -= usize::from(frame.is_answer());
+    /// Removes all that waits about a request, save its answer, which is not here.
+    pub(super) fn remove(&mut self, request_id: &RequestId) {
+        self.refusals
+            .retain(|frame| frame.request_id.as_ref() != Some(request_id));
+        let chunk_bytes = &mut self.chunk_bytes;
+        self.live.retain(|live| match live {
+            Live::Chunk(frame) if frame.request_id.as_ref() == Some(request_id) => {
+                *chunk_bytes -= frame.weight;
+                false
             }
-            kept
+            Live::Chunk(_) | Live::Answer(_) => true,
         });
-        before - self.answers
     }
 
-    /// Forgets everything; gives the ids of the answers among it.
-    pub(super) fn clear(&mut self) -> Vec<RequestId> {
-        let lanes = std::mem::take(self);
-        lanes
-            .data
-            .into_iter()
-            .filter(Frame::is_answer)
-            .filter_map(|frame| frame.request_id)
-            .collect()
+    /// What chunks hold, those that are being written included.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// The suspect that was sent and is waited for.
+    pub(super) fn on_trial(&self) -> Option<Serial> {
+        self.on_trial
     }
 
-    /// Answers that wait.
-    pub(super) fn answers(&self) -> usize {
-        self.answers
+    pub(super) fn has_heartbeat(&self) -> bool {
+        self.control.iter().any(Frame::is_heartbeat)
     }
 
     /// Since when a heartbeat waits to be written.
     pub(super) fn heartbeat_due_since(&self) -> Option<Instant> {
         self.heartbeat_due_since
     }
+}
 
-    /// Whether nothing waits and nothing is being written.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.writing && self.control.is_empty() && self.refusals.is_empty() && self.data.is_empty()
+impl Source {
+    fn serial(self) -> Option<Serial> {
+        match self {
+            Self::Live => None,
+            Self::Earlier(serial) | Self::Suspect(serial) => Some(serial),
+        }
     }
 }
 
 impl Batch {
-    fn push(&mut self, frame: Frame) -> usize {
-        let size = frame.text.len();
+    /// Whether there are answers in it, refusals not counted.
+    pub fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    fn push(&mut self, frame: &Frame) -> usize {
         self.messages.push(frame.message);
-        self.heartbeats += u64::from(frame.is_heartbeat());
-        self.items.push(Item::Frame(frame.text));
-        size
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::protocol::{ChunkKind, Health};
-
-    fn id(id: &str) -> RequestId {
-        RequestId::new(id).unwrap()
-    }
-
-    fn chunk(request_id: &str, delta: &str) -> Frame {
-        let frame = ToGateway::InferenceChunk {
-            request_id,
-            index: 0,
-            delta,
-            kind: ChunkKind::Content,
-        };
-        Frame::about(&id(request_id), &frame)
-    }
-
-    fn answer(request_id: &str, error: &str) -> Frame {
-        Frame::about(
-            &id(request_id),
-            &ToGateway::InferenceError { request_id, error },
-        )
-    }
-
-    fn pong() -> Frame {
-        Frame::new(&ToGateway::Pong)
-    }
-
-    #[test]
-    fn a_pong_overtakes_everything_that_is_not_yet_begun_and_pongs_that_wait_together_are_one() {
-        let mut lanes = Lanes::default();
-        lanes.data(chunk("a", "x"));
-        lanes.refuse(answer("b", "busy: x")).unwrap();
-        lanes.control(pong(), Instant::now());
-        lanes.control(pong(), Instant::now());
-        let batch = lanes.take().unwrap();
-        use AgentMessage::{InferenceChunk, InferenceError, Pong};
-        assert_eq!(batch.messages, [Pong, InferenceError, InferenceChunk]);
-        assert!(lanes.take().is_none());
-    }
-
-    #[test]
-    fn a_large_answer_leaves_alone_so_that_at_most_one_is_ahead_of_a_control_frame() {
-        let mut lanes = Lanes::default();
-        let large = "x".repeat(BATCH_BYTES + 1);
-        lanes.data(chunk("a", "small"));
-        lanes.data(answer("a", &large));
-        lanes.data(answer("b", &large));
-        assert_eq!(
-            lanes.take().unwrap().messages,
-            [AgentMessage::InferenceChunk]
-        );
-        assert_eq!(lanes.take().unwrap().answers, [id("a")]);
-        lanes.control(pong(), Instant::now());
-        assert_eq!(lanes.take().unwrap().messages, [AgentMessage::Pong]);
-        assert_eq!(lanes.take().unwrap().answers, [id("b")]);
-    }
-
-    #[test]
-    fn room_is_free_again_once_written_or_removed() {
-        let mut lanes = Lanes::default();
-        lanes.data(chunk("a", "x"));
-        lanes.data(answer("a", "backend: x"));
-        lanes.data(chunk("b", "y"));
-        assert_eq!(lanes.remove(&id("a")), 1);
-        let batch = lanes.take().unwrap();
-        assert_eq!(batch.messages.len(), 1);
-        assert!(lanes.bytes() > 0 && !lanes.is_idle());
-        lanes.written(&batch);
-        assert_eq!(lanes.bytes(), 0);
-        assert!(lanes.is_idle());
-    }
-
-    #[test]
-    fn a_refusal_is_no_answer_that_needs_proof() {
-        let mut lanes = Lanes::default();
-        lanes.refuse(answer("a", "busy: x")).unwrap();
-        lanes.data(answer("b", "timeout: x"));
-        assert_eq!(lanes.answers(), 1);
-        assert_eq!(lanes.take().unwrap().answers, [id("b")]);
-        assert_eq!(lanes.answers(), 0);
-    }
-
-    #[test]
-    fn refusals_are_bounded() {
-        let mut lanes = Lanes::default();
-        for _ in 0..MAX_REFUSALS {
-            lanes.refuse(answer("r", "busy: x")).unwrap();
-        }
-        assert!(lanes.refuse(answer("r", "busy: x")).is_err());
-    }
-
-    #[test]
-    fn a_heartbeat_is_due_until_it_has_been_written() {
-        let mut lanes = Lanes::default();
-        let now = Instant::now();
-        let health = Health {
-            current_load: 0,
-            capacity: 1,
-            models: 0,
-            gpu_memory_used: 0,
-        };
-        lanes.control(Frame::new(&ToGateway::Heartbeat { health }), now);
-        let batch = lanes.take().unwrap();
-        assert!(matches!(batch.items[..], [Item::Frame(_), Item::Ping(1)]));
-        assert_eq!(lanes.heartbeat_due_since(), Some(now));
-        lanes.written(&batch);
-        assert_eq!(lanes.heartbeat_due_since(), None);
+        self.items.push(Item::Frame(frame.text.clone()));
+        frame.text.len()
     }
 }

@@ -1,225 +1,446 @@
-//! The one way out: everything that is to be sent waits here, and a session takes it from here.
+//! The one way out: everything that is to be sent waits here, and a session takes it from here. It outlives sessions, so
+//! that answers do.
 //!
-//! Invariant: nobody who puts something in waits for the network, save those who must be slowed by it: a job with a chunk
-//! while the outbox is full, and the reader with a refusal while a thousand others wait. Memory is bounded by
-//! `PIN_OUTBOX_BYTES` for chunks, by admission for answers, by number for the rest.
+//! Invariant: an answer leaves this place for one of the reasons of the delivery rules and no other: proven delivered,
+//! cancelled, superseded, rejected, expired, or the end of the process; each is counted, and logged where it is a loss.
+//! Nobody who puts something in waits for the network, save those who must be slowed by it: a job with a chunk while there
+//! is no room, and the reader with a refusal while a thousand others wait. Memory is bounded by `PIN_OUTBOX_BYTES` for
+//! chunks and what is remembered, by admission for answers, by number for the rest.
 
+mod answers;
+mod frame;
 mod lanes;
 mod proof;
+#[cfg(test)]
+mod tests;
 
-pub use lanes::{Batch, Frame};
+pub use frame::Frame;
+pub use lanes::Batch;
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
-use tracing::warn;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
 
-use self::{lanes::Lanes, proof::Proof};
+use self::{
+    answers::{Answer, Answers, Removed, Serial, Whereabouts},
+    lanes::Lanes,
+    proof::Proof,
+};
 use crate::{
-    protocol::RequestId,
+    config::OutboxSettings,
+    protocol::{AgentMessage, RequestId},
     telemetry::{DropReason, Metrics},
 };
+
+/// An unproven answer of this age is fenced: a heartbeat goes, whose acknowledgement proves it.
+const FENCE_AGE: Duration = Duration::from_secs(1);
+
+/// Fences go at most this often.
+const FENCE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A session's number: 1 for the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionNumber(u64);
+
+/// What is to be done about a request whose id nobody works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// It is new work.
+    New,
+    /// It has been answered, and the answer goes once more.
+    SentAgain,
+    /// It has been answered, and the answer is no longer held.
+    Forgotten,
+}
 
 /// What waits to be sent. Shared by the jobs, which fill it, and the session, which empties it.
 pub struct Outbox {
     state: Mutex<State>,
     filled: Notify,
     room: Notify,
-    max_bytes: usize,
+    settings: OutboxSettings,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Default)]
 struct State {
-    /// Whether a session is up. Without one nothing is taken in: answers are not kept across sessions yet.
-    open: bool,
+    sessions: u64,
+    /// What is sent and proven in the session that is up; `None` while none is.
+    session: Option<Session>,
+    answers: Answers,
+    lost: usize,
+}
+
+#[derive(Default)]
+struct Session {
     lanes: Lanes,
     proof: Proof,
-    dropped: usize,
+    last_fence: Option<Instant>,
 }
 
 impl Outbox {
-    /// An outbox that holds up to `max_bytes` of chunks and answers before it makes chunks wait.
-    pub fn new(max_bytes: usize, metrics: Arc<Metrics>) -> Self {
+    /// An empty outbox.
+    pub fn new(settings: OutboxSettings, metrics: Arc<Metrics>) -> Self {
+        let state = State {
+            sessions: 0,
+            session: None,
+            answers: Answers::new(settings.result_ttl),
+            lost: 0,
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             filled: Notify::new(),
             room: Notify::new(),
-            max_bytes,
+            settings,
             metrics,
         }
     }
 
-    /// A session has come up.
-    pub fn open(&self) {
-        self.lock().open = true;
+    /// A session has come up: unproven answers go again.
+    pub fn open(&self) -> SessionNumber {
+        let mut state = self.lock();
+        state.sessions += 1;
+        state.session = Some(Session {
+            lanes: Lanes::new(&state.answers),
+            ..Session::default()
+        });
+        let number = SessionNumber(state.sessions);
+        drop(state);
+        self.filled.notify_one();
+        number
     }
 
-    /// The session has ended: whatever waits is dropped, and what was not proven delivered may be lost.
-    pub fn close(&self) {
+    /// The session has ended. Chunks and refusals that wait are dropped; answers are kept, but for one that too many
+    /// sessions seem to have ended of. Tells whether this one may have ended of an answer.
+    pub fn close(&self, ended_by_gateway: bool) -> bool {
         let mut state = self.lock();
-        state.open = false;
-        let unsent = state.lanes.clear();
-        let proof = std::mem::take(&mut state.proof);
-        for request_id in unsent.into_iter().chain(proof.into_unproven()) {
-            warn!(
-                request_id = request_id.as_str(),
-                "an answer may have been lost with the session"
-            );
-            self.drop_answers(&mut state, 1, DropReason::Expired);
+        let on_trial = state
+            .session
+            .take()
+            .and_then(|session| session.lanes.on_trial());
+        let rejected = state
+            .answers
+            .session_ended(ended_by_gateway, on_trial, Instant::now());
+        let suspicious =
+            rejected.is_some() || state.answers.undelivered().any(|(_, a)| a.is_suspect);
+        if let Some((_, answer)) = rejected {
+            self.lose(&mut state, &answer, DropReason::Rejected);
         }
-        self.show(&state);
-        drop(state);
-        self.room.notify_waiters();
+        self.changed(state);
+        suspicious
     }
 
     /// Sends before all else. A frame of the same type that still waits is replaced.
     pub fn control(&self, frame: Frame) {
-        self.put(|lanes| lanes.control(frame, Instant::now()));
+        let mut state = self.lock();
+        if let Some(session) = &mut state.session {
+            session.lanes.control(frame, Instant::now());
+            drop(state);
+            self.filled.notify_one();
+        }
     }
 
     /// Sends a refusal; waits while too many others wait.
     pub async fn refuse(&self, frame: Frame) {
         let mut frame = Some(frame);
-        self.when_room(|state| match state.lanes.refuse(frame.take()?) {
-            Ok(()) => Some(()),
-            Err(back) => {
-                frame = Some(back);
-                None
+        self.when_room(|state| {
+            let Some(session) = &mut state.session else {
+                return Some(());
+            };
+            match session.lanes.refuse(frame.take()?) {
+                Ok(()) => Some(()),
+                Err(back) => {
+                    frame = Some(back);
+                    None
+                }
             }
         })
         .await;
     }
 
-    /// Sends a piece of an answer; waits while the outbox is full, which is how a slow gateway slows the backend.
-    pub async fn chunk(&self, frame: Frame) {
-        let max = self.max_bytes;
-        let weight = frame.weight();
+    /// Sends a piece of an answer in this session, if it is still up; waits while there is no room, which is how a slow
+    /// gateway slows the backend.
+    pub async fn chunk(&self, number: SessionNumber, frame: Frame) {
+        let max = self.settings.max_bytes;
+        let weight = frame.weight;
         let mut frame = Some(frame);
         self.when_room(|state| {
-            let held = state.lanes.bytes();
+            if state.number() != Some(number) {
+                return Some(());
+            }
+            let held = state.bytes();
             if held > 0 && held + weight > max {
                 return None;
             }
-            state.lanes.data(frame.take()?);
+            if let (Some(session), Some(frame)) = (&mut state.session, frame.take()) {
+                session.lanes.chunk(frame);
+            }
             Some(())
         })
         .await;
     }
 
-    /// Sends an answer. It has had its place since its request was admitted, so it never waits.
+    /// Keeps an answer, and sends it if a session is up. It has had its place since its request was admitted, so it
+    /// never waits.
     pub fn answer(&self, frame: Frame) {
         let mut state = self.lock();
-        if state.open {
-            state.lanes.data(frame);
-            self.show(&state);
-            drop(state);
-            self.filled.notify_one();
-        } else {
-            self.drop_answers(&mut state, 1, DropReason::Expired);
+        let serial = state.answers.add(frame, Instant::now());
+        if let Some(session) = &mut state.session {
+            session.lanes.answer(serial);
         }
+        self.changed(state);
+        self.filled.notify_one();
     }
 
-    /// Removes what waits of a request that is no longer wanted.
-    pub fn cancel(&self, request_id: &RequestId) {
+    /// A request has come whose id nobody works on. If it has had a response, that goes again.
+    pub fn repeat(&self, request_id: &RequestId) -> Repeat {
         let mut state = self.lock();
-        let answers = state.lanes.remove(request_id);
-        self.metrics
-            .results_dropped_total
-            .of(DropReason::Cancelled)
-            .inc_by(answers as u64);
-        self.show(&state);
-        drop(state);
-        self.room.notify_waiters();
+        let serial = match state.answers.find(request_id) {
+            None => return Repeat::New,
+            Some(Whereabouts::Undelivered(serial)) => {
+                let answer = state.answers.get(serial);
+                if answer.is_none_or(|a| a.frame.message != AgentMessage::InferenceResponse) {
+                    return Repeat::New;
+                }
+                serial
+            }
+            Some(Whereabouts::Delivered(serial)) => {
+                match state.answers.recall(serial, Instant::now()) {
+                    Some(serial) => serial,
+                    None => return Repeat::Forgotten,
+                }
+            }
+        };
+        if let Some(session) = &mut state.session {
+            session.lanes.answer(serial);
+        }
+        self.changed(state);
+        self.filled.notify_one();
+        Repeat::SentAgain
+    }
+
+    /// A request is worked on anew: an error that an earlier one of its id ended with is worth nothing any more.
+    pub fn supersede(&self, request_id: &RequestId) {
+        self.remove(request_id, DropReason::Superseded);
+    }
+
+    /// Removes what waits or is remembered of a request that is no longer wanted.
+    pub fn cancel(&self, request_id: &RequestId) {
+        if let Some(session) = &mut self.lock().session {
+            session.lanes.remove(request_id);
+        }
+        self.remove(request_id, DropReason::Cancelled);
+    }
+
+    fn remove(&self, request_id: &RequestId, reason: DropReason) {
+        let mut state = self.lock();
+        if let Some(removed) = state.answers.remove(request_id) {
+            info!(
+                request_id = request_id.as_str(),
+                %reason,
+                "an answer is no longer wanted"
+            );
+            self.metrics.results_dropped_total.of(reason).inc();
+            if let (Removed::Undelivered(serial), Some(session)) = (removed, &mut state.session) {
+                session.proof.forget(serial);
+            }
+        }
+        self.changed(state);
     }
 
     /// Whether another request may be admitted.
     pub fn has_room(&self) -> bool {
-        self.lock().lanes.bytes() < self.max_bytes
+        self.lock().bytes() < self.settings.max_bytes
     }
 
-    /// Answers dropped since the start, for any reason but a cancel.
-    pub fn dropped(&self) -> usize {
-        self.lock().dropped
+    /// Answers lost since the start: dropped though somebody may have waited for them.
+    pub fn lost(&self) -> usize {
+        self.lock().lost
     }
 
-    /// Waits until there is something to send, perhaps in vain.
+    /// Answers that are not known to have been delivered.
+    pub fn undelivered(&self) -> usize {
+        self.lock().answers.count()
+    }
+
+    /// Waits until every answer is known to have been delivered, or lost.
+    pub async fn emptied(&self) {
+        self.when_room(|state| (state.answers.count() == 0).then_some(()))
+            .await;
+    }
+
+    /// Gives up answers when they are too old, for as long as it is polled.
+    pub async fn keep_fresh(&self) -> Infallible {
+        loop {
+            sleep_until(self.expire()).await;
+        }
+    }
+
+    /// Gives up what is too old now; tells when something will be, at the earliest.
+    fn expire(&self) -> Instant {
+        let now = Instant::now();
+        let mut state = self.lock();
+        for (serial, answer) in state.answers.expire(now) {
+            if let Some(session) = &mut state.session {
+                session.proof.forget(serial);
+            }
+            self.lose(&mut state, &answer, DropReason::Expired);
+        }
+        let next = state.answers.next_expiry(now);
+        self.changed(state);
+        next
+    }
+
+    /// The process ends: what is not delivered is lost.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        for (_, answer) in state.answers.give_up_all() {
+            self.lose(&mut state, &answer, DropReason::Shutdown);
+        }
+        self.changed(state);
+    }
+
+    /// Waits until there is something to send or something was proven, perhaps in vain.
     pub async fn filled(&self) {
         self.filled.notified().await;
     }
 
     /// What to send next.
     pub fn take(&self) -> Option<Batch> {
-        self.lock().lanes.take()
+        let mut state = self.lock();
+        let State {
+            session, answers, ..
+        } = &mut *state;
+        let session = session.as_mut()?;
+        let batch = session.lanes.take(answers)?;
+        let now = Instant::now();
+        // Control frames lead a batch, and the batch before it is written: what they may prove has left.
+        for message in &batch.messages {
+            session.proof.begun(*message, now);
+        }
+        for serial in &batch.answers {
+            if let Some(answer) = answers.begin(*serial, now) {
+                session.proof.answer_begun(*serial, answer.created);
+                self.metrics
+                    .results_redelivered_total
+                    .inc_by(u64::from(answer.is_repeated));
+            }
+        }
+        Some(batch)
     }
 
     /// A batch has been written to the socket.
     pub fn written(&self, batch: &Batch) {
-        let mut state = self.lock();
-        state.lanes.written(batch);
-        // Answers of the batch come after its heartbeat, since control frames lead it.
-        for _ in 0..batch.heartbeats {
-            state.proof.heartbeat_written(Instant::now());
-        }
-        for request_id in &batch.answers {
-            state.proof.answer_written(request_id.clone());
-        }
         for message in &batch.messages {
             self.metrics.messages_sent_total.of(*message).inc();
         }
-        self.show(&state);
-        drop(state);
-        self.room.notify_waiters();
+        let mut state = self.lock();
+        if let Some(session) = &mut state.session {
+            session.lanes.written(batch);
+        }
+        self.changed(state);
     }
 
     /// Since when a heartbeat has been waiting to be written.
     pub fn heartbeat_due_since(&self) -> Option<Instant> {
-        self.lock().lanes.heartbeat_due_since()
+        self.lock().session.as_ref()?.lanes.heartbeat_due_since()
     }
 
-    /// Whether nothing waits and nothing is being written.
-    pub fn is_idle(&self) -> bool {
-        self.lock().lanes.is_idle()
+    /// When a heartbeat should go as a fence behind answers that lack proof; `None` while none do, or one is on its way.
+    /// `hurry`: there is nothing else to wait for.
+    pub fn fence_due(&self, hurry: bool) -> Option<Instant> {
+        let state = self.lock();
+        let session = state.session.as_ref()?;
+        let oldest = session.proof.oldest_without_fence()?;
+        if session.lanes.has_heartbeat() {
+            return None;
+        }
+        if hurry {
+            return Some(oldest);
+        }
+        let half_full = state.bytes() >= self.settings.max_bytes / 2;
+        let due = if half_full {
+            oldest
+        } else {
+            oldest + FENCE_AGE
+        };
+        let pause_over = session.last_fence.map(|last| last + FENCE_PAUSE);
+        Some(pause_over.map_or(due, |over| over.max(due)))
     }
 
-    /// Answers written but not yet known to have been read.
-    pub fn unproven(&self) -> usize {
-        self.lock().proof.unproven()
+    /// A fence is being put up.
+    pub fn fenced(&self) {
+        if let Some(session) = &mut self.lock().session {
+            session.last_fence = Some(Instant::now());
+        }
     }
 
     /// The gateway has acknowledged an answer.
     pub fn result_acknowledged(&self, request_id: &RequestId) {
-        self.prove(|proof| proof.result_acknowledged(request_id));
+        self.prove(|session, answers| {
+            let serial = match answers.find(request_id) {
+                Some(Whereabouts::Undelivered(serial)) => Some(serial),
+                Some(Whereabouts::Delivered(_)) | None => None,
+            };
+            let proven = session.proof.result_acknowledged(serial);
+            proven.into_iter().collect()
+        });
     }
 
     /// The gateway has acknowledged a heartbeat.
     pub fn heartbeat_acknowledged(&self) {
-        let round_trip = self.prove(|proof| proof.heartbeat_acknowledged(Instant::now()));
-        self.show_round_trip(round_trip);
+        self.prove(|session, _| {
+            let round_trip = session.proof.heartbeat_acknowledged(Instant::now());
+            self.show_round_trip(round_trip);
+            session.proof.take_proven()
+        });
+    }
+
+    /// The gateway has acknowledged a list of models.
+    pub fn models_acknowledged(&self) {
+        self.prove(|session, _| {
+            session.proof.models_acknowledged();
+            session.proof.take_proven()
+        });
     }
 
     /// The gateway's socket has answered the Ping that went with the n-th heartbeat.
     pub fn pong(&self, heartbeat: u64) {
-        let round_trip = self.prove(|proof| proof.pong(heartbeat, Instant::now()));
-        self.show_round_trip(round_trip);
+        self.prove(|session, _| {
+            let round_trip = session.proof.pong(heartbeat, Instant::now());
+            self.show_round_trip(round_trip);
+            session.proof.take_proven()
+        });
     }
 
     /// The gateway has answered our Close, so it has read all that was written.
     pub fn close_answered(&self) {
-        self.prove(Proof::closed);
+        self.prove(|session, _| session.proof.take_all());
     }
 
-    /// Whoever waits for something to send may also wait for proof.
-    fn prove<T>(&self, prove: impl FnOnce(&mut Proof) -> T) -> T {
+    fn prove(&self, prove: impl FnOnce(&mut Session, &Answers) -> Vec<Serial>) {
+        let now = Instant::now();
         let mut state = self.lock();
-        let proven = prove(&mut state.proof);
-        self.show(&state);
-        drop(state);
-        self.filled.notify_one();
-        proven
+        let State {
+            session, answers, ..
+        } = &mut *state;
+        let Some(session) = session else { return };
+        let mut any = false;
+        for serial in prove(session, answers) {
+            any |= answers.deliver(serial, now);
+        }
+        if any {
+            self.changed(state);
+            // The next suspect may go, and whoever waits for proof may have it.
+            self.filled.notify_one();
+        }
     }
 
     fn show_round_trip(&self, round_trip: Option<Duration>) {
@@ -230,16 +451,7 @@ impl Outbox {
         }
     }
 
-    fn put(&self, queue: impl FnOnce(&mut Lanes)) {
-        let mut state = self.lock();
-        if state.open {
-            queue(&mut state.lanes);
-            drop(state);
-            self.filled.notify_one();
-        }
-    }
-
-    /// Tries to put something in until it succeeds or there is no session to send it over.
+    /// Tries to put something in until it succeeds.
     async fn when_room(&self, mut put: impl FnMut(&mut State) -> Option<()>) {
         let mut room = std::pin::pin!(self.room.notified());
         loop {
@@ -247,8 +459,8 @@ impl Outbox {
             room.as_mut().enable();
             {
                 let mut state = self.lock();
-                if !state.open || put(&mut state).is_some() {
-                    self.show(&state);
+                if put(&mut state).is_some() {
+                    self.show(&mut state);
                     break;
                 }
             }
@@ -258,23 +470,51 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    fn drop_answers(&self, state: &mut State, count: usize, reason: DropReason) {
-        state.dropped += count;
-        self.metrics
-            .results_dropped_total
-            .of(reason)
-            .inc_by(count as u64);
+    fn lose(&self, state: &mut State, answer: &Answer, reason: DropReason) {
+        state.lost += 1;
+        self.metrics.results_dropped_total.of(reason).inc();
+        warn!(
+            request_id = answer.frame.request_id.as_ref().map(RequestId::as_str),
+            %reason,
+            bytes = answer.frame.text.len(),
+            "an answer was lost"
+        );
     }
 
-    fn show(&self, state: &State) {
+    /// Something may have become less: room is given to what is remembered and to those who wait for it.
+    fn changed(&self, mut state: MutexGuard<'_, State>) {
+        self.show(&mut state);
+        drop(state);
+        self.room.notify_waiters();
+    }
+
+    fn show(&self, state: &mut State) {
+        let bytes = state.bytes();
+        state
+            .answers
+            .fit(self.settings.max_bytes.saturating_sub(bytes));
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.outbox_bytes.set(gauge(state.lanes.bytes()));
-        let undelivered = state.lanes.answers() + state.proof.unproven();
-        self.metrics.undelivered_results.set(gauge(undelivered));
+        self.metrics.outbox_bytes.set(gauge(bytes));
+        self.metrics
+            .undelivered_results
+            .set(gauge(state.answers.count()));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while it was held cannot have left it half changed in a way that matters more than going on.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The session that is up.
+    fn number(&self) -> Option<SessionNumber> {
+        self.session.as_ref().map(|_| SessionNumber(self.sessions))
+    }
+
+    /// What waits to be delivered: answers, and chunks of this session.
+    fn bytes(&self) -> usize {
+        let chunks = self.session.as_ref();
+        self.answers.bytes() + chunks.map_or(0, |session| session.lanes.chunk_bytes())
     }
 }

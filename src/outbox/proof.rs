@@ -1,154 +1,154 @@
-//! Which of the answers that were written are known to have been read. Pure.
+//! Which of the answers that were sent in this session are known to have been read. Pure.
+//!
+//! All is counted when its writing begins: a gateway may have read, and acknowledged, the beginning of what is still being
+//! written.
 //!
 //! Invariant: an answer is proven by its own acknowledgement, or by that of something written after it, never by less.
+//! An acknowledgement that is one too many proves nothing, then or later: every HEARTBEAT goes with a Ping of its number,
+//! and where the gateway's socket answers those, the n-th HEARTBEAT_ACK counts only once the n-th Pong has come as well.
+//! So a gateway that acknowledges twice does not seem to have read what it has not.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::protocol::RequestId;
+use super::answers::Serial;
+use crate::protocol::AgentMessage;
 
 /// The books of one session.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
-    /// Answers without proof, in the order of writing, each with the number of heartbeats written before it.
-    unproven: VecDeque<(RequestId, u64)>,
-    heartbeats_written: u64,
-    heartbeats_acknowledged: u64,
-    /// The last heartbeat that was written, and when.
+    /// Answers without proof, in the order of sending.
+    sent: VecDeque<Sent>,
+    heartbeats: Counted,
+    model_lists: Counted,
+    /// The last heartbeat whose Ping was answered.
+    ponged: Option<u64>,
+    /// The last heartbeat that was sent, and when.
     last_heartbeat: Option<(u64, Instant)>,
     gateway_acknowledges: bool,
 }
 
+/// An answer that was sent, with how many of each were sent before it.
+#[derive(Debug)]
+struct Sent {
+    serial: Serial,
+    created: Instant,
+    heartbeats: u64,
+    model_lists: u64,
+}
+
+/// Frames of a kind that the gateway acknowledges in order.
+#[derive(Debug, Default)]
+struct Counted {
+    sent: u64,
+    acknowledged: u64,
+}
+
+impl Counted {
+    /// Counts an acknowledgement, unless it is one too many.
+    fn acknowledge(&mut self) -> bool {
+        let due = self.acknowledged < self.sent;
+        self.acknowledged += u64::from(due);
+        due
+    }
+}
+
 impl Proof {
-    pub(super) fn answer_written(&mut self, request_id: RequestId) {
-        self.unproven
-            .push_back((request_id, self.heartbeats_written));
-    }
-
-    pub(super) fn heartbeat_written(&mut self, now: Instant) {
-        self.heartbeats_written += 1;
-        self.last_heartbeat = Some((self.heartbeats_written, now));
-    }
-
-    pub(super) fn result_acknowledged(&mut self, request_id: &RequestId) {
-        self.gateway_acknowledges = true;
-        if let Some(at) = self.unproven.iter().position(|(id, _)| id == request_id) {
-            self.unproven.remove(at);
+    /// A frame is about to be written.
+    pub(super) fn begun(&mut self, message: AgentMessage, now: Instant) {
+        match message {
+            AgentMessage::Heartbeat => {
+                self.heartbeats.sent += 1;
+                self.last_heartbeat = Some((self.heartbeats.sent, now));
+            }
+            AgentMessage::ModelList => self.model_lists.sent += 1,
+            _ => {}
         }
     }
 
-    /// The n-th acknowledgement proves what was written before the n-th heartbeat; one too many proves nothing. Gives
-    /// the round trip, if it is that of the last heartbeat.
+    pub(super) fn answer_begun(&mut self, serial: Serial, created: Instant) {
+        self.sent.push_back(Sent {
+            serial,
+            created,
+            heartbeats: self.heartbeats.sent,
+            model_lists: self.model_lists.sent,
+        });
+    }
+
+    /// The gateway says that it has an answer: this one, if it is one that lacks proof. It can be right only if that was
+    /// sent in this session.
+    pub(super) fn result_acknowledged(&mut self, serial: Option<Serial>) -> Option<Serial> {
+        self.gateway_acknowledges = true;
+        serial.filter(|serial| self.forget(*serial))
+    }
+
+    /// Gives the round trip, if it is that of the last heartbeat.
     pub(super) fn heartbeat_acknowledged(&mut self, now: Instant) -> Option<Duration> {
         self.gateway_acknowledges = true;
-        if self.heartbeats_acknowledged == self.heartbeats_written {
-            return None;
-        }
-        self.heartbeats_acknowledged += 1;
-        self.prove_before(self.heartbeats_acknowledged);
-        self.round_trip(self.heartbeats_acknowledged, now)
+        self.heartbeats
+            .acknowledge()
+            .then(|| self.round_trip(self.heartbeats.acknowledged, now))?
     }
 
-    /// The Pong to the Ping that went with the n-th heartbeat. It says only that the socket's other end has read, so it
-    /// counts where the gateway acknowledges nothing by itself.
+    pub(super) fn models_acknowledged(&mut self) {
+        self.model_lists.acknowledge();
+    }
+
+    /// The Pong to the Ping that went with the n-th heartbeat. It says only that the socket's other end has read, so
+    /// alone it counts where the gateway acknowledges nothing by itself.
     pub(super) fn pong(&mut self, heartbeat: u64, now: Instant) -> Option<Duration> {
-        if self.gateway_acknowledges || heartbeat > self.heartbeats_written {
+        if heartbeat > self.heartbeats.sent {
             return None;
         }
-        self.prove_before(heartbeat);
+        self.ponged = self.ponged.max(Some(heartbeat));
+        if self.gateway_acknowledges {
+            return None;
+        }
         self.round_trip(heartbeat, now)
+    }
+
+    /// Takes out what is proven by what was heard up to now.
+    pub(super) fn take_proven(&mut self) -> Vec<Serial> {
+        let heartbeats = match (self.gateway_acknowledges, self.ponged) {
+            (false, ponged) => ponged.unwrap_or(0),
+            (true, Some(ponged)) => self.heartbeats.acknowledged.min(ponged),
+            (true, None) => self.heartbeats.acknowledged,
+        };
+        let model_lists = self.model_lists.acknowledged;
+        let proven = self
+            .sent
+            .partition_point(|sent| sent.heartbeats < heartbeats || sent.model_lists < model_lists);
+        self.sent.drain(..proven).map(|sent| sent.serial).collect()
+    }
+
+    /// The peer has answered our Close, so it has read everything.
+    pub(super) fn take_all(&mut self) -> Vec<Serial> {
+        self.sent.drain(..).map(|sent| sent.serial).collect()
+    }
+
+    /// An answer is no longer to be proven; tells whether it was.
+    pub(super) fn forget(&mut self, serial: Serial) -> bool {
+        let before = self.sent.len();
+        match self.sent.front() {
+            // Nearly always answers are acknowledged in the order in which they were sent, and sent once.
+            Some(first) if first.serial == serial => drop(self.sent.pop_front()),
+            _ => self.sent.retain(|sent| sent.serial != serial),
+        }
+        self.sent.len() < before
+    }
+
+    /// When the oldest answer was made that no heartbeat has followed yet.
+    pub(super) fn oldest_without_fence(&self) -> Option<Instant> {
+        let from = self
+            .sent
+            .partition_point(|sent| sent.heartbeats < self.heartbeats.sent);
+        self.sent.range(from..).map(|sent| sent.created).min()
     }
 
     fn round_trip(&self, heartbeat: u64, now: Instant) -> Option<Duration> {
         self.last_heartbeat
             .filter(|(last, _)| *last == heartbeat)
-            .map(|(_, written)| now - written)
-    }
-
-    /// The peer has answered our Close, so it has read everything.
-    pub(super) fn closed(&mut self) {
-        self.unproven.clear();
-    }
-
-    pub(super) fn unproven(&self) -> usize {
-        self.unproven.len()
-    }
-
-    pub(super) fn into_unproven(self) -> impl Iterator<Item = RequestId> {
-        self.unproven.into_iter().map(|(request_id, _)| request_id)
-    }
-
-    fn prove_before(&mut self, heartbeat: u64) {
-        while self
-            .unproven
-            .front()
-            .is_some_and(|(_, before)| *before < heartbeat)
-        {
-            self.unproven.pop_front();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn id(id: &str) -> RequestId {
-        RequestId::new(id).unwrap()
-    }
-
-    #[test]
-    fn an_acknowledged_heartbeat_proves_what_was_written_before_it_and_nothing_after() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        let mut proof = Proof::default();
-        proof.heartbeat_written(now);
-        proof.answer_written(id("a"));
-        assert_eq!(
-            proof.heartbeat_acknowledged(later),
-            Some(Duration::from_secs(1))
-        );
-        assert_eq!(
-            proof.unproven(),
-            1,
-            "the first heartbeat went before the answer"
-        );
-        assert_eq!(proof.heartbeat_acknowledged(later), None);
-        assert_eq!(
-            proof.unproven(),
-            1,
-            "a surplus acknowledgement proves nothing"
-        );
-        proof.heartbeat_written(later);
-        proof.answer_written(id("b"));
-        proof.heartbeat_acknowledged(later);
-        assert_eq!(proof.into_unproven().collect::<Vec<_>>(), [id("b")]);
-    }
-
-    #[test]
-    fn a_result_ack_proves_its_answer_alone() {
-        let mut proof = Proof::default();
-        proof.answer_written(id("a"));
-        proof.answer_written(id("b"));
-        proof.result_acknowledged(&id("b"));
-        proof.result_acknowledged(&id("never sent"));
-        assert_eq!(proof.into_unproven().collect::<Vec<_>>(), [id("a")]);
-    }
-
-    #[test]
-    fn a_pong_counts_only_where_the_gateway_acknowledges_nothing() {
-        let now = Instant::now();
-        let mut proof = Proof::default();
-        proof.answer_written(id("a"));
-        proof.heartbeat_written(now);
-        proof.pong(1, now);
-        assert_eq!(proof.unproven(), 0);
-        proof.result_acknowledged(&id("a"));
-        proof.answer_written(id("b"));
-        proof.heartbeat_written(now);
-        proof.pong(2, now);
-        assert_eq!(proof.unproven(), 1);
+            .map(|(_, begun)| now - begun)
     }
 }

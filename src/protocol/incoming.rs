@@ -47,7 +47,7 @@ labels! {
 }
 
 /// The network's id of a request: 1 to 256 bytes. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {

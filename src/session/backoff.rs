@@ -43,20 +43,21 @@ impl Backoff {
         }
     }
 
-    /// No session came about, or one broke: `0` to `min × 2ⁿ`, at most `max`.
-    pub(super) fn failed(&mut self) -> Duration {
+    /// No session came about, or one broke: `0` to `min × 2ⁿ`, at most `max`, and at most `limit` where somebody waits.
+    pub(super) fn failed(&mut self, limit: Option<Duration>) -> Duration {
         let ceiling = self
             .min
             .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX))
-            .min(self.max);
+            .min(self.max)
+            .min(limit.unwrap_or(self.max));
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(self.random.f64())
     }
 
     /// The gateway sent a frame that may not be read: no reason to stay away, unless it does so again and again.
-    pub(super) fn unreadable(&mut self) -> Duration {
+    pub(super) fn unreadable(&mut self, limit: Option<Duration>) -> Duration {
         if std::mem::replace(&mut self.forgiven, true) {
-            self.failed()
+            self.failed(limit)
         } else {
             Duration::ZERO
         }
@@ -103,8 +104,8 @@ impl Backoff {
     }
 
     /// The longest wait, give or take nothing: whoever fights for an id must come back later than the other leaves.
-    pub(super) fn longest(&self) -> Duration {
-        self.max
+    pub(super) fn longest(&self, limit: Option<Duration>) -> Duration {
+        self.max.min(limit.unwrap_or(self.max))
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
         for seed in 0..1000 {
             let mut backoff = Backoff::new(MIN, MAX, fastrand::Rng::with_seed(seed));
             for (ceiling, floor) in ceilings.iter_mut().zip(&mut floors) {
-                let wait = backoff.failed();
+                let wait = backoff.failed(None);
                 *ceiling = wait.max(*ceiling);
                 *floor = wait.min(*floor);
             }
@@ -145,25 +146,42 @@ mod tests {
     fn only_a_healthy_session_makes_the_next_reconnect_quick() {
         let mut backoff = backoff();
         for _ in 0..20 {
-            backoff.failed();
+            backoff.failed(None);
         }
         backoff.session_ended(HEALTHY - MIN, false);
-        assert!((0..20).any(|_| backoff.failed() > MAX / 2));
+        assert!((0..20).any(|_| backoff.failed(None) > MAX / 2));
         backoff.session_ended(HEALTHY, false);
-        assert!(backoff.failed() <= MIN);
+        assert!(backoff.failed(None) <= MIN);
     }
 
     #[test]
     fn a_frame_that_may_not_be_read_is_forgiven_once_until_a_session_was_healthy() {
         let mut backoff = backoff();
         for _ in 0..20 {
-            backoff.failed();
+            backoff.failed(None);
         }
-        assert_eq!(backoff.unreadable(), Duration::ZERO);
+        assert_eq!(backoff.unreadable(None), Duration::ZERO);
         backoff.session_ended(MIN, false);
-        assert!(backoff.unreadable() > Duration::ZERO);
+        assert!(backoff.unreadable(None) > Duration::ZERO);
         backoff.session_ended(HEALTHY, false);
-        assert_eq!(backoff.unreadable(), Duration::ZERO);
+        assert_eq!(backoff.unreadable(None), Duration::ZERO);
+    }
+
+    #[test]
+    fn while_somebody_waits_no_wait_is_longer_than_they_can_bear_and_all_are_still_spread() {
+        let limit = Duration::from_secs(5);
+        let waits: Vec<_> = (0..1000)
+            .map(|seed| {
+                let mut backoff = Backoff::new(MIN, MAX, fastrand::Rng::with_seed(seed));
+                for _ in 0..10 {
+                    backoff.failed(None);
+                }
+                backoff.failed(Some(limit))
+            })
+            .collect();
+        assert!(waits.iter().all(|wait| *wait <= limit));
+        assert!(waits.iter().filter(|wait| **wait < limit / 2).count() > 400);
+        assert_eq!(backoff().longest(Some(limit)), limit);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{Registration, StatusBoard, login::printable, status::Node};
 use crate::{
     clock::WallClock,
     inference::Inference,
-    outbox::{Frame, Outbox},
+    outbox::{Frame, Outbox, SessionNumber},
     protocol::{Code, Failure, FromGateway, GatewayMessage, ToGateway, Unreadable},
     telemetry::Metrics,
 };
@@ -29,6 +29,7 @@ const FOLLOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Handles the frames of one session.
 pub(super) struct Dispatch<'a> {
+    pub(super) session: SessionNumber,
     pub(super) outbox: &'a Outbox,
     pub(super) inference: &'a Arc<Inference>,
     pub(super) registration: &'a Registration,
@@ -79,11 +80,17 @@ impl Dispatch<'_> {
             FromGateway::ResultAck {
                 request_id: Some(request_id),
             } => self.outbox.result_acknowledged(&request_id),
-            FromGateway::ModelListAck | FromGateway::ResultAck { request_id: None } => {}
+            FromGateway::ModelListAck => self.outbox.models_acknowledged(),
+            // Whichever it means: it is a sign of life, as any frame is.
+            FromGateway::ResultAck { request_id: None } => {}
             FromGateway::InferenceRequest {
                 request_id,
                 payload,
-            } => self.inference.receive(request_id, payload).await,
+            } => {
+                self.inference
+                    .receive(self.session, request_id, payload)
+                    .await;
+            }
             FromGateway::CancelRequest { request_id } => {
                 self.inference.cancel(&request_id);
                 // The job's task lets go of its slot before the next frame asks for one.

@@ -38,6 +38,9 @@ const CLOSE_WAIT: Duration = Duration::from_millis(800);
 /// RFC 6455, section 7.4.1: the purpose of the connection has been fulfilled.
 const CLOSE_NORMAL: u16 = 1000;
 
+/// The same section: what stands for a Close without a code.
+const CLOSE_WITHOUT_CODE: u16 = 1005;
+
 /// What one session needs of the rest.
 pub(super) struct Live<'a> {
     pub(super) dispatch: Dispatch<'a>,
@@ -57,6 +60,8 @@ pub(super) struct End {
     pub(super) reason: DisconnectReason,
     /// Whether the other side ended it without saying why.
     pub(super) unexplained: bool,
+    /// Whether the other side, or the network, ended it. What it did not like may have been an answer.
+    pub(super) by_gateway: bool,
     /// Whether the gateway only sent what cannot be read, so that coming back at once is right.
     pub(super) unreadable: bool,
     /// How long the gateway wants us to stay away.
@@ -92,40 +97,48 @@ impl Live<'_> {
             Err(reason) => End {
                 reason,
                 unexplained: false,
+                by_gateway: false,
                 unreadable: false,
                 retry_after: last_words.retry_after(),
             },
         }
     }
 
-    /// Empties the outbox into the socket; once the last job has ended, closes.
+    /// Empties the outbox into the socket, and fences what lacks proof; once the last job has ended, closes.
     async fn write(&self, sender: &mut Sender) -> Result<LinkEnd, DisconnectReason> {
+        let outbox = self.dispatch.outbox;
         let mut proof_deadline = None;
         loop {
-            while let Some(mut batch) = self.dispatch.outbox.take() {
+            while let Some(mut batch) = outbox.take() {
                 let items = std::mem::take(&mut batch.items);
                 if let Err(end) = sender.send(items).await {
                     return Ok(end);
                 }
-                self.dispatch.outbox.written(&batch);
-            }
-            if self.finish.is_cancelled() {
-                let now = Instant::now();
-                if self.dispatch.outbox.unproven() == 0
-                    || proof_deadline.is_some_and(|deadline| deadline <= now)
-                {
-                    break;
+                if batch.has_answers() {
+                    proof_deadline = None;
                 }
-                if proof_deadline.is_none() {
-                    proof_deadline = Some(now + PROOF_WAIT);
-                    self.beat_once();
-                    continue;
+                outbox.written(&batch);
+            }
+            let finishing = self.finish.is_cancelled();
+            let fence = outbox.fence_due(finishing);
+            if fence.is_some_and(|due| due <= Instant::now()) {
+                outbox.fenced();
+                self.beat_once();
+                continue;
+            }
+            if finishing {
+                let now = Instant::now();
+                let deadline = *proof_deadline.get_or_insert(now + PROOF_WAIT);
+                if outbox.undelivered() == 0 || deadline <= now {
+                    break;
                 }
             }
             tokio::select! {
-                () = self.dispatch.outbox.filled() => {}
-                () = self.finish.cancelled(), if proof_deadline.is_none() => {}
-                () = wait_until(proof_deadline) => {}
+                biased;
+                () = outbox.filled() => {}
+                () = self.finish.cancelled(), if !finishing => {}
+                () = wait_until(fence) => {}
+                () = wait_until(proof_deadline), if finishing => {}
             }
         }
         // A peer that no longer reads must not keep us; the reader sees its Close, if it comes.
@@ -161,8 +174,7 @@ impl Live<'_> {
                 }
                 Ok(Received::Pong(heartbeat)) => self.dispatch.outbox.pong(heartbeat),
                 Ok(Received::Control) => {}
-                Ok(Received::Close { .. }) if self.closing.load(Ordering::Relaxed) => {
-                    self.dispatch.outbox.close_answered();
+                Ok(Received::Close { code, .. }) if self.is_goodbye(code) => {
                     return Err(DisconnectReason::Shutdown);
                 }
                 Ok(Received::Close { code, reason }) => {
@@ -177,6 +189,19 @@ impl Live<'_> {
                 Err(end) => return Ok(end),
             }
         }
+    }
+
+    /// Whether the peer's Close ends a drain: it answers ours, or nothing is left to deliver. An answer repeats our code
+    /// or has none (RFC 6455, section 5.5.1); any other is a Close of the peer's own, which has crossed ours and proves
+    /// nothing.
+    fn is_goodbye(&self, code: u16) -> bool {
+        let outbox = self.dispatch.outbox;
+        let closing = self.closing.load(Ordering::Relaxed);
+        let answers_ours = closing && matches!(code, CLOSE_NORMAL | CLOSE_WITHOUT_CODE);
+        if answers_ours {
+            outbox.close_answered();
+        }
+        answers_ours || (closing && outbox.undelivered() == 0)
     }
 
     /// Notices a link that no longer carries anything, in either direction.
@@ -234,6 +259,7 @@ impl Live<'_> {
         let mut offer = self.offer.clone();
         loop {
             tokio::select! {
+                biased;
                 changed = offer.changed() => if changed.is_err() {
                     // Whoever looks at the backend has ended, so that there will be no news.
                     return std::future::pending().await;
@@ -279,6 +305,7 @@ fn ended(link_end: &LinkEnd, last_words: &LastWords) -> End {
         reason,
         unexplained: matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset)
             && !last_words.complained,
+        by_gateway: matches!(link_end, LinkEnd::Closed | LinkEnd::Reset),
         unreadable: matches!(link_end, LinkEnd::TooLarge | LinkEnd::NotUtf8),
         retry_after,
     }

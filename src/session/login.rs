@@ -44,7 +44,7 @@ impl Login<'_> {
     ) -> Result<Option<String>, LoginError> {
         timeout(self.limit, async {
             sender
-                .send([Item::Frame(self.auth())])
+                .send([Item::Frame(self.auth().into())])
                 .await
                 .map_err(LoginError::Ended)?;
             self.metrics
@@ -99,7 +99,7 @@ impl Login<'_> {
                 }
                 FromGateway::Ping => {
                     sender
-                        .send([Item::Frame(ToGateway::Pong.encode())])
+                        .send([Item::Frame(ToGateway::Pong.encode().into())])
                         .await
                         .map_err(LoginError::Ended)?;
                     self.metrics

@@ -27,7 +27,7 @@ use crate::{
     clock::WallClock,
     config::{GatewaySettings, Identity},
     inference::Inference,
-    outbox::Outbox,
+    outbox::{Outbox, SessionNumber},
     secret::SecretKeeper,
     telemetry::{DisconnectReason, Metrics, RecentTroubles, What},
     transport::{self, ConnectError, Dial, Endpoint, LinkLimits, Meter, Receiver, Sender},
@@ -39,6 +39,9 @@ const SECRET_LOOK: Duration = Duration::from_secs(1);
 /// How long the first login waits for the first look at the backend, so that a node does not register without models
 /// only because it was quicker than its backend.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
+
+/// The longest wait of ours while somebody waits for answers (delivery rules, "Session lost").
+const PRESSING: Duration = Duration::from_secs(5);
 
 /// What the supervisor works with.
 pub struct Parts {
@@ -69,7 +72,8 @@ pub struct Parts {
 pub struct Timing {
     /// Set when the node drains: it offers nothing from then on.
     pub draining: CancellationToken,
-    /// Set when the last job has ended: the session closes, and no other is opened.
+    /// Set when the last job has ended: the session closes once every answer is proven, and another is opened only
+    /// for those that are not.
     pub finish: CancellationToken,
 }
 
@@ -109,29 +113,39 @@ impl Supervisor {
         }
     }
 
-    /// Keeps a session up until [`Timing::finish`]; then closes it and returns.
+    /// Keeps a session up until [`Timing::finish`] and until nothing is left to deliver; then closes it and returns.
     pub async fn run(mut self) {
-        self.wait_for_first_look().await;
         let finish = self.timing.finish.clone();
-        while !finish.is_cancelled() {
+        let outbox = Arc::clone(&self.parts.outbox);
+        let nothing_left = async {
+            finish.cancelled().await;
+            outbox.emptied().await;
+        };
+        // A session that is up ends by itself when nothing is left, since it has to close; all else may be cut short.
+        let mut nothing_left = std::pin::pin!(nothing_left);
+        self.wait_for_first_look().await;
+        loop {
             self.enter(Phase::Connecting);
             self.parts.status.update(|status| status.attempts += 1);
             self.parts.metrics.connect_attempts_total.inc();
-            // A session that is up ends by itself when it is to finish, since it has to close; nothing else may linger.
-            let Some(connected) = finish.run_until_cancelled(self.connect()).await else {
-                break;
+            let connected = tokio::select! {
+                biased;
+                () = &mut nothing_left => break,
+                connected = self.connect() => connected,
             };
             let trouble = match connected {
                 Ok(link) => Trouble::Ended(self.live(link).await),
                 Err(trouble) => trouble,
             };
-            if finish.is_cancelled() {
+            if trouble.is_shutdown() {
                 break;
             }
             let wait = self.wait_after(&trouble);
-            finish
-                .run_until_cancelled(self.stay_away(wait, matches!(trouble, Trouble::Refused(_))))
-                .await;
+            tokio::select! {
+                biased;
+                () = &mut nothing_left => break,
+                () = self.stay_away(wait, matches!(trouble, Trouble::Refused(_))) => {}
+            }
         }
         self.enter(Phase::Ended);
     }
@@ -212,8 +226,9 @@ impl Supervisor {
             node_id,
         } = link;
         let began = Instant::now();
-        self.came_up(node_id.as_deref());
+        let session = self.came_up(node_id.as_deref());
         let dispatch = Dispatch {
+            session,
             outbox: &self.parts.outbox,
             inference: &self.parts.inference,
             registration: &self.registration,
@@ -237,11 +252,12 @@ impl Supervisor {
         end
     }
 
-    fn came_up(&mut self, node_id: Option<&str>) {
+    fn came_up(&mut self, node_id: Option<&str>) -> SessionNumber {
         info!(node_id, "session up");
         let now = self.parts.clock.unix_seconds();
         self.backoff.logged_in();
-        self.parts.outbox.open();
+        self.parts.inference.session_up();
+        let session = self.parts.outbox.open();
         self.parts.metrics.session_up.set(1);
         self.parts
             .metrics
@@ -253,20 +269,22 @@ impl Supervisor {
             status.up_since = Some(now);
             status.trouble = None;
         });
+        session
     }
 
     fn went_down(&mut self, end: &End, lasted: Duration) {
         log_end(end, lasted);
         let now = self.parts.clock.unix_seconds();
-        // In this order: nothing of a lost session may answer into the next one.
         self.parts.inference.session_lost();
-        self.parts.outbox.close();
+        let may_be_an_answers_fault = self.parts.outbox.close(end.by_gateway);
         self.parts.metrics.session_up.set(0);
         self.parts.metrics.disconnects_total.of(end.reason).inc();
         if end.reason != DisconnectReason::Shutdown {
             self.parts.troubles.push(What::Disconnect(end.reason), now);
         }
-        self.backoff.session_ended(lasted, end.unexplained);
+        // A gateway that does not like an answer is no other agent: the answer is dealt with, and we come back.
+        let unexplained = end.unexplained && !may_be_an_answers_fault;
+        self.backoff.session_ended(lasted, unexplained);
         self.parts.status.update(|status| {
             status.up_since = None;
             status.last_disconnect = Some(end.reason);
@@ -275,6 +293,8 @@ impl Supervisor {
 
     /// Decides how long to stay away, and says so.
     fn wait_after(&mut self, trouble: &Trouble) -> Duration {
+        let is_pressing = self.parts.inference.has_work() || self.parts.outbox.undelivered() > 0;
+        let limit = is_pressing.then_some(PRESSING);
         let wait = match trouble {
             Trouble::Refused(_) => self.backoff.refused(),
             Trouble::Connect(ConnectError::Http {
@@ -287,10 +307,10 @@ impl Supervisor {
             }) => self.backoff.asked_to(*time),
             Trouble::Ended(End {
                 unreadable: true, ..
-            }) => self.backoff.unreadable(),
-            Trouble::Ended(_) if self.backoff.is_pushed_out() => self.backoff.longest(),
+            }) => self.backoff.unreadable(limit),
+            Trouble::Ended(_) if self.backoff.is_pushed_out() => self.backoff.longest(limit),
             Trouble::Connect(_) | Trouble::LoginFailed { .. } | Trouble::Ended(_) => {
-                self.backoff.failed()
+                self.backoff.failed(limit)
             }
         };
         let gateway = Endpoint::from(&self.gateway.url);
@@ -321,6 +341,7 @@ impl Supervisor {
         let over = sleep_until(Instant::now() + wait);
         if until_secret_changes {
             tokio::select! {
+                biased;
                 () = over => {}
                 () = self.secret_changed() => info!("the secret has changed: trying again"),
             }

@@ -45,6 +45,11 @@ impl Trouble {
         }
     }
 
+    /// Whether it is none: the session was closed because nothing was left to do.
+    pub(super) fn is_shutdown(&self) -> bool {
+        matches!(self, Self::Ended(end) if end.reason == DisconnectReason::Shutdown)
+    }
+
     /// The step of connecting that failed; `None` where a session came about.
     pub(super) fn failure(&self) -> Option<ConnectFailure> {
         match self {

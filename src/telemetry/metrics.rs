@@ -108,6 +108,8 @@ metrics! {
     generation_tokens_total: CounterByModel,
     /// Answers that were dropped without proof of delivery, by the reason.
     results_dropped_total: CounterBy<DropReason> = "reason",
+    /// Answers that were sent once more: on another session, or because their request came again.
+    results_redelivered_total: IntCounter,
     /// Requests that came again while the first was known.
     duplicate_requests_total: IntCounter,
     /// Requests that the gateway cancelled while they waited or ran.

@@ -40,7 +40,7 @@ pub struct LinkLimits {
 #[derive(Clone, Debug)]
 pub enum Item {
     /// A frame of the protocol.
-    Frame(String),
+    Frame(Utf8Bytes),
     /// A WebSocket Ping; the peer's Pong repeats the payload.
     Ping(u64),
 }

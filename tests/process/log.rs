@@ -175,15 +175,15 @@ async fn no_peer_can_forge_a_line_of_the_log() {
         let net = Net::start(&[("PIN_LOG", "trace"), ("PIN_LOG_FORMAT", format)]).await;
         let id = "r\n2026-01-01T00:00:00Z ERROR pin_sidecar: forged\r\u{1b}[2Jforged";
         net.gateway
-            .chat_with_id(id, chat("x"))
-            .outcome()
-            .await
-            .result();
-        net.gateway
             .chat_with_id(id, json!({}))
             .outcome()
             .await
             .error();
+        net.gateway
+            .chat_with_id(id, chat("x"))
+            .outcome()
+            .await
+            .result();
         net.agent
             .wait_for_log(|line| line.contains("refused") || line.contains("failed"))
             .await;

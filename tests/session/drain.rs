@@ -132,18 +132,43 @@ async fn a_node_that_is_logging_in_drains_at_once() {
 }
 
 #[tokio::test]
-async fn an_answer_whose_session_breaks_during_a_drain_is_owned_up_to() {
-    let mut net = Net::with(CLIENT, gateway().await, ollama().await, &quick(&[])).await;
+async fn an_answer_whose_session_breaks_during_a_drain_is_delivered_over_another_that_offers_nothing()
+ {
+    let mut net = Net::with(
+        CLIENT,
+        gateway().await,
+        ollama().await,
+        &quick(&[("PIN_DRAIN_TIMEOUT", "2s")]),
+    )
+    .await;
     net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
     let mut running = net.streamed("one");
     running.next().await;
     net.sidecar.begin_drain();
     net.gateway.wait_for(offers_nothing("MODEL_LIST")).await;
+    let frames = net.gateway.frames().len();
     net.gateway.drop_sessions();
+    net.gateway
+        .wait_for_since(frames, offers_nothing("REGISTER_NODE"))
+        .await;
+    let outcome = running.outcome().await;
+    assert_eq!(outcome.error(), "draining: this node is shutting down");
+    assert_eq!(net.sidecar.drained().await, Outcome::Drained);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_delivered_during_a_drain_is_owned_up_to_in_time() {
+    let settings = quick(&[("PIN_DRAIN_TIMEOUT", "100ms")]);
+    let mut net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+    net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
+    let mut running = net.streamed("one");
+    running.next().await;
+    net.gateway.stop().await;
     let began = Instant::now();
+    net.sidecar.begin_drain();
     assert_eq!(net.sidecar.drained().await, Outcome::Dropped);
     assert!(
-        began.elapsed() < Duration::from_secs(5),
+        began.elapsed() < Duration::from_millis(100) + Duration::from_secs(5),
         "{:?}",
         began.elapsed()
     );

@@ -103,6 +103,13 @@ impl Decoder for ChatDecoder {
         Ok(())
     }
 
+    fn so_far(&self) -> Deltas {
+        let mut deltas = Deltas::default();
+        deltas.push(ChunkKind::Thinking, &self.answer.thinking);
+        deltas.push(ChunkKind::Content, &self.answer.content);
+        deltas
+    }
+
     fn is_complete(&self) -> bool {
         self.last.is_some()
     }

@@ -126,6 +126,7 @@ impl Catalogue {
         loop {
             let pulse = Instant::now() + PULSE;
             tokio::select! {
+                biased;
                 () = sleep_until(next.min(pulse)) => {}
                 () = self.look_now.notified() => return,
             }

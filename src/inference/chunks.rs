@@ -1,0 +1,71 @@
+//! One job's chunks: which session they go over, and from where.
+//!
+//! Invariant: over a session go either no chunks of a job, or all of its text from the first on, in order; over none but
+//! the last one that its request came by.
+
+use super::registry::Handle;
+use crate::{
+    backend::{Decoder, Deltas},
+    outbox::{Frame, Outbox, SessionNumber},
+    protocol::{RequestId, ToGateway},
+};
+
+pub(super) struct Chunks<'a> {
+    outbox: &'a Outbox,
+    request_id: &'a RequestId,
+    handle: &'a Handle,
+    /// Whether anybody asked for chunks.
+    wanted: bool,
+    /// The session that has had all so far, and how many chunks that was.
+    session: SessionNumber,
+    index: u64,
+}
+
+impl<'a> Chunks<'a> {
+    pub(super) fn new(
+        outbox: &'a Outbox,
+        request_id: &'a RequestId,
+        handle: &'a Handle,
+        wanted: bool,
+    ) -> Self {
+        Self {
+            outbox,
+            request_id,
+            handle,
+            wanted,
+            session: handle.session(),
+            index: 0,
+        }
+    }
+
+    /// Sends what has arrived since the last time. A session that the request has come by anew gets all the text that
+    /// `decoder` has had so far instead.
+    pub(super) async fn send(&mut self, deltas: &mut Deltas, decoder: &dyn Decoder) {
+        let session = self.handle.session();
+        if self.wanted && session != self.session {
+            self.session = session;
+            self.index = 0;
+            *deltas = decoder.so_far();
+        }
+        self.send_rest(deltas).await;
+    }
+
+    /// The same once there is no decoder any more. What arrived together leaves together: a chunk for each kind in turn,
+    /// not for each token.
+    pub(super) async fn send_rest(&mut self, deltas: &mut Deltas) {
+        for (kind, delta) in deltas.drain() {
+            if !self.wanted {
+                continue;
+            }
+            let chunk = ToGateway::InferenceChunk {
+                request_id: self.request_id.as_str(),
+                index: self.index,
+                delta: &delta,
+                kind,
+            };
+            let frame = Frame::about(self.request_id, &chunk);
+            self.outbox.chunk(self.session, frame).await;
+            self.index += 1;
+        }
+    }
+}

@@ -1,0 +1,604 @@
+//! What an operator and a gateway rely on, shown on the outbox alone.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::time::{advance, timeout};
+
+use super::{lanes::MAX_REFUSALS, *};
+use crate::{
+    protocol::{ChunkKind, Health, ToGateway},
+    transport::Item,
+};
+
+const TTL: Duration = Duration::from_secs(600);
+const SECOND: Duration = Duration::from_secs(1);
+const LARGE: usize = lanes::BATCH_BYTES + 1;
+
+struct Bench {
+    outbox: Outbox,
+    metrics: Arc<Metrics>,
+}
+
+fn bench_of(max_bytes: usize) -> Bench {
+    let metrics = Arc::new(Metrics::new());
+    let settings = OutboxSettings {
+        max_bytes,
+        result_ttl: TTL,
+    };
+    Bench {
+        outbox: Outbox::new(settings, Arc::clone(&metrics)),
+        metrics,
+    }
+}
+
+fn bench() -> Bench {
+    bench_of(1 << 20)
+}
+
+fn id(id: &str) -> RequestId {
+    RequestId::new(id).unwrap()
+}
+
+fn response(request_id: &str, text: &str) -> Frame {
+    let result = serde_json::value::to_raw_value(text).unwrap();
+    let frame = ToGateway::InferenceResponse {
+        request_id,
+        result: &result,
+    };
+    Frame::about(&id(request_id), &frame)
+}
+
+fn error(request_id: &str) -> Frame {
+    let error = "backend: x";
+    Frame::about(
+        &id(request_id),
+        &ToGateway::InferenceError { request_id, error },
+    )
+}
+
+fn chunk(request_id: &str, delta: &str) -> Frame {
+    let frame = ToGateway::InferenceChunk {
+        request_id,
+        index: 0,
+        delta,
+        kind: ChunkKind::Content,
+    };
+    Frame::about(&id(request_id), &frame)
+}
+
+fn heartbeat() -> Frame {
+    let health = Health {
+        current_load: 0,
+        capacity: 1,
+        models: 0,
+        gpu_memory_used: 0,
+    };
+    Frame::new(&ToGateway::Heartbeat { health })
+}
+
+fn models() -> Frame {
+    Frame::new(&ToGateway::ModelList { models: &[] })
+}
+
+impl Bench {
+    fn answer(&self, request_id: &str) {
+        self.outbox.answer(response(request_id, "text"));
+    }
+
+    /// Writes one batch; gives what was in it, each frame as its id, else its type.
+    fn write(&self) -> Vec<String> {
+        let Some(batch) = self.outbox.take() else {
+            return Vec::new();
+        };
+        let names = batch.items.iter().map(name).collect();
+        self.outbox.written(&batch);
+        names
+    }
+
+    /// Writes all there is.
+    fn write_all(&self) -> Vec<String> {
+        std::iter::from_fn(|| Some(self.write()).filter(|batch| !batch.is_empty()))
+            .flatten()
+            .collect()
+    }
+
+    fn beat(&self) {
+        self.outbox.control(heartbeat());
+        assert!(self.write().contains(&"HEARTBEAT".to_owned()));
+    }
+
+    fn ack(&self, request_id: &str) {
+        self.outbox.result_acknowledged(&id(request_id));
+    }
+
+    fn repeat(&self, request_id: &str) -> Repeat {
+        self.outbox.repeat(&id(request_id))
+    }
+
+    /// A session that the gateway ends right after it has been sent what there is.
+    fn session_that_breaks(&self) -> Vec<String> {
+        self.outbox.open();
+        let written = self.write_all();
+        self.outbox.close(true);
+        written
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.metrics.results_dropped_total.of(reason).get()
+    }
+}
+
+fn name(item: &Item) -> String {
+    let Item::Frame(text) = item else {
+        return "Ping".to_owned();
+    };
+    let frame: serde_json::Value = serde_json::from_str(text).unwrap();
+    frame["request_id"]
+        .as_str()
+        .or(frame["type"].as_str())
+        .unwrap()
+        .to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_frames_overtake_what_is_not_yet_begun_and_those_that_wait_together_are_one() {
+    let bench = bench();
+    let session = bench.outbox.open();
+    bench.outbox.chunk(session, chunk("a", "x")).await;
+    bench.outbox.refuse(error("b")).await;
+    bench.outbox.control(Frame::new(&ToGateway::Pong));
+    bench.outbox.control(Frame::new(&ToGateway::Pong));
+    bench.outbox.control(heartbeat());
+    assert_eq!(bench.write(), ["PONG", "HEARTBEAT", "Ping", "b", "a"]);
+    assert!(bench.outbox.take().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_leaves_alone_so_that_at_most_one_is_ahead_of_a_control_frame() {
+    let bench = bench();
+    let session = bench.outbox.open();
+    bench.outbox.chunk(session, chunk("a", "small")).await;
+    for request_id in ["b", "c"] {
+        bench
+            .outbox
+            .answer(response(request_id, &"x".repeat(LARGE)));
+    }
+    assert_eq!(bench.write(), ["a"]);
+    assert_eq!(bench.write(), ["b"]);
+    bench.outbox.control(Frame::new(&ToGateway::Pong));
+    assert_eq!(bench.write(), ["PONG"]);
+    assert_eq!(bench.write(), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_kept_until_it_is_proven_and_sent_again_on_every_session_until_then() {
+    let bench = bench();
+    bench.answer("made while there was no session");
+    assert_eq!(
+        bench.session_that_breaks(),
+        ["made while there was no session"]
+    );
+    bench.outbox.open();
+    advance(10 * SECOND).await;
+    assert_eq!(bench.write_all(), ["made while there was no session"]);
+    assert_eq!(bench.metrics.undelivered_results.get(), 1);
+    bench.ack("made while there was no session");
+    assert_eq!(bench.metrics.undelivered_results.get(), 0);
+    assert_eq!(bench.metrics.outbox_bytes.get(), 0);
+    bench.outbox.close(true);
+    assert!(bench.session_that_breaks().is_empty());
+    assert_eq!(bench.metrics.results_redelivered_total.get(), 1);
+    assert_eq!(bench.outbox.lost(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_ack_proves_its_answer_alone_and_only_what_was_sent_in_this_session() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.answer("a");
+    bench.answer("b");
+    bench.ack("a");
+    assert_eq!(bench.outbox.undelivered(), 2, "neither was sent yet");
+    bench.write_all();
+    bench.ack("b");
+    bench.ack("b");
+    bench.ack("never heard of");
+    assert_eq!(bench.outbox.undelivered(), 1);
+    bench.outbox.close(false);
+    bench.outbox.open();
+    bench.ack("a");
+    assert_eq!(bench.write_all(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_nth_acknowledged_heartbeat_proves_what_was_sent_before_the_nth_and_nothing_after() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.beat();
+    bench.answer("a");
+    bench.write_all();
+    bench.outbox.heartbeat_acknowledged();
+    assert_eq!(bench.outbox.undelivered(), 1, "the first went before it");
+    bench.outbox.heartbeat_acknowledged();
+    bench.beat();
+    assert_eq!(bench.outbox.undelivered(), 1, "one too many proves nothing");
+    bench.answer("b");
+    bench.write_all();
+    bench.outbox.heartbeat_acknowledged();
+    assert_eq!(bench.outbox.undelivered(), 1);
+    assert_eq!(bench.session_that_breaks(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledged_list_of_models_proves_as_a_heartbeat_does() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.outbox.control(models());
+    bench.write_all();
+    bench.answer("a");
+    bench.write_all();
+    bench.outbox.models_acknowledged();
+    assert_eq!(bench.outbox.undelivered(), 1);
+    bench.outbox.control(models());
+    bench.write_all();
+    bench.outbox.models_acknowledged();
+    assert_eq!(bench.outbox.undelivered(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_alone_counts_only_where_the_gateway_acknowledges_nothing() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.answer("a");
+    bench.write_all();
+    bench.beat();
+    bench.outbox.pong(2);
+    assert_eq!(bench.outbox.undelivered(), 1, "no such heartbeat");
+    bench.outbox.pong(1);
+    assert_eq!(bench.outbox.undelivered(), 0);
+    bench.ack("a");
+    bench.answer("b");
+    bench.write_all();
+    bench.beat();
+    bench.outbox.pong(2);
+    assert_eq!(bench.outbox.undelivered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_acknowledges_every_heartbeat_twice_proves_no_more_than_it_has_read() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.beat();
+    bench.answer("a");
+    bench.write_all();
+    bench.beat();
+    bench.outbox.pong(1);
+    bench.outbox.heartbeat_acknowledged();
+    bench.outbox.heartbeat_acknowledged();
+    assert_eq!(bench.outbox.undelivered(), 1);
+    bench.outbox.pong(2);
+    assert_eq!(bench.outbox.undelivered(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_while_the_rest_of_its_batch_is_still_being_written_counts() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.answer("a");
+    bench.write_all();
+    bench.outbox.control(heartbeat());
+    bench.answer("b");
+    let batch = bench.outbox.take().unwrap();
+    bench.outbox.pong(1);
+    bench.outbox.heartbeat_acknowledged();
+    assert_eq!(bench.outbox.undelivered(), 1, "b is behind the heartbeat");
+    bench.ack("b");
+    assert_eq!(bench.outbox.undelivered(), 0);
+    bench.outbox.written(&batch);
+    assert_eq!(bench.outbox.fence_due(true), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_our_close_proves_all_that_was_sent() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.answer("a");
+    bench.write_all();
+    bench.answer("not sent");
+    bench.outbox.close_answered();
+    assert_eq!(bench.outbox.undelivered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_earlier_sessions_go_oldest_first_between_live_frames() {
+    let bench = bench();
+    for request_id in ["a", "b", "c"] {
+        bench.answer(request_id);
+    }
+    let session = bench.outbox.open();
+    for delta in ["1", "2"] {
+        bench.outbox.chunk(session, chunk("live", delta)).await;
+    }
+    bench.answer("live");
+    assert_eq!(bench.write_all(), ["live", "a", "live", "b", "live", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_session_that_ended_soon_after_answers_they_go_one_by_one_each_proven_before_the_next()
+ {
+    let bench = bench();
+    bench.answer("old");
+    bench.outbox.open();
+    bench.write_all();
+    advance(5 * SECOND).await;
+    for request_id in ["a", "b", "c"] {
+        bench.answer(request_id);
+    }
+    bench.write_all();
+    assert!(bench.outbox.close(true));
+
+    bench.outbox.open();
+    bench.answer("live");
+    assert_eq!(bench.write_all(), ["live", "a", "old"]);
+    bench.ack("live");
+    assert!(bench.write_all().is_empty());
+    bench.ack("a");
+    assert_eq!(bench.write_all(), ["b"]);
+    bench.outbox.cancel(&id("b"));
+    assert_eq!(bench.write_all(), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_which_three_sessions_in_a_row_ended_is_given_up_and_no_other_is() {
+    let bench = bench();
+    bench.answer("poison");
+    bench.answer("good");
+    assert_eq!(bench.session_that_breaks(), ["poison", "good"]);
+    assert_eq!(bench.session_that_breaks(), ["poison"]);
+    assert_eq!(bench.session_that_breaks(), ["poison"]);
+    assert_eq!(bench.dropped(DropReason::Rejected), 0);
+    assert_eq!(bench.session_that_breaks(), ["poison"]);
+    assert_eq!(bench.dropped(DropReason::Rejected), 1);
+    bench.outbox.open();
+    assert_eq!(bench.write_all(), ["good"]);
+    assert_eq!(bench.repeat("poison"), Repeat::New);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_we_end_or_that_lives_on_after_an_answer_is_not_the_answers_fault() {
+    let bench = bench();
+    bench.answer("a");
+    for _ in 0..9 {
+        bench.outbox.open();
+        bench.write_all();
+        bench.outbox.close(false);
+        bench.session_that_breaks();
+        bench.outbox.open();
+        bench.write_all();
+        advance(5 * SECOND).await;
+        assert!(!bench.outbox.close(true));
+    }
+    assert_eq!(bench.outbox.lost(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_the_link_while_it_is_written_is_suspected_too() {
+    let bench = bench();
+    bench.answer("too large for them");
+    for _ in 0..3 {
+        bench.outbox.open();
+        assert!(bench.outbox.take().is_some());
+        bench.outbox.close(true);
+    }
+    assert_eq!(bench.dropped(DropReason::Rejected), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_answered_gets_the_same_answer_again_until_that_is_forgotten() {
+    let bench = bench();
+    bench.outbox.open();
+    assert_eq!(bench.repeat("a"), Repeat::New);
+    bench.answer("a");
+    bench.write_all();
+    assert_eq!(bench.repeat("a"), Repeat::SentAgain, "undelivered");
+    assert_eq!(bench.write_all(), ["a"]);
+    bench.ack("a");
+    assert_eq!(bench.repeat("a"), Repeat::SentAgain, "delivered");
+    assert_eq!(bench.write_all(), ["a"]);
+    assert_eq!(bench.outbox.undelivered(), 1, "to be proven once more");
+    bench.ack("a");
+    advance(TTL).await;
+    bench.outbox.expire();
+    assert_eq!(bench.repeat("a"), Repeat::New);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_not_remembered_and_an_undelivered_one_gives_way_to_new_work() {
+    let bench = bench();
+    bench.outbox.answer(error("a"));
+    assert_eq!(bench.repeat("a"), Repeat::New);
+    bench.outbox.supersede(&id("a"));
+    assert_eq!(bench.dropped(DropReason::Superseded), 1);
+    assert!(bench.session_that_breaks().is_empty());
+    bench.outbox.open();
+    bench.outbox.answer(error("b"));
+    bench.write_all();
+    bench.ack("b");
+    assert_eq!(bench.repeat("b"), Repeat::New);
+    assert_eq!(bench.outbox.lost(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_of_delivered_answers_are_given_up_first_then_ids_and_undelivered_answers_never() {
+    let bench = bench_of(10_000);
+    bench.outbox.open();
+    for request_id in ["a", "b"] {
+        bench
+            .outbox
+            .answer(response(request_id, &"x".repeat(4_000)));
+        bench.write_all();
+        bench.ack(request_id);
+    }
+    bench.outbox.answer(response("c", &"x".repeat(4_000)));
+    assert_eq!(bench.repeat("a"), Repeat::Forgotten);
+    bench.outbox.answer(response("d", &"x".repeat(20_000)));
+    assert!(!bench.outbox.has_room());
+    assert_eq!(bench.repeat("a"), Repeat::New, "not even the id");
+    assert_eq!(bench.repeat("b"), Repeat::New);
+    assert_eq!(bench.write_all(), ["c", "d"]);
+    bench.ack("c");
+    bench.ack("d");
+    assert!(bench.outbox.has_room());
+    assert_eq!(bench.repeat("d"), Repeat::Forgotten);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_cancel_nothing_that_waits_or_is_remembered_of_a_request_is_left() {
+    let bench = bench();
+    let session = bench.outbox.open();
+    bench.answer("delivered");
+    bench.write_all();
+    bench.ack("delivered");
+    bench.outbox.chunk(session, chunk("a", "x")).await;
+    bench.answer("a");
+    bench.outbox.refuse(error("refused")).await;
+    for request_id in ["a", "refused", "delivered", "unknown"] {
+        bench.outbox.cancel(&id(request_id));
+        assert_eq!(bench.repeat(request_id), Repeat::New);
+    }
+    assert!(bench.outbox.take().is_none());
+    assert_eq!(bench.metrics.outbox_bytes.get(), 0);
+    assert_eq!(bench.dropped(DropReason::Cancelled), 2);
+    assert_eq!(bench.outbox.lost(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undelivered_answer_is_given_up_when_it_is_too_old() {
+    let bench = bench();
+    let kept = async { match bench.outbox.keep_fresh().await {} };
+    let story = async {
+        bench.outbox.open();
+        tokio::time::sleep(TTL / 2).await;
+        bench.answer("a");
+        bench.write_all();
+        bench.outbox.close(false);
+        tokio::time::sleep(TTL - SECOND).await;
+        assert_eq!(bench.outbox.undelivered(), 1);
+        tokio::time::sleep(SECOND).await;
+        timeout(SECOND, bench.outbox.emptied()).await.unwrap();
+        assert_eq!(bench.dropped(DropReason::Expired), 1);
+        assert_eq!(bench.outbox.lost(), 1);
+    };
+    tokio::select! {
+        () = kept => {}
+        () = story => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_waits_for_room_and_is_dropped_with_its_session() {
+    let bench = bench_of(2_000);
+    let session = bench.outbox.open();
+    let put = |delta: usize| {
+        let frame = chunk("a", &"x".repeat(delta));
+        bench.outbox.chunk(session, frame)
+    };
+    put(5_000).await;
+    let mut second = std::pin::pin!(put(100));
+    assert!(
+        second.as_mut().now_or_never().is_none(),
+        "one may always wait"
+    );
+    let batch = bench.outbox.take().unwrap();
+    assert!(
+        second.as_mut().now_or_never().is_none(),
+        "still being written"
+    );
+    bench.outbox.written(&batch);
+    timeout(SECOND, second.as_mut()).await.unwrap();
+    assert!(bench.metrics.outbox_bytes.get() > 0);
+
+    put(700).now_or_never();
+    bench.outbox.close(true);
+    assert_eq!(bench.metrics.outbox_bytes.get(), 0);
+    bench.outbox.open();
+    put(1).await;
+    assert!(bench.outbox.take().is_none(), "that session is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_bounded_and_not_kept_across_sessions() {
+    let bench = bench();
+    bench.outbox.open();
+    for _ in 0..MAX_REFUSALS {
+        bench.outbox.refuse(error("r")).await;
+    }
+    let one_more = bench.outbox.refuse(error("r"));
+    assert!(timeout(SECOND, one_more).await.is_err());
+    assert_eq!(
+        bench.outbox.undelivered(),
+        0,
+        "a refusal is no answer that needs proof"
+    );
+    bench.outbox.close(true);
+    bench.outbox.refuse(error("r")).await;
+    bench.outbox.open();
+    assert!(bench.outbox.take().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_proof_is_fenced_after_a_second_and_once_a_second_at_most() {
+    let bench = bench();
+    bench.outbox.open();
+    let now = Instant::now();
+    bench.answer("a");
+    assert_eq!(bench.outbox.fence_due(false), None, "not sent yet");
+    bench.write_all();
+    assert_eq!(bench.outbox.fence_due(false), Some(now + SECOND));
+    assert_eq!(bench.outbox.fence_due(true), Some(now));
+    advance(SECOND).await;
+    bench.outbox.fenced();
+    bench.outbox.control(heartbeat());
+    assert_eq!(bench.outbox.fence_due(false), None, "it waits");
+    bench.write_all();
+    assert_eq!(bench.outbox.fence_due(false), None, "it is behind them all");
+    bench.answer("b");
+    bench.write_all();
+    advance(SECOND / 2).await;
+    assert_eq!(bench.outbox.fence_due(false), Some(now + 2 * SECOND));
+    bench.outbox.answer(response("c", &"x".repeat(600_000)));
+    bench.write_all();
+    assert_eq!(
+        bench.outbox.fence_due(false),
+        Some(now + 2 * SECOND),
+        "half full, and still once a second"
+    );
+    bench.ack("b");
+    bench.ack("c");
+    assert_eq!(bench.outbox.fence_due(false), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_is_due_until_it_has_been_written() {
+    let bench = bench();
+    bench.outbox.open();
+    let now = Instant::now();
+    bench.outbox.control(heartbeat());
+    advance(SECOND).await;
+    let batch = bench.outbox.take().unwrap();
+    assert_eq!(bench.outbox.heartbeat_due_since(), Some(now));
+    bench.outbox.written(&batch);
+    assert_eq!(bench.outbox.heartbeat_due_since(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_undelivered_when_the_process_ends_is_told_as_lost() {
+    let bench = bench();
+    bench.answer("a");
+    bench.outbox.abandon();
+    assert_eq!(bench.dropped(DropReason::Shutdown), 1);
+    assert_eq!(bench.outbox.lost(), 1);
+}
