@@ -74,10 +74,13 @@ async fn go_away(net: &Net, network: &Proxy) {
         .await;
 }
 
-/// Mends the network and waits for this session, the first being 1.
+/// Mends the network and waits for this session, the first being 1; both ends know of it when this returns.
 async fn come_back(net: &Net, network: &Proxy, session: usize) {
     network.mend().await.unwrap();
     net.gateway.wait_for_session(session).await;
+    net.sidecar
+        .wait_for_metric("session_up", |up| up == 1.0)
+        .await;
 }
 
 /// When this returns the agent has dealt with all that the gateway said before.

