@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use super::*;
 
-/// Chats that are answered at once in some 2 MB each, by far more than sockets and outbox hold.
-const CHATS: usize = 12;
-const ANSWER: usize = 2_000_000;
+/// Chats that are answered in some 4 MB each: one is more than the sockets on its way hold, and all together are more
+/// than outbox and session take.
+const CHATS: usize = 8;
+const ANSWER: usize = 4_000_000;
+const TOKEN: usize = 20_000;
+
+/// At full speed the system would give the connections to Ollama buffers that hold an answer whole.
+const TOKEN_DELAY: Duration = Duration::from_millis(10);
 
 const SETTINGS: [(&str, &str); 6] = [
     ("PIN_CAPACITY", "20"),
     ("PIN_OUTBOX_BYTES", "4MiB"),
-    ("PIN_MAX_RESULT_BYTES", "3MiB"),
+    ("PIN_MAX_RESULT_BYTES", "8MiB"),
     ("PIN_FIRST_TOKEN_TIMEOUT", "10s"),
     ("PIN_TOKEN_TIMEOUT", "1500ms"),
     ("PIN_MODEL_REFRESH_INTERVAL", "1h"),
@@ -28,7 +33,8 @@ async fn jammed() -> (Net, Vec<Chat>) {
     let settings = [&QUICK[..], &SETTINGS].concat();
     let net = Net::with(CLIENT, gateway().await, ollama, &settings).await;
     net.ollama.set_behaviour(|behaviour| {
-        behaviour.script = Some(vec!["x".repeat(20_000); ANSWER / 20_000]);
+        behaviour.script = Some(vec!["x".repeat(TOKEN); ANSWER / TOKEN]);
+        behaviour.token_delay = TOKEN_DELAY;
     });
     net.gateway.stop_reading();
     let chats: Vec<Chat> = (0..CHATS)
