@@ -74,9 +74,9 @@ pub struct NodeRegistration<'a> {
     pub capacity: usize,
     /// Where it stands.
     pub region: &'a str,
-    /// US dollars for 1,000 tokens.
+    /// US dollars for 1,000 tokens, a JSON number in the operator's own digits.
     #[serde(rename = "pricePerThousandTokens")]
-    pub price_per_thousand_tokens: f64,
+    pub price_per_thousand_tokens: &'a RawValue,
     /// The model that interviews should ask.
     #[serde(rename = "interviewModel", skip_serializing_if = "Option::is_none")]
     pub interview_model: Option<&'a str>,
@@ -184,12 +184,13 @@ mod tests {
     fn frames_are_spelled_as_the_protocol_says() {
         let models = ["llama3.2:latest"];
         let result = RawValue::from_string(r#"{"b":1, "a":2}"#.into()).unwrap();
+        let price = RawValue::from_string("0.00100".into()).unwrap();
         let node = NodeRegistration {
             alias: "gpu-1",
             models: &models,
             capacity: 4,
             region: "eu-west",
-            price_per_thousand_tokens: 0.001,
+            price_per_thousand_tokens: &price,
             interview_model: None,
             api_mode: "ollama",
         };
@@ -220,14 +221,14 @@ mod tests {
             ),
             (
                 ToGateway::RegisterNode(node),
-                r#"{"type":"REGISTER_NODE","alias":"gpu-1","models":["llama3.2:latest"],"capacity":4,"region":"eu-west","pricePerThousandTokens":0.001,"apiMode":"ollama"}"#,
+                r#"{"type":"REGISTER_NODE","alias":"gpu-1","models":["llama3.2:latest"],"capacity":4,"region":"eu-west","pricePerThousandTokens":0.00100,"apiMode":"ollama"}"#,
             ),
             (
                 ToGateway::RegisterNode(NodeRegistration {
                     interview_model: Some("m"),
                     ..node
                 }),
-                r#"{"type":"REGISTER_NODE","alias":"gpu-1","models":["llama3.2:latest"],"capacity":4,"region":"eu-west","pricePerThousandTokens":0.001,"interviewModel":"m","apiMode":"ollama"}"#,
+                r#"{"type":"REGISTER_NODE","alias":"gpu-1","models":["llama3.2:latest"],"capacity":4,"region":"eu-west","pricePerThousandTokens":0.00100,"interviewModel":"m","apiMode":"ollama"}"#,
             ),
             (
                 ToGateway::UpdateWallet {

@@ -2,7 +2,7 @@
 
 use crate::{
     backend::Offer,
-    config::Config,
+    config::{Config, Price},
     outbox::{Frame, Outbox},
     protocol::{Generation, Health, NodeRegistration, ToGateway},
 };
@@ -17,7 +17,7 @@ pub struct Registration {
     /// Where it stands, as the protocol spells it.
     pub region: &'static str,
     /// US dollars for 1,000 tokens.
-    pub price_per_thousand_tokens: f64,
+    pub price_per_thousand_tokens: Price,
     /// The model that interviews should ask.
     pub interview_model: Option<String>,
     /// Where earnings go.
@@ -33,7 +33,7 @@ impl Registration {
             generation: config.identity.generation,
             alias: config.node.alias.clone(),
             region: config.node.region.as_str(),
-            price_per_thousand_tokens: config.node.price_per_thousand_tokens.as_f64(),
+            price_per_thousand_tokens: config.node.price_per_thousand_tokens.clone(),
             interview_model: config.node.interview_model.clone(),
             payout_address: config.node.payout_address.clone(),
             capacity: config.admission.capacity,
@@ -57,7 +57,7 @@ impl Registration {
                 models: &models,
                 capacity: self.capacity,
                 region: self.region,
-                price_per_thousand_tokens: self.price_per_thousand_tokens,
+                price_per_thousand_tokens: self.price_per_thousand_tokens.as_json(),
                 interview_model: self.interview_model.as_deref(),
                 api_mode: "ollama",
             };

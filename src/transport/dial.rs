@@ -6,6 +6,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
@@ -16,6 +17,9 @@ use super::{Dial, DialError, Endpoint, Step, Stream};
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How much the system may hold that it cannot send yet, in bytes: two batches of the outbox, so that it never runs dry.
+const MAX_NOT_SENT: u32 = 128 * 1024;
 
 /// Dials over the machine's own network.
 pub struct TcpDialer {
@@ -64,9 +68,7 @@ impl Dial for TcpDialer {
                 .within(Step::Dns, resolve(&endpoint.host, endpoint.port))
                 .await?;
             let tcp = self.within(Step::Tcp, first_to_answer(&addresses)).await?;
-            // Frames are small and somebody waits for each.
-            tcp.set_nodelay(true)
-                .map_err(|error| DialError::Tcp(error.kind()))?;
+            prefer_latency(&tcp).map_err(|error| DialError::Tcp(error.kind()))?;
             if endpoint.tls {
                 self.within(Step::Tls, self.encrypt(&endpoint.host, tcp))
                     .await
@@ -76,6 +78,13 @@ impl Dial for TcpDialer {
         }
         .boxed()
     }
+}
+
+/// Frames are small and somebody waits for each. What the system would queue beyond what it can send is left with us
+/// instead, where a control frame overtakes it: without that megabytes would be ahead of a heartbeat on a slow link.
+fn prefer_latency(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    SockRef::from(tcp).set_tcp_notsent_lowat(MAX_NOT_SENT)
 }
 
 /// The addresses of `host`, families taking turns, the system's preferred one first.
