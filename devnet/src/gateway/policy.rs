@@ -40,6 +40,8 @@ pub struct Policy {
     pub clock_ahead: i64,
     /// Keep every frame for [`Gateway::frames`](super::Gateway::frames) and the waiting calls.
     pub record: bool,
+    /// Keep those about chats too; without them a gateway can be watched for long under any load.
+    pub record_chats: bool,
 }
 
 impl Default for Policy {
@@ -62,6 +64,7 @@ impl Default for Policy {
             login: Login::Check,
             clock_ahead: 0,
             record: true,
+            record_chats: true,
         }
     }
 }
