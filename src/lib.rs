@@ -5,6 +5,8 @@
 //! [`relay`] puts the parts together, [`app`] adds the server for probes; ARCHITECTURE.md has the picture.
 
 pub mod admin;
+#[cfg(test)]
+mod any_json;
 pub mod app;
 pub mod backend;
 pub mod clock;

@@ -111,6 +111,11 @@ fn private_len(rest: &str, word: usize, before: Option<char>) -> Option<usize> {
     if word > 0 && after.starts_with("://") {
         return Some(extent(rest));
     }
+    if !before.is_some_and(is_word)
+        && let Some(len) = ipv6_len(rest)
+    {
+        return Some(len);
+    }
     let name = rest[..word].trim_end_matches('.');
     let host = if word > 0 {
         name.len()
@@ -140,6 +145,24 @@ fn bracketed_len(text: &str) -> Option<usize> {
     address.parse::<Ipv6Addr>().is_ok().then_some(end + 1)
 }
 
+/// The length of an IPv6 address without brackets; one without a digit is rather a name of some program's.
+fn ipv6_len(text: &str) -> Option<usize> {
+    /// Such as `0000:0000:0000:0000:0000:ffff:255.255.255.255`.
+    const LONGEST: usize = 45;
+    let longest = text
+        .bytes()
+        .take(LONGEST)
+        .take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+        .count();
+    // The sentence may go on behind it with a colon or a full stop.
+    (2..=longest).rev().find(|len| {
+        let (address, after) = text.split_at(*len);
+        !after.starts_with(char::is_alphanumeric)
+            && address.contains(|c: char| c.is_ascii_digit())
+            && address.parse::<Ipv6Addr>().is_ok()
+    })
+}
+
 /// Whether `text` begins with a colon and a port.
 fn has_port(text: &str) -> bool {
     let Some(port) = text.strip_prefix(':') else {
@@ -164,12 +187,26 @@ fn host_len(text: &str, host: usize) -> usize {
     }
 }
 
-/// A path in quotes may have spaces in it; another one ends at the first.
+/// A path in quotes goes as far as they do.
 fn path_len(text: &str, before: Option<char>) -> usize {
     let quote = before.filter(|c| matches!(c, '"' | '\'' | '`'));
     quote
         .and_then(|quote| text.find(quote))
-        .unwrap_or_else(|| extent(text))
+        .unwrap_or_else(|| spaced_extent(text))
+}
+
+/// How far a path goes that is not in quotes. A folder's name may have a space in it (`C:\Users\Ann Zoe\x`), so where
+/// the word behind a space has a separator in it, it belongs to the path.
+fn spaced_extent(text: &str) -> usize {
+    let mut len = extent(text);
+    while let Some(next) = text[len..].strip_prefix(' ') {
+        let more = extent(next);
+        if !next[..more].contains(['/', '\\']) {
+            break;
+        }
+        len += 1 + more;
+    }
+    len
 }
 
 /// How far a URL or a path goes, less the punctuation of the sentence around it.
@@ -288,6 +325,14 @@ mod tests {
             ),
             ("open C:\\Users\\me\\model.gguf: denied", "open …: denied"),
             ("open \\\\nas\\models: denied", "open …: denied"),
+            ("open C:\\Users\\Ann Zoe\\m.gguf: denied", "open …: denied"),
+            ("open /home/Ann Zoe/m.gguf: denied", "open …: denied"),
+            ("no route to fe80::1%eth0", "no route to …%eth0"),
+            (
+                "no route to 2001:db8::1: timed out",
+                "no route to …: timed out",
+            ),
+            ("in std::vector, a::b, 0x7f", "in std::vector, a::b, 0x7f"),
             ("model=/m/x.gguf failed (/tmp/y)", "model=… failed (…)"),
             ("file:///etc/passwd", "…"),
             (
@@ -316,5 +361,29 @@ mod tests {
             prop_assert!(!cleaned.contains(char::is_control));
             prop_assert!(!cleaned.contains("://"));
         }
+
+        #[test]
+        fn nothing_private_survives_whatever_stands_around_it(
+            before in "([ -~]{0,30}[ \"'(=,;<:])?",
+            private in private(),
+            after in "([ \"'),;:.!?>][ -~]{0,30})?",
+        ) {
+            let cleaned = clean(&format!("{before}{private}{after}"));
+            prop_assert!(!cleaned.contains("zebra"), "{}", cleaned);
+            prop_assert!(!cleaned.contains("4711"), "{}", cleaned);
+        }
+    }
+
+    /// URLs, hosts with their ports, addresses and absolute paths, which all have `zebra` or `4711` in them.
+    fn private() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z][a-z0-9+.-]{0,5}://([a-z]{1,4}:zebra@)?zebra[a-z0-9.-]{0,9}(:[0-9]{1,5})?(/[a-z0-9._~%&=?#-]{0,9}){0,3}",
+            "([a-z0-9-]{1,9}\\.){0,2}zebra(\\.[a-z]{1,4})?:[0-9]{2,5}(/zebra[a-z0-9]{0,5})?",
+            "(/[a-z0-9._-]{1,9}){0,3}/zebra[a-z0-9._-]{0,9}(/[a-z0-9._-]{1,9}){0,2}",
+            "[A-Z]:\\\\([A-Za-z0-9._-]{1,9}\\\\){0,3}zebra[a-z0-9.]{0,5}",
+            "[A-Z]:\\\\Users\\\\Ann Zoe\\\\zebra",
+            "\\[2001:db8:[0-9a-f]{1,4}::4711\\](:[0-9]{2,5})?",
+            "(2001:db8:[0-9a-f]{1,4}|fe80|fd00:1)::4711",
+        ]
     }
 }

@@ -28,15 +28,22 @@ impl fmt::Display for Invalid {
 }
 
 /// Hides what may be `user:password@`, in well-formed URLs and in broken ones: everything up to the last `@`, save
-/// the scheme. It rather hides too much than a part of a password that was not percent-encoded.
+/// a scheme. It rather hides too much than a part of a password that was not percent-encoded, and one may have a
+/// `://` in it.
 pub(super) fn without_credentials(text: &str) -> String {
     let Some((credentials, rest)) = text.rsplit_once('@') else {
         return text.to_owned();
     };
     match credentials.split_once("://") {
-        Some((scheme, _)) => format!("{scheme}://…@{rest}"),
-        None => format!("…@{rest}"),
+        Some((scheme, _)) if is_scheme(scheme) => format!("{scheme}://…@{rest}"),
+        Some(_) | None => format!("…@{rest}"),
     }
+}
+
+/// As RFC 3986 spells one; a colon in it would mean that user and password stand there.
+fn is_scheme(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'.' | b'-'))
 }
 
 /// One mistake in the settings.

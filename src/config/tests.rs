@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::HashSet, fs, os::unix::ffi::OsStringExt as _};
+use std::{collections::HashSet, fs, net::IpAddr, os::unix::ffi::OsStringExt as _};
 
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use super::{
     field::Value as _,
     table::SETTINGS,
-    value::{Interval, Patience, Size},
+    value::{Interval, ListenAddr, Patience, Size},
     *,
 };
 use crate::{
@@ -480,5 +480,43 @@ proptest! {
     #[test]
     fn no_variable_name_panics(name in "PIN_.*", value in ".*") {
         let _ = read(vec![(name.into(), value.into())]);
+    }
+
+    #[test]
+    fn whatever_duration_is_accepted_is_read_back_as_it_is_shown(
+        text in "([0-9]{1,7} ?(ns|us|ms|msec|s|sec|m|min|h|hr|d|days|w|M|y|years) ?){1,4}",
+    ) {
+        if let Ok(time) = Patience::parse(&text) {
+            prop_assert_eq!(Patience::parse(&time.to_string()).unwrap(), time);
+        }
+    }
+
+    #[test]
+    fn whatever_size_is_accepted_is_read_back_as_it_is_shown(
+        text in "[0-9]{1,10}(\\.[0-9]{1,3})? ?([kKmMgG]?i?[bB]?)",
+    ) {
+        if let Ok(size) = Size::<0>::parse(&text) {
+            prop_assert_eq!(Size::<0>::parse(&size.to_string()).unwrap(), size);
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_is_read_back_as_it_is_shown(ip: IpAddr, port: u16) {
+        let address = SocketAddr::from((ip, port));
+        let shown = ListenAddr::parse(&address.to_string()).unwrap();
+        prop_assert_eq!(shown.0, address);
+        prop_assert_eq!(ListenAddr::parse(&shown.to_string()).unwrap().0, address);
+    }
+
+    #[test]
+    fn a_refusal_names_the_setting_and_what_was_written(text in "[a-z]{1,8}[!?;]{1,3}") {
+        for name in [
+            "PIN_CONNECT_TIMEOUT", "PIN_MAX_FRAME_BYTES", "PIN_CAPACITY", "PIN_LISTEN_ADDR", "PIN_SERVER_URL",
+            "PIN_OLLAMA_URL", "PIN_REGION", "PIN_ALLOW_PLAINTEXT", "PIN_PRICE_PER_THOUSAND_TOKENS",
+        ] {
+            let error = read(vars(&[LEAST, &[(name, &text)]].concat())).unwrap_err().to_string();
+            prop_assert!(error.starts_with(&format!("{name}: \"{text}\" ")), "{}", error);
+            prop_assert_eq!(error.lines().count(), 1, "{}", error);
+        }
     }
 }

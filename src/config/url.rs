@@ -513,5 +513,45 @@ mod tests {
             };
             prop_assert!(!shown.contains(&password), "{}", shown);
         }
+
+        #[test]
+        fn whatever_gateway_url_is_accepted_is_read_back_as_it_is_shown(
+            scheme in "(wss|ws|https|http|WSS)://", rest in "[ -~]{1,20}|[a-zA-Z0-9.-]{1,12}(:[0-9]{1,6})?(/[!-~]{0,9}){0,2}",
+        ) {
+            if let Ok(url) = GatewayUrl::parse(&format!("{scheme}{rest}")) {
+                let without_query = url.to_string();
+                let again = gateway(without_query.trim_end_matches("?…"));
+                prop_assert_eq!(&again.origin, &url.origin);
+                prop_assert_eq!(again.path_and_query.split('?').next(), url.path_and_query.split('?').next());
+            }
+        }
+
+        #[test]
+        fn whatever_backend_url_is_accepted_is_read_back_as_it_is_shown(
+            scheme in "(http|https|HTTP)://", rest in "[ -~]{1,20}|[a-zA-Z0-9.-]{1,12}(:[0-9]{1,6})?(/[!-~]{0,9}){0,2}",
+        ) {
+            if let Ok(url) = BackendUrl::parse(&format!("{scheme}{rest}")) {
+                let again = backend(&url.to_string().replacen("…@", "", 1));
+                prop_assert_eq!(&again.origin, &url.origin);
+                prop_assert_eq!(&again.base_path, &url.base_path);
+            }
+        }
+
+        #[test]
+        fn no_password_is_shown_however_wrong_its_url_is(
+            before in "((wss|ws|http|https|ftp|[a-z ]{1,4})://)?",
+            user in "[a-z]{0,4}",
+            password in "[!-~]{0,4}Zebra[!-~]{0,4}(://)?[!-~]{0,4}",
+            after in "[ -?A-~]{0,12}",
+        ) {
+            let text = format!("{before}{user}:{password}@{after}");
+            let shown = [
+                GatewayUrl::parse(&text).map_or_else(|invalid| invalid.to_string(), |url| format!("{url} {url:?}")),
+                BackendUrl::parse(&text).map_or_else(|invalid| invalid.to_string(), |url| format!("{url} {url:?}")),
+            ];
+            for shown in shown {
+                prop_assert!(!shown.contains("Zebra"), "{}", shown);
+            }
+        }
     }
 }

@@ -332,9 +332,11 @@ fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// A time that is too long to count with is the longest there is: who names one wants to be left alone.
 fn seconds(raw: &RawValue) -> Option<Duration> {
-    let seconds: f64 = serde_json::from_str(raw.get()).ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
+    // Unlike serde_json, Rust takes a number beyond what a double holds for infinite. Of other JSON it reads none.
+    let seconds: f64 = raw.get().parse().ok()?;
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Fills [`Fields`] as it reads, so that what stood before a mistake is still known after it.
@@ -371,7 +373,10 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::any_json;
 
     fn request_id(id: &str) -> RequestId {
         RequestId::new(id).unwrap()
@@ -457,6 +462,27 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_never_negative_and_never_too_long_to_count_with() {
+        for (json, expected) in [
+            ("1.5", Some(Duration::from_millis(1500))),
+            ("0", Some(Duration::ZERO)),
+            ("-0.0", Some(Duration::ZERO)),
+            ("1e18", Some(Duration::from_secs(1_000_000_000_000_000_000))),
+            ("18446744073709551616", Some(Duration::MAX)),
+            ("1e999", Some(Duration::MAX)),
+            ("-1e-9", None),
+            ("-1e999", None),
+            (r#""60""#, None),
+            ("null", None),
+            ("true", None),
+            ("[60]", None),
+        ] {
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            assert_eq!(seconds(raw), expected, "{json}");
+        }
+    }
+
+    #[test]
     fn fields_of_the_wrong_type_count_as_missing() {
         let frame = FromGateway::read(
             r#"{"type":"INTERVIEW_FAILED","reason":5,"retry_after_seconds":"soon"}"#,
@@ -474,5 +500,134 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    /// Fields of a frame with any values, each key once, in any order.
+    fn fields() -> impl Strategy<Value = Vec<(&'static str, String)>> {
+        const KEYS: [&str; 12] = [
+            "request_id",
+            "node_id",
+            "alias",
+            "message",
+            "reason",
+            "success",
+            "tier",
+            "retry_after_seconds",
+            "payload",
+            "new",
+            "Type",
+            "",
+        ];
+        prop::sample::subsequence(KEYS.to_vec(), 0..=KEYS.len())
+            .prop_shuffle()
+            .prop_flat_map(|keys| {
+                let values = prop::collection::vec(any_json::value(), keys.len());
+                values.prop_map(move |values| keys.clone().into_iter().zip(values).collect())
+            })
+    }
+
+    fn frame(fields: &[(&str, String)]) -> String {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(key, value)| format!("\"{key}\" :\n{value}"))
+            .collect();
+        format!("{{ {} }}", fields.join("\t, "))
+    }
+
+    fn field<'a>(fields: &'a [(&str, String)], name: &str) -> Option<&'a str> {
+        let field = fields.iter().find(|(key, _)| *key == name);
+        field.map(|(_, value)| value.as_str())
+    }
+
+    /// The id as any JSON library reads it.
+    fn expected_id(fields: &[(&str, String)]) -> Option<RequestId> {
+        let id: String = serde_json::from_str(field(fields, "request_id")?).ok()?;
+        (!id.is_empty() && id.len() <= 256).then(|| request_id(&id))
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_reading_panic(text in "\\PC*|[{}\\[\\]\",:a-z0-9\\\\ ]{0,60}") {
+            let _ = FromGateway::read(&text);
+        }
+
+        #[test]
+        fn an_object_of_a_known_type_is_a_frame_unless_it_lacks_an_id_that_it_needs(
+            message in prop::sample::select(GatewayMessage::ALL),
+            mut fields in fields(),
+            at in any::<prop::sample::Index>(),
+        ) {
+            fields.insert(at.index(fields.len() + 1), ("type", format!("\"{message}\"")));
+            let text = frame(&fields);
+            let id = expected_id(&fields);
+            let needs_id = matches!(
+                message,
+                GatewayMessage::InferenceRequest | GatewayMessage::TtsRequest | GatewayMessage::CancelRequest
+            );
+            match FromGateway::read(&text) {
+                Ok(frame) => {
+                    prop_assert_eq!(frame.message(), message);
+                    prop_assert!(id.is_some() || !needs_id);
+                    match frame {
+                        FromGateway::InferenceRequest { request_id, payload } => {
+                            prop_assert_eq!(Some(request_id), id);
+                            prop_assert_eq!(payload.map(RawValue::get), field(&fields, "payload"));
+                        }
+                        FromGateway::CancelRequest { request_id } | FromGateway::TtsRequest { request_id } => {
+                            prop_assert_eq!(Some(request_id), id);
+                        }
+                        FromGateway::ResultAck { request_id } => prop_assert_eq!(request_id, id),
+                        _ => {}
+                    }
+                }
+                Err(unreadable) => {
+                    prop_assert!(needs_id && id.is_none());
+                    prop_assert_eq!(unreadable.message, message);
+                    prop_assert_eq!(unreadable.request_id, None);
+                }
+            }
+        }
+
+        #[test]
+        fn wherever_a_request_breaks_off_behind_its_id_it_can_be_refused(
+            id in "[a-z\"\\\\é🦀\n]{1,20}",
+            payload in any_json::value(),
+            cut in any::<prop::sample::Index>(),
+            tail in "\\PC{0,3}",
+        ) {
+            let quoted = serde_json::Value::from(&*id).to_string();
+            let head = format!(r#"{{"type":"INFERENCE_REQUEST","request_id":{quoted}"#);
+            let text = format!(r#"{head},"payload":{payload}}}"#);
+            let mut end = head.len() + cut.index(text.len() - head.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            let broken = format!("{}{tail}", &text[..end]);
+            let read = FromGateway::read(&broken);
+            let id = match &read {
+                Ok(FromGateway::InferenceRequest { request_id, .. }) => Some(request_id),
+                Ok(_) => None,
+                Err(unreadable) => unreadable.request_id.as_ref(),
+            };
+            prop_assert_eq!(id.map(RequestId::as_str), Some(&*id_of(&quoted)), "{}", broken);
+        }
+
+        #[test]
+        fn an_id_is_1_to_256_bytes_whatever_they_are(id in "[ -~é漢🦀\u{0}]{0,4}|[ -~]{250,260}|[é漢🦀]{60,130}") {
+            let quoted = serde_json::Value::from(&*id).to_string();
+            let text = format!(r#"{{"type":"CANCEL_REQUEST","request_id":{quoted}}}"#);
+            match FromGateway::read(&text) {
+                Ok(FromGateway::CancelRequest { request_id }) => {
+                    prop_assert!((1..=256).contains(&id.len()));
+                    prop_assert_eq!(request_id.as_str(), id);
+                }
+                Ok(other) => prop_assert!(false, "{:?}", other),
+                Err(_) => prop_assert!(!(1..=256).contains(&id.len())),
+            }
+        }
+    }
+
+    fn id_of(quoted: &str) -> String {
+        serde_json::from_str(quoted).unwrap()
     }
 }

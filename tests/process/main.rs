@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+mod bad_input;
+mod descriptors;
 mod healthcheck;
 mod log;
 mod program;

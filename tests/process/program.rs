@@ -135,3 +135,11 @@ pub(crate) fn event(line: &str) -> Value {
 pub(crate) fn skipped(what: &str, why: impl Display) {
     println!("SKIPPED: {why}, so NOTHING was tested of: {what}");
 }
+
+/// A figure of `/proc/PID/status` in KiB, such as `VmRSS`, what is in memory now, or `VmHWM`, the most that ever was.
+pub(crate) fn memory_kib(agent: &Agent, figure: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(figure));
+    let number = line.unwrap().trim_start_matches(':').trim_end_matches("kB");
+    number.trim().parse().unwrap()
+}

@@ -3,7 +3,8 @@
 use std::{
     fs,
     io::Write as _,
-    net::{Ipv4Addr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::unix::process::ExitStatusExt as _,
     time::{Duration, Instant},
 };
 
@@ -13,9 +14,11 @@ use devnet::{
     ollama::{CHAT, Fault},
 };
 
+use socket2::{Domain, Socket, Type};
+
 use crate::{
-    program::{Net, PROGRAM, program, skipped, with_arguments},
-    support::{CLIENT, SECRET, chat, gateway},
+    program::{Net, PROGRAM, between, program, skipped, with_arguments},
+    support::{CLIENT, SECRET, chat, gateway, ollama},
 };
 
 /// What a drain may take where there is nothing to drain.
@@ -79,6 +82,58 @@ async fn a_second_signal_ends_it_whatever_runs() {
             net.agent.log()
         );
     }
+}
+
+#[tokio::test]
+async fn what_ollama_does_not_finish_is_cut_short_and_the_exit_is_clean() {
+    let net = Net::start(&[("PIN_DRAIN_TIMEOUT", "300ms")]).await;
+    net.ollama.fail_always(CHAT, Fault::Hang { after: 1 });
+    let mut chats: Vec<_> = (0..6).map(|_| net.gateway.chat(chat("why"))).collect();
+    net.ollama.wait_for_chats(4).await;
+    let asked = Instant::now();
+    net.agent.signal(Signal::TERM);
+    for chat in &mut chats {
+        let outcome = chat.outcome().await;
+        assert_eq!(outcome.error(), "draining: this node is shutting down");
+    }
+    assert_eq!(
+        net.agent.wait().await.code(),
+        Some(0),
+        "{:#?}",
+        net.agent.log()
+    );
+    let took = asked.elapsed();
+    assert!(
+        (Duration::from_millis(300)..Duration::from_millis(300) + 2 * AT_ONCE).contains(&took),
+        "{took:?}"
+    );
+}
+
+/// Before the program has said what is to be done about it, the signal itself ends it.
+#[tokio::test]
+async fn a_signal_at_any_moment_of_the_start_ends_it() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    for millis in [0, 1, 2, 3, 4, 5, 8, 20] {
+        let agent = between(program(), &gateway, &ollama).start().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        let had_a_handler = handles_sigterm(&agent);
+        agent.signal(Signal::TERM);
+        let status = agent.wait_for(AT_ONCE).await.unwrap();
+        let by_the_signal = status.signal() == Some(Signal::TERM.as_raw());
+        assert!(
+            status.code() == Some(0) || (by_the_signal && !had_a_handler),
+            "{status:?} after {millis} ms: {:#?}",
+            agent.log()
+        );
+    }
+}
+
+/// Whether the process has a handler for SIGTERM, by the mask of those that it has.
+fn handles_sigterm(agent: &Agent) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+    mask >> (Signal::TERM.as_raw() - 1) & 1 == 1
 }
 
 #[tokio::test]
@@ -190,6 +245,60 @@ async fn a_gateway_that_reads_no_more_does_not_hold_it_up() {
     assert!(asked.elapsed() < 2 * AT_ONCE, "{:?}", asked.elapsed());
 }
 
+/// What a firewall that drops packets looks like: nobody ever says yes or no.
+#[tokio::test]
+async fn it_can_be_stopped_while_it_dials() {
+    let full = Full::start();
+    for setting in ["PIN_SERVER_URL", "PIN_OLLAMA_URL"] {
+        let url = format!(
+            "{}://{}",
+            if setting == "PIN_SERVER_URL" {
+                "ws"
+            } else {
+                "http"
+            },
+            full.addr
+        );
+        let net = Net::with(gateway().await, program(), &[(setting, &url)]).await;
+        if setting == "PIN_SERVER_URL" {
+            net.wait_until_pending("Connecting now").await;
+        } else {
+            net.gateway.wait_for_session(1).await;
+        }
+        assert_eq!(
+            ended_at_once(&net.agent, Signal::TERM).await,
+            Some(0),
+            "{setting}: {:#?}",
+            net.agent.log()
+        );
+    }
+}
+
+/// An address at which connecting hangs: the system holds as many connections for it as it may.
+struct Full {
+    addr: SocketAddr,
+    _listener: Socket,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Full {
+    fn start() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap().as_socket().unwrap();
+        let dial = || TcpStream::connect_timeout(&addr, Duration::from_millis(100));
+        let waiting = std::iter::from_fn(|| dial().ok()).take(16).collect();
+        assert!(dial().is_err(), "connecting does not hang here");
+        Self {
+            addr,
+            _listener: listener,
+            _waiting: waiting,
+        }
+    }
+}
+
 /// The system's resolver takes its time and cannot be interrupted.
 #[tokio::test]
 async fn it_can_be_stopped_while_a_name_is_looked_up() {
@@ -236,17 +345,11 @@ async fn it_can_be_stopped_while_a_name_is_looked_up() {
 /// In a container nobody else is process 1, and the kernel gives that one no default action for signals.
 #[tokio::test]
 async fn it_ends_as_process_1_too() {
-    if !works("unshare", &["--pid", "--fork", "true"]) {
-        return skipped("process 1", "unshare --pid is not possible");
-    }
-    let arguments = ["--pid", "--fork", "--kill-child", PROGRAM];
-    let unshared = with_arguments(Agent::builder("unshare"), &arguments);
-    let net = Net::with(gateway().await, unshared, &[]).await;
-    net.agent.wait_until_ready(devnet::PATIENCE).await.unwrap();
-    let children =
-        fs::read_to_string(format!("/proc/{0}/task/{0}/children", net.agent.pid())).unwrap();
+    let Some((net, pid)) = process_1().await else {
+        return;
+    };
     let asked = Instant::now();
-    assert!(works("kill", &["-TERM", children.trim()]));
+    assert!(works("kill", &["-TERM", &pid]));
     assert_eq!(
         net.agent.wait().await.code(),
         Some(0),
@@ -254,6 +357,51 @@ async fn it_ends_as_process_1_too() {
         net.agent.log()
     );
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn as_process_1_too_it_drains_and_a_second_signal_ends_it() {
+    let Some((net, pid)) = process_1().await else {
+        return;
+    };
+    net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
+    let _running = net.gateway.chat(chat("one"));
+    net.ollama.wait_for_chats(1).await;
+    assert!(works("kill", &["-TERM", &pid]));
+    net.agent
+        .wait_for_log(|line| line.contains("draining"))
+        .await;
+    assert!(works("kill", &["-TERM", &pid]));
+    let status = net.agent.wait_for(AT_ONCE).await;
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(1),
+        "{:#?}",
+        net.agent.log()
+    );
+}
+
+/// One that is process 1 of a namespace of its own, and its id out here; `None` where that is not allowed.
+async fn process_1() -> Option<(Net, String)> {
+    const NAMESPACE: [&str; 3] = ["--pid", "--fork", "--kill-child"];
+    let as_user = ["--user", "--map-root-user"];
+    let allowed = [&NAMESPACE[..], &[&as_user[..], &NAMESPACE[..]].concat()]
+        .into_iter()
+        .map(<[&str]>::to_vec)
+        .find(|arguments| works("unshare", &[&arguments[..], &["true"]].concat()));
+    let Some(arguments) = allowed else {
+        skipped("process 1", "unshare --pid is not possible");
+        return None;
+    };
+    let unshared = with_arguments(
+        Agent::builder("unshare"),
+        &[&arguments[..], &[PROGRAM]].concat(),
+    );
+    let net = Net::with(gateway().await, unshared, &[]).await;
+    net.agent.wait_until_ready(devnet::PATIENCE).await.unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", net.agent.pid());
+    let pid = fs::read_to_string(children).unwrap().trim().to_owned();
+    Some((net, pid))
 }
 
 fn works(program: &str, arguments: &[&str]) -> bool {

@@ -1,15 +1,12 @@
 //! Starting: beside others, on any address, soon, and small.
 
 use std::{
-    fs,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use devnet::agent::Agent;
-
 use crate::{
-    program::{Net, between, event, program, with},
+    program::{Net, between, event, memory_kib, program, with},
     support::{self, gateway, ollama},
 };
 
@@ -29,20 +26,11 @@ async fn it_is_logged_in_soon_and_needs_little_memory() {
         gateway.wait_for_session(session).await;
         quickest = quickest.min(began.elapsed());
         agent.wait_until_ready(devnet::PATIENCE).await.unwrap();
-        resident = resident_kib(&agent);
+        resident = memory_kib(&agent, "VmRSS");
     }
     println!("start to logged in: {quickest:?}; resident when idle: {resident} KiB");
     assert!(quickest < START, "{quickest:?}");
     assert!(resident < IDLE_KIB, "{resident} KiB");
-}
-
-fn resident_kib(agent: &Agent) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim_end_matches("kB").trim().parse().unwrap()
 }
 
 #[tokio::test]

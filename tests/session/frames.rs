@@ -1,10 +1,12 @@
 //! Frames that nobody should send. All but two kinds of them leave the session up.
 
+use std::time::Duration;
+
 use async_tungstenite::tungstenite::{
     Bytes, Message,
     protocol::frame::{
-        Frame,
-        coding::{Data, OpCode},
+        Frame, FrameHeader,
+        coding::{Control, Data, OpCode},
     },
 };
 use serde_json::json;
@@ -251,6 +253,103 @@ async fn text_that_is_not_utf8_ends_the_session_with_1007_and_the_next_one_comes
     assert_eq!(close.value["code"], 1007);
     net.gateway.wait_for_session(2).await;
     net.chat("one").outcome().await.result();
+}
+
+#[tokio::test]
+async fn fragments_that_are_too_large_together_are_one_frame_that_is_too_large() {
+    for kind in [Data::Text, Data::Binary] {
+        let net = Net::with(CLIENT, gateway().await, ollama().await, &SLOW).await;
+        let piece = [b'x'; 8 * 1024];
+        net.gateway
+            .send_message(raw(&piece, OpCode::Data(kind), false));
+        for _ in 0..8 {
+            net.gateway
+                .send_message(raw(&piece, OpCode::Data(Data::Continue), false));
+        }
+        ends_with_and_comes_back(&net, 1009).await;
+    }
+}
+
+#[tokio::test]
+async fn half_a_character_is_not_utf8_wherever_the_text_is_cut() {
+    let crab = "🦀".as_bytes();
+    for (first, rest) in [
+        (&crab[..3], &b""[..]),
+        (&crab[..2], &b"x"[..]),
+        (&b"\"\xed\xa0"[..], &b"\x80\""[..]),
+    ] {
+        let net = Net::with(CLIENT, gateway().await, ollama().await, &SLOW).await;
+        net.gateway
+            .send_message(raw(first, OpCode::Data(Data::Text), false));
+        net.gateway
+            .send_message(raw(rest, OpCode::Data(Data::Continue), true));
+        ends_with_and_comes_back(&net, 1007).await;
+    }
+}
+
+async fn ends_with_and_comes_back(net: &Net, code: u16) {
+    let close = net
+        .gateway
+        .wait_for(|frame| frame.is_from_agent("close"))
+        .await;
+    assert_eq!(close.value["code"], code);
+    net.gateway.wait_for_session(2).await;
+    net.chat("one").outcome().await.result();
+}
+
+#[tokio::test]
+async fn frames_that_rfc_6455_forbids_are_left_with_1002() {
+    let header = |opcode| FrameHeader {
+        opcode,
+        ..FrameHeader::default()
+    };
+    let ping = header(OpCode::Control(Control::Ping));
+    let text = header(OpCode::Data(Data::Text));
+    for (header, bytes) in [
+        (ping.clone(), 126),
+        (
+            FrameHeader {
+                is_final: false,
+                ..ping
+            },
+            1,
+        ),
+        (FrameHeader { rsv1: true, ..text }, 1),
+        (header(OpCode::Control(Control::Reserved(11))), 1),
+        (header(OpCode::Data(Data::Reserved(3))), 1),
+    ] {
+        let net = Net::with(CLIENT, gateway().await, ollama().await, &quick(&[])).await;
+        net.gateway.send_message(Message::Frame(Frame::from_payload(
+            header,
+            vec![b'x'; bytes].into(),
+        )));
+        ends_with_and_comes_back(&net, 1002).await;
+    }
+}
+
+#[tokio::test]
+async fn what_ends_a_session_harms_no_chat_that_runs() {
+    let not_utf8 = raw(b"\xff", OpCode::Data(Data::Text), true);
+    let out_of_place = raw(b"x", OpCode::Data(Data::Continue), true);
+    for message in [
+        Message::text("x".repeat(64 * 1024 + 1)),
+        not_utf8,
+        out_of_place,
+    ] {
+        let settings = quick(&[("PIN_MAX_FRAME_BYTES", "64KiB")]);
+        let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+        net.ollama
+            .set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(10));
+        let mut running = [net.streamed("one"), net.chat("two")];
+        net.ollama.wait_for_chats(2).await;
+        net.gateway.send_message(message);
+        net.gateway.wait_for_session(2).await;
+        for chat in &mut running {
+            chat.outcome().await.result();
+        }
+        assert_eq!(net.ollama.chats().ever, 2, "a chat was run twice");
+        assert_eq!(net.gateway.books().bills(), 2);
+    }
 }
 
 #[tokio::test]

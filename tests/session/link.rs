@@ -214,6 +214,27 @@ async fn after_a_failed_interview_the_node_stays_away_for_as_long_as_it_was_told
     assert_eq!(net.sidecar.metric("connect_attempts_total").await, 2.0);
 }
 
+#[tokio::test]
+async fn no_time_that_a_gateway_names_is_too_long_to_count_with() {
+    for seconds in ["1e18", "1e999", "18446744073709551615", "3601", "1e-9"] {
+        let net = Net::with(CLIENT, gateway().await, ollama().await, &quick(&[])).await;
+        net.gateway.send_text(&format!(
+            r#"{{"type":"INTERVIEW_FAILED","retry_after_seconds":{seconds}}}"#
+        ));
+        net.chat("one").outcome().await.result();
+        net.gateway.close_sessions(1000, "");
+        if seconds == "1e-9" {
+            net.gateway.wait_for_session(2).await;
+            continue;
+        }
+        let pending = net.sidecar.wait_until_pending("Next attempt").await;
+        let wait = next_attempt(&pending);
+        // An hour, and up to a tenth more; a few seconds of it may be over.
+        assert!((3590..=3960).contains(&wait.as_secs()), "{wait:?}");
+        assert_eq!(net.sidecar.get("/status").await.0, 200);
+    }
+}
+
 /// As many streamed chats, each of about 900 KB, at once.
 fn flood(net: &Net, chats: usize) -> Vec<Chat> {
     net.ollama.set_behaviour(|behaviour| {

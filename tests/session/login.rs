@@ -9,13 +9,16 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use devnet::gateway::{Gateway, Signature};
+use devnet::{
+    gateway::{Gateway, Signature},
+    ollama::{CHAT, Fault},
+};
 use pin_sidecar::clock::WallClock;
 use serde_json::json;
 
 use crate::{
     names, next_attempt, quick, said,
-    support::{CLIENT, DESKTOP, MODEL, Net, SECRET, Sidecar, gateway, ollama},
+    support::{CLIENT, DESKTOP, MODEL, Net, SECRET, Sidecar, chat, gateway, ollama},
 };
 
 #[tokio::test]
@@ -139,6 +142,89 @@ async fn every_login_is_signed_anew() {
         .map(|auth| auth.value["timestamp"].as_str().unwrap().parse().unwrap())
         .collect();
     assert_eq!(timestamps, [now, now + 7, now + 14]);
+}
+
+/// All timers are the system's steady ones; the wall clock is only told to others.
+#[tokio::test]
+async fn a_clock_that_jumps_disturbs_no_session_and_the_next_login_is_signed_by_it() {
+    const BEAT: Duration = Duration::from_millis(20);
+    let settings = quick(&[
+        ("PIN_HEARTBEAT_INTERVAL", "20ms"),
+        ("PIN_HEARTBEAT_TIMEOUT", "10s"),
+        ("PIN_TOKEN_TIMEOUT", "10s"),
+    ]);
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let clock = Arc::new(Clock(AtomicU64::new(now)));
+    let known = Arc::clone(&clock) as Arc<dyn WallClock>;
+    let sidecar = Sidecar::start_by(known, CLIENT, &gateway.url(), &ollama.url(), &settings);
+    gateway
+        .wait_for(|frame| frame.is_from_agent("MODEL_LIST"))
+        .await;
+    ollama.fail_next(CHAT, 1, Fault::Hang { after: 2 });
+    let running = gateway.chat(chat("one"));
+    ollama.wait_for_chats(1).await;
+
+    let day = 24 * 3600;
+    for jumped in [now + day, 0, 2 * now, now - day] {
+        clock.0.store(jumped, Ordering::Relaxed);
+        let mut seen = gateway.frames().len();
+        let began = Instant::now();
+        for _ in 0..4 {
+            let (at, _) = gateway
+                .wait_for_since(seen, |frame| frame.is_from_agent("HEARTBEAT"))
+                .await;
+            seen = at + 1;
+        }
+        // The first one may have been due at once.
+        assert!(
+            began.elapsed() >= 2 * BEAT,
+            "heartbeats that try to catch up"
+        );
+        gateway.chat(chat("two")).outcome().await.result();
+        assert_eq!(sidecar.get("/status").await.0, 200);
+        assert_eq!(sidecar.get("/readyz").await.0, 200);
+    }
+    assert_eq!(gateway.sessions().ever, 1);
+    assert_eq!(ollama.chats().running, 1, "a time-out has struck");
+    gateway.cancel(running.id());
+    ollama.wait_until_idle().await;
+
+    gateway.set_policy(|policy| policy.clock_ahead = -day.cast_signed());
+    gateway.drop_sessions();
+    gateway.wait_for_session(2).await;
+    let auth = &said(&gateway, 2)[0].value;
+    assert_eq!(auth["timestamp"], (now - day).to_string());
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_while_an_answer_waits_for_its_gateway_loses_nothing() {
+    const YEAR: u64 = 366 * 24 * 3600;
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let clock = Arc::new(Clock(AtomicU64::new(now)));
+    let known = Arc::clone(&clock) as Arc<dyn WallClock>;
+    let _sidecar = Sidecar::start_by(known, CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    gateway
+        .wait_for(|frame| frame.is_from_agent("MODEL_LIST"))
+        .await;
+    ollama.set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(10));
+    let mut running = gateway.chat(chat("one"));
+    ollama.wait_for_chats(1).await;
+    gateway.stop().await;
+    clock.0.store(now + YEAR, Ordering::Relaxed);
+    ollama.wait_until_idle().await;
+    clock.0.store(now - YEAR, Ordering::Relaxed);
+    gateway.set_policy(|policy| policy.clock_ahead = -YEAR.cast_signed());
+    gateway.start_again().await.unwrap();
+    running.outcome().await.result();
+    assert_eq!(ollama.chats().ever, 1);
 }
 
 #[tokio::test]

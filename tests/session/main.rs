@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod before_login;
 mod connecting;
 mod drain;
 mod frames;

@@ -193,7 +193,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::Generation;
+    use crate::{
+        any_json::{self, string},
+        protocol::Generation,
+    };
 
     /// What a real Ollama 0.17.4 sent.
     const STREAM: &str = concat!(
@@ -433,6 +436,66 @@ mod tests {
             let _ = decode_pieces([&bytes[..]], Generation::Desktop);
             let body = RICH.as_bytes();
             let _ = decode_pieces([&body[..cut], &bytes, &body[cut..]], Generation::Operator);
+        }
+
+        #[test]
+        fn any_answer_is_the_same_however_it_is_cut(
+            lines in prop::collection::vec(line(), 0..6),
+            mut cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+            ending in prop::sample::select(vec!["", "\n", "\r\n\n"]),
+        ) {
+            let body = lines.concat() + r#"{"message":{"content":"🦀"},"done":true}"# + ending;
+            let body = body.as_bytes();
+            cuts.sort_by_key(|cut| cut.index(body.len()));
+            let ends = cuts.iter().map(|cut| cut.index(body.len())).chain([body.len()]);
+            let pieces: Vec<&[u8]> = ends
+                .scan(0, |from, end| Some(&body[std::mem::replace(from, end)..end]))
+                .collect();
+            for generation in [Generation::Desktop, Generation::Operator] {
+                let whole = decode_pieces([body], generation).map(|(deltas, completion)| (deltas, completion.result.get().to_owned()));
+                let cut = decode_pieces(pieces.iter().copied(), generation)
+                    .map(|(deltas, completion)| (deltas, completion.result.get().to_owned()));
+                prop_assert_eq!(whole.map_err(|failure| failure.text()), cut.map_err(|failure| failure.text()));
+            }
+        }
+
+        #[test]
+        fn an_answer_that_breaks_off_anywhere_is_never_complete(
+            lines in prop::collection::vec(line(), 0..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let body = lines.concat() + r#"{"message":{"content":"🦀"},"done":true,"eval_count":7}"#;
+            let cut = cut.index(body.len());
+            let failure = decode_pieces([&body.as_bytes()[..cut]], Generation::Desktop);
+            prop_assert_eq!(failure.map(|_| ()).map_err(|failure| failure.code), Err(Code::Backend));
+        }
+    }
+
+    /// A line that does not end an answer, in some of the ways that Ollama may write it, and blank ones.
+    fn line() -> impl Strategy<Value = String> {
+        let call = r#"\{"function":\{"name":"[a-z]{1,3}","arguments":\{"n": [0-9]{1,30}\}\}\}"#;
+        let delta = (
+            string(),
+            string(),
+            prop::option::of(call),
+            any_json::value(),
+            "\r?\n|[ \t]\n\n",
+        );
+        delta.prop_map(|(content, thinking, call, unknown, ending)| {
+            let (content, thinking) = (text_or_null(&content), text_or_null(&thinking));
+            let calls = call.map(|call| format!(r#","tool_calls":[{call}]"#)).unwrap_or_default();
+            format!(
+                r#"{{"x":{unknown},"message":{{"content":{content},"thinking":{thinking}{calls}}},"done":false}}{ending}"#
+            )
+        })
+    }
+
+    /// Half a surrogate pair is no text.
+    fn text_or_null(json: &str) -> &str {
+        if serde_json::from_str::<String>(json).is_ok() {
+            json
+        } else {
+            "null"
         }
     }
 }

@@ -149,6 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::any_json::{string, value};
 
     fn model() -> Model {
         Model {
@@ -310,31 +311,9 @@ mod tests {
         assert!(body == messages(format!(r#""{text}{text}""#)));
     }
 
-    /// Any JSON value, with what numbers and strings may look like.
-    fn json() -> impl Strategy<Value = String> {
-        let leaf = prop_oneof![
-            "-?[1-9][0-9]{0,40}(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,4})?",
-            r#""([ -!#-\[\]-~é🦀]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,12}""#,
-            Just("null".to_owned()),
-        ];
-        leaf.prop_recursive(3, 24, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4)
-                    .prop_map(|list| format!("[ {} ]", list.join(" , "))),
-                prop::collection::vec(("[a-z]{1,4}", inner), 0..4).prop_map(|fields| {
-                    let fields: Vec<_> = fields
-                        .iter()
-                        .map(|(key, value)| format!("\"{key}\": {value}"))
-                        .collect();
-                    format!("{{{}}}", fields.join(" ,"))
-                }),
-            ]
-        })
-    }
-
     proptest! {
         #[test]
-        fn what_nobody_has_heard_of_survives_byte_for_byte(top in json(), option in json(), field in json()) {
+        fn what_nobody_has_heard_of_survives_byte_for_byte(top in value(), option in value(), field in value()) {
             let payload = format!(
                 r#"{{"x_1":{top},"model":"tiny","options":{{"x_2":{option}}},"messages":[{{"x_3":{field}}}],"stream":true}}"#
             );
@@ -361,9 +340,9 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
-            message in json(),
-            content in json(),
-            calls in json(),
+            message in value(),
+            content in value(),
+            calls in value(),
         ) {
             let _ = prepare(&bytes, &model(), &Policy::default());
             for message in [message, format!(r#"{{"content":[{content}],"tool_calls":[{calls}]}}"#)] {
@@ -373,5 +352,93 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn no_object_brings_the_operators_keys_to_ollama(
+            top in prop::collection::vec((spelling(), value()), 0..4),
+            options in prop::collection::vec((spelling(), value()), 0..4),
+        ) {
+            let (top, options) = (fields(&top), fields(&options));
+            let payload = format!(r#"{{"model":"tiny",{top}"messages":[{{}}],"options":{{{options}"x":1}}}}"#);
+            if let Ok(body) = prepare(payload.as_bytes(), &model(), &Policy::default()) {
+                let body = std::str::from_utf8(&body).unwrap();
+                let top = Object::parse(body).unwrap();
+                let options = Object::parse(top.given("options").unwrap()).unwrap();
+                for key in top.names().chain(options.names()) {
+                    prop_assert!(!HARDWARE_KEYS.contains(&&*folded(key)), "{} in {}", key, body);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_not_translated_keeps_its_bytes_beside_what_is(
+            fields in prop::collection::vec(value(), 1..5),
+            effort in value(),
+            parts in prop::collection::vec(string(), 0..4),
+        ) {
+            let parts: Vec<_> = parts.iter().map(|text| format!(r#"{{"type":"text","text":{text}}}"#)).collect();
+            let content = parts.join(" ,");
+            let mut payload = format!(
+                r#"{{"keep_alive":0,"messages":[{{"content":[{content}]}}],"max_tokens":1,"reasoning_effort":{effort}"#
+            );
+            for (n, field) in fields.iter().enumerate() {
+                payload += &format!(r#", "x_{n}" : {field}"#);
+            }
+            let body = prepared(&(payload + r#","model":"tiny"}"#));
+            let body = Object::parse(&body).unwrap();
+            for (n, field) in fields.iter().enumerate() {
+                let kept = body.given(&format!("x_{n}"));
+                prop_assert_eq!(kept.unwrap_or("null"), field);
+            }
+        }
+    }
+
+    /// What is the operator's to say, in the words of the protocol and not of the code that keeps it out.
+    const HARDWARE_KEYS: [&str; 7] = [
+        "keep_alive",
+        "num_gpu",
+        "main_gpu",
+        "num_thread",
+        "num_batch",
+        "use_mmap",
+        "_debug_render_only",
+    ];
+
+    /// One of those, or a key near them, each letter in one of the ways that Go would take for it.
+    fn spelling() -> impl Strategy<Value = String> {
+        let names =
+            HARDWARE_KEYS
+                .into_iter()
+                .chain(["num_keep", "top_k", "keepalive", "x", "stop"]);
+        let name = prop::sample::select(names.collect::<Vec<_>>());
+        (name, prop::collection::vec(0..20u8, 20)).prop_map(|(name, ways)| {
+            name.chars()
+                .zip(ways)
+                .map(|(c, way)| spelled(c, way))
+                .collect()
+        })
+    }
+
+    /// Mostly as it is: a key that is spelled oddly is refused, and one that is not must still not get through.
+    fn spelled(c: char, way: u8) -> String {
+        match (c, way) {
+            (c, 0) => c.to_ascii_uppercase().to_string(),
+            ('k', 1) => "\u{212a}".to_owned(),
+            ('s', 1) => "\\u017F".to_owned(),
+            (c, 2..=5) => format!("\\u{:04x}", u32::from(c)),
+            (c, _) => c.to_string(),
+        }
+    }
+
+    fn fields(fields: &[(String, String)]) -> String {
+        fields
+            .iter()
+            .map(|(key, value)| format!("\"{key}\":{value},"))
+            .collect()
+    }
+
+    /// Case taken away by Unicode's full tables.
+    fn folded(key: &str) -> String {
+        key.to_uppercase().to_lowercase()
     }
 }
