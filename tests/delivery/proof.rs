@@ -1,6 +1,6 @@
 //! What counts as proof that an answer has been read, and what does not.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devnet::gateway::AckId;
 
