@@ -269,7 +269,7 @@ async fn heartbeats_and_pongs_are_on_time_under_full_load() {
 async fn a_cancel_frees_ollama_within_a_quarter_of_a_second() {
     let node = Node::start(&[("PIN_CAPACITY", "8")]).await;
     node.ollama.set_behaviour(|behaviour| {
-        behaviour.tokens = 1_000_000;
+        behaviour.tokens = 10_000;
         behaviour.token_delay = Duration::from_millis(20);
     });
     let mut chats: Vec<Chat> = (0..8)
