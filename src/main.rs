@@ -1,6 +1,13 @@
 //! The command line, nothing else: what was asked for, which exit code it gives, and the signals that end it.
 
-use std::{io, process::ExitCode};
+use std::{
+    io,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clap::{Args, Parser, Subcommand};
 use futures_util::StreamExt;
@@ -68,6 +75,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    // Process 1 of a container has no default handlers: a signal that comes before ours would be lost.
+    let early = Arc::<AtomicBool>::default();
+    for signal in [SIGTERM, SIGINT] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&early)) {
+            return complain(1, &error);
+        }
+    }
     let config = match Config::from_env(std::env::vars_os()) {
         Ok(config) => config,
         Err(errors) => return complain(WRONG_SETTINGS, &errors),
@@ -82,7 +96,7 @@ fn run() -> ExitCode {
         .build();
     let code = match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(config));
+            let code = runtime.block_on(serve(config, &early));
             // A name that the system's resolver still looks for is left behind: that can take half a minute.
             runtime.shutdown_background();
             code
@@ -93,11 +107,12 @@ fn run() -> ExitCode {
     code
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
     let mut signals = match Signals::new([SIGTERM, SIGINT]) {
         Ok(signals) => signals,
         Err(error) => return complain(1, &error),
     };
+    let signalled_before = early.load(Ordering::Relaxed);
     log_settings(&config);
     let app = match App::build(config) {
         Ok(app) => app,
@@ -107,7 +122,9 @@ async fn serve(config: Config) -> ExitCode {
     info!(address = %app.admin_addr(), "probes and metrics are answered");
     let shutdown = CancellationToken::new();
     let second_signal = async {
-        signals.next().await;
+        if !signalled_before {
+            signals.next().await;
+        }
         shutdown.cancel();
         signals.next().await;
     };

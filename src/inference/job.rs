@@ -82,7 +82,13 @@ impl Inference {
             times: Times::default(),
         };
         let work = AssertUnwindSafe(self.work(job, handle, &mut record)).catch_unwind();
-        let outcome = match handle.token.run_until_cancelled(work).await {
+        // Told to stop it does nothing more, not even what could be done at once.
+        let done = tokio::select! {
+            biased;
+            () = handle.token.cancelled() => None,
+            done = work => Some(done),
+        };
+        let outcome = match done {
             Some(Ok(outcome)) => outcome,
             Some(Err(_panic)) => Err(Failure::new(
                 Code::Internal,

@@ -1,8 +1,9 @@
 //! The answers: kept from the moment they exist until they are proven delivered or given up for a reason, and remembered
 //! for a while after that, so that a request which comes again is answered and not worked on again. Pure state.
 //!
-//! Invariant: at most one answer to an id is here. Bodies of delivered answers are given up first when room is short,
-//! their ids next, undelivered answers never.
+//! Invariant: at most one answer to an id is here. Bodies of delivered answers are given up when room is short; their ids
+//! have room of their own, since without them a request would be worked on twice; undelivered answers are never given up
+//! for room.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,11 +41,11 @@ pub(super) struct Answer {
     pub(super) is_suspect: bool,
 }
 
-/// A response that has been delivered.
+/// A response that has been delivered, or that the gateway will not have.
 #[derive(Debug)]
 struct Delivered {
     request_id: RequestId,
-    /// `None` once room was short.
+    /// `None` once room was short, and of one that was rejected.
     text: Option<Utf8Bytes>,
     until: Instant,
 }
@@ -141,27 +142,28 @@ impl Answers {
 
     /// An answer is known to have been read. A response is remembered, body and all while there is room.
     pub(super) fn deliver(&mut self, serial: Serial, now: Instant) -> bool {
-        let Some(answer) = self.take(serial) else {
+        let Some((_, answer)) = self.give_up(serial) else {
             return false;
         };
-        let Some(request_id) = answer.frame.request_id else {
-            return true;
-        };
-        if answer.frame.message != AgentMessage::InferenceResponse {
-            self.by_id.remove(&request_id);
-            return true;
+        if let Some(request_id) = answer.frame.request_id
+            && answer.frame.message == AgentMessage::InferenceResponse
+        {
+            self.remember(request_id, Some(answer.frame.text), now);
         }
+        true
+    }
+
+    fn remember(&mut self, request_id: RequestId, text: Option<Utf8Bytes>, now: Instant) {
         let serial = self.next_serial();
         self.by_id
             .insert(request_id.clone(), Whereabouts::Delivered(serial));
         let delivered = Delivered {
             request_id,
-            text: Some(answer.frame.text),
+            text,
             until: now + self.ttl,
         };
         self.delivered_bytes += delivered.weight();
         self.delivered.insert(serial, delivered);
-        true
     }
 
     /// A delivered response is wanted once more: it is undelivered again, if its body is still here.
@@ -198,19 +200,20 @@ impl Answers {
         }
     }
 
-    /// Makes what is held of delivered answers fit into `room`.
-    pub(super) fn fit(&mut self, room: usize) {
-        while self.delivered_bytes > room {
-            let with_body = self.delivered.range_mut(self.bodies_from..).next();
-            if let Some((serial, delivered)) = with_body {
-                self.bodies_from = Serial(serial.0 + 1);
-                self.delivered_bytes -= delivered.text.take().map_or(0, |text| text.len());
-            } else if let Some((_, oldest)) = self.delivered.pop_first() {
-                self.delivered_bytes -= oldest.weight();
-                self.by_id.remove(&oldest.request_id);
-            } else {
-                return;
-            }
+    /// Gives up bodies of delivered answers, the oldest first, until all that is held of them fits into `room`; and ids,
+    /// until they alone fit into `least`, which is theirs however short room is.
+    pub(super) fn fit(&mut self, room: usize, least: usize) {
+        while self.delivered_bytes > room
+            && let Some((serial, delivered)) = self.delivered.range_mut(self.bodies_from..).next()
+        {
+            self.bodies_from = Serial(serial.0 + 1);
+            self.delivered_bytes -= delivered.text.take().map_or(0, |text| text.len());
+        }
+        while self.delivered_bytes > room.max(least)
+            && let Some((_, oldest)) = self.delivered.pop_first()
+        {
+            self.delivered_bytes -= oldest.weight();
+            self.by_id.remove(&oldest.request_id);
         }
     }
 
@@ -287,7 +290,15 @@ impl Answers {
             return None;
         }
         self.blame = None;
-        self.give_up(accused)
+        let rejected = self.give_up(accused)?;
+        let frame = &rejected.1.frame;
+        if let Some(request_id) = &frame.request_id
+            && frame.message == AgentMessage::InferenceResponse
+        {
+            // The work was done once, and is not done again for a gateway that will not have it.
+            self.remember(request_id.clone(), None, now);
+        }
+        Some(rejected)
     }
 
     fn give_up(&mut self, serial: Serial) -> Option<(Serial, Answer)> {

@@ -5,7 +5,7 @@
 //! cancelled, superseded, rejected, expired, or the end of the process; each is counted, and logged where it is a loss.
 //! Nobody who puts something in waits for the network, save those who must be slowed by it: a job with a chunk while there
 //! is no room, and the reader with a refusal while a thousand others wait. Memory is bounded by `PIN_OUTBOX_BYTES` for
-//! chunks and what is remembered, by admission for answers, by number for the rest.
+//! chunks and remembered bodies, by a quarter of it for remembered ids, by admission for answers, by number for the rest.
 
 mod answers;
 mod frame;
@@ -45,6 +45,9 @@ const FENCE_AGE: Duration = Duration::from_secs(1);
 
 /// Fences go at most this often.
 const FENCE_PAUSE: Duration = Duration::from_secs(1);
+
+/// However small the outbox is, ids of delivered responses may take this many bytes: a thousand of them, and more.
+const MIN_REMEMBERED: usize = 256 * 1024;
 
 /// A session's number: 1 for the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -490,9 +493,10 @@ impl Outbox {
 
     fn show(&self, state: &mut State) {
         let bytes = state.bytes();
+        let max = self.settings.max_bytes;
         state
             .answers
-            .fit(self.settings.max_bytes.saturating_sub(bytes));
+            .fit(max.saturating_sub(bytes), (max / 4).max(MIN_REMEMBERED));
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.outbox_bytes.set(gauge(bytes));
         self.metrics

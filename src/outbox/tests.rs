@@ -364,7 +364,7 @@ async fn an_answer_after_which_three_sessions_in_a_row_ended_is_given_up_and_no_
     assert_eq!(bench.dropped(DropReason::Rejected), 1);
     bench.outbox.open();
     assert_eq!(bench.write_all(), ["good"]);
-    assert_eq!(bench.repeat("poison"), Repeat::New);
+    assert_eq!(bench.repeat("poison"), Repeat::Forgotten, "never run twice");
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,7 +432,8 @@ async fn an_error_is_not_remembered_and_an_undelivered_one_gives_way_to_new_work
 }
 
 #[tokio::test(start_paused = true)]
-async fn bodies_of_delivered_answers_are_given_up_first_then_ids_and_undelivered_answers_never() {
+async fn bodies_of_delivered_answers_give_way_but_their_requests_are_not_run_again_for_lack_of_room()
+ {
     let bench = bench_of(10_000);
     bench.outbox.open();
     for request_id in ["a", "b"] {
@@ -446,13 +447,29 @@ async fn bodies_of_delivered_answers_are_given_up_first_then_ids_and_undelivered
     assert_eq!(bench.repeat("a"), Repeat::Forgotten);
     bench.outbox.answer(response("d", &"x".repeat(20_000)));
     assert!(!bench.outbox.has_room());
-    assert_eq!(bench.repeat("a"), Repeat::New, "not even the id");
-    assert_eq!(bench.repeat("b"), Repeat::New);
+    assert_eq!(bench.repeat("a"), Repeat::Forgotten);
+    assert_eq!(bench.repeat("b"), Repeat::Forgotten);
     assert_eq!(bench.write_all(), ["c", "d"]);
     bench.ack("c");
     bench.ack("d");
     assert!(bench.outbox.has_room());
     assert_eq!(bench.repeat("d"), Repeat::Forgotten);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first() {
+    let bench = bench_of(1 << 20);
+    bench.outbox.open();
+    let ids: Vec<_> = (0..20_000).map(|n| format!("request {n}")).collect();
+    for request_id in &ids {
+        bench.answer(request_id);
+        bench.write_all();
+        bench.ack(request_id);
+    }
+    let known = |request_id: &String| bench.repeat(request_id) != Repeat::New;
+    assert!(!known(&ids[0]) && known(&ids[19_999]));
+    let kept = ids.iter().filter(|request_id| known(request_id)).count();
+    assert!((1_000..10_000).contains(&kept), "{kept}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
-use tracing::info;
+use tracing::debug;
 
 use crate::{
     config::Identity,
@@ -107,7 +107,7 @@ impl Login<'_> {
                         .of(AgentMessage::Pong)
                         .inc();
                 }
-                early => info!(
+                early => debug!(
                     message = early.message().as_str(),
                     "ignored a frame that came before the login's answer"
                 ),

@@ -168,12 +168,14 @@ fn retry_after(response: &Response) -> Option<Duration> {
     let text = |name| response.headers().get(name)?.to_str().ok().map(str::trim);
     let date = |text| httpdate::parse_http_date(text).ok();
     let retry_after = text(header::RETRY_AFTER)?;
-    match retry_after.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => date(retry_after)?
-            .duration_since(date(text(header::DATE)?)?)
-            .ok(),
+    let is_number = !retry_after.is_empty() && retry_after.bytes().all(|b| b.is_ascii_digit());
+    if is_number {
+        // More seconds than can be counted are the most that can be.
+        return Some(Duration::from_secs(retry_after.parse().unwrap_or(u64::MAX)));
     }
+    date(retry_after)?
+        .duration_since(date(text(header::DATE)?)?)
+        .ok()
 }
 
 impl Sender {
