@@ -16,8 +16,10 @@ use std::{
 use devnet::{
     gateway::Deliveries,
     http,
+    network::Proxy,
     ollama::{ModelShape, Ollama},
 };
+use pin_sidecar::relay::Outcome as Drain;
 use serde_json::{Value, json};
 use support::{CLIENT, DESKTOP, Sidecar, gateway};
 
@@ -139,6 +141,14 @@ impl Server {
         support::poll(ended, |ended| *ended >= chats).await;
     }
 
+    /// How many chats Ollama was ever asked for; those that run are not counted by a real one.
+    async fn chats_begun(&self) -> usize {
+        match self {
+            Self::StandIn(ollama) => ollama.chats().ever,
+            Self::Real(real) => real.chats_ended(),
+        }
+    }
+
     /// Ollama's own word on which models are loaded, and with which context.
     async fn loaded(&self) -> Value {
         http::get(&format!("{}/api/ps", self.url()))
@@ -185,6 +195,8 @@ cases! {
     an_unknown_model_is_not_found
     a_feature_that_the_model_lacks_is_refused_in_ollamas_words
     a_cancel_frees_ollama_for_the_next
+    an_answer_whose_link_was_cut_comes_with_the_next_session_and_is_run_once
+    a_drain_lets_the_running_answer_finish
     keys_that_ollama_would_fold_change_nothing
     a_consumer_can_not_unload_a_model
     an_operators_context_is_loaded_once
@@ -244,10 +256,7 @@ async fn a_chat_is_answered_for_either_generation(server: Server) {
     assert_eq!(result["done"], true);
     assert_eq!(result["done_reason"], "length");
     assert_eq!(result["eval_count"], 20);
-    assert_eq!(
-        net.sidecar.drain().await,
-        pin_sidecar::relay::Outcome::Drained
-    );
+    assert_eq!(net.sidecar.drain().await, Drain::Drained);
 }
 
 async fn a_streamed_chat_is_the_same_as_its_answer(server: Server) {
@@ -298,6 +307,50 @@ async fn a_cancel_frees_ollama_for_the_next(server: Server) {
         net.gateway.books().deliveries(endless.id()),
         Deliveries::default()
     );
+}
+
+async fn an_answer_whose_link_was_cut_comes_with_the_next_session_and_is_run_once(server: Server) {
+    let gateway = gateway().await;
+    let network = Proxy::start(gateway.addr()).await.unwrap();
+    let url = gateway.url_at(network.addr());
+    let quick = [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "50ms")];
+    let sidecar = Sidecar::start(CLIENT, &url, &server.url(), &quick);
+    sidecar.wait_until_pending("").await;
+    let mut chat = gateway.chat(streamed(1500));
+    chat.next().await;
+    network.cut().await;
+    server.wait_for_chats_ended(1).await;
+    network.mend().await.unwrap();
+    let outcome = chat.outcome().await;
+    assert_eq!(outcome.result()["usage"]["completion_tokens"], 1500);
+    assert!(outcome.frame.connection > 1, "it came before the cut");
+    // Asked for again, it is told again.
+    let again = gateway
+        .chat_with_id(chat.id(), streamed(1500))
+        .outcome()
+        .await;
+    assert_eq!(again.frame.bytes, outcome.frame.bytes);
+    assert_eq!(sidecar.drain().await, Drain::Drained);
+    server.wait_for_chats_ended(1).await;
+    assert_eq!(server.chats_begun().await, 1);
+    assert_eq!(gateway.books().bills(), 1);
+}
+
+async fn a_drain_lets_the_running_answer_finish(server: Server) {
+    let mut net = Net::start(CLIENT, server, &[]).await;
+    let mut chat = net.gateway.chat(streamed(1500));
+    chat.next().await;
+    net.sidecar.begin_drain();
+    let refused = net.ask(payload(1)).await;
+    assert!(
+        refused.error().starts_with("draining: "),
+        "{}",
+        refused.error()
+    );
+    let outcome = chat.outcome().await;
+    assert_eq!(outcome.result()["usage"]["completion_tokens"], 1500);
+    assert_eq!(net.sidecar.drained().await, Drain::Drained);
+    assert_eq!(net.server.chats_begun().await, 1);
 }
 
 async fn keys_that_ollama_would_fold_change_nothing(server: Server) {

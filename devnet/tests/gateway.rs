@@ -8,7 +8,7 @@ use async_tungstenite::{
     tokio::{TokioAdapter, client_async},
     tungstenite::{self, Message},
 };
-use devnet::gateway::{Chunk, Deliveries, Gateway, Login, Sessions, Signature};
+use devnet::gateway::{AckId, Chunk, Deliveries, Gateway, Login, Sessions, Signature};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -260,4 +260,73 @@ async fn pings_are_answered_only_while_the_gateway_reads() {
     agent.0.flush().await.unwrap();
     let pong = gateway.wait_for(|frame| frame.is_from_agent("pong")).await;
     assert_eq!(&pong.bytes[..], b"two");
+}
+
+#[tokio::test]
+async fn pongs_closes_and_acknowledgements_can_be_withheld_repeated_delayed_and_wrong() {
+    let gateway = gateway().await;
+    let mut agent = Agent::logged_in(&gateway).await;
+    let answer = json!({"type": "INFERENCE_ERROR", "request_id": "r", "error": "busy: x"});
+    gateway.set_policy(|policy| {
+        policy.answer_pings = false;
+        policy.repeat_heartbeat_acks = true;
+        policy.repeat_result_acks = true;
+        policy.result_ack_delay = Duration::from_millis(20);
+    });
+    agent.0.send(Message::Ping("a".into())).await.unwrap();
+    agent.send(answer.clone()).await;
+    agent.send(json!({"type": "HEARTBEAT"})).await;
+    for expected in [
+        json!({"type": "HEARTBEAT_ACK"}),
+        json!({"type": "HEARTBEAT_ACK"}),
+        json!({"type": "RESULT_ACK", "request_id": "r"}),
+        json!({"type": "RESULT_ACK", "request_id": "r"}),
+    ] {
+        assert_eq!(agent.next().await, expected);
+    }
+    gateway.set_policy(|policy| {
+        policy.answer_pings = true;
+        policy.answer_closes = false;
+        policy.result_ack_delay = Duration::ZERO;
+        policy.repeat_result_acks = false;
+        policy.result_ack_id = AckId::Another;
+    });
+    agent.0.send(Message::Ping("b".into())).await.unwrap();
+    let pong = agent.message().await.unwrap().unwrap();
+    assert_eq!(pong, Message::Pong("b".into()));
+    agent.send(answer).await;
+    assert_ne!(agent.next().await["request_id"], "r");
+    agent.0.send(Message::Close(None)).await.unwrap();
+    let silence = tokio::time::timeout(Duration::from_millis(50), agent.0.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+}
+
+#[tokio::test]
+async fn a_poisoned_answer_ends_its_session_without_a_word_and_is_not_booked() {
+    let gateway = gateway().await;
+    gateway.set_policy(|policy| policy.poison = Some("bad".to_owned()));
+    let mut agent = Agent::logged_in(&gateway).await;
+    for id in ["good", "bad"] {
+        agent
+            .send(json!({"type": "INFERENCE_RESPONSE", "request_id": id, "result": {}}))
+            .await;
+    }
+    assert_eq!(agent.next().await["request_id"], "good");
+    assert!(!matches!(agent.message().await, Some(Ok(_))));
+    assert_eq!(gateway.books().bills(), 1);
+    assert_eq!(gateway.books().deliveries("bad"), Deliveries::default());
+}
+
+#[tokio::test]
+async fn a_response_that_comes_again_is_compared_with_the_first() {
+    let gateway = gateway().await;
+    let mut agent = Agent::logged_in(&gateway).await;
+    for (id, n) in [("same", 1), ("same", 1), ("other", 1), ("other", 2)] {
+        agent
+            .send(json!({"type": "INFERENCE_RESPONSE", "request_id": id, "result": {"n": n}}))
+            .await;
+        agent.next().await;
+    }
+    assert_eq!(gateway.books().altered(), ["other"]);
+    assert_eq!(gateway.books().bills(), 2);
 }

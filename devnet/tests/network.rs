@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use devnet::{
     agent::{Agent, Signal},
-    network::Proxy,
+    network::{Pace, Proxy, Reach, Way},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -83,4 +83,56 @@ async fn a_process_is_heard_signalled_and_waited_for() {
         error.to_string().contains("ended with exit status: 3"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_direction_that_is_lost_takes_bytes_and_ends_with_it_and_never_comes_back() {
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(target.local_addr().unwrap()).await.unwrap();
+    let (mut client, mut server) = pair(&proxy, &target).await;
+    assert!(passes(&mut client, &mut server).await);
+    proxy.lose(Way::Up, Reach::Open);
+    assert!(!passes(&mut client, &mut server).await);
+    assert!(passes(&mut server, &mut client).await);
+    proxy.mend().await.unwrap();
+    assert!(!passes(&mut client, &mut server).await);
+    let (mut new, mut served) = pair(&proxy, &target).await;
+    assert!(passes(&mut new, &mut served).await);
+
+    drop(client);
+    assert!(!passes(&mut server, &mut new).await);
+    let ended = timeout(Duration::from_millis(50), server.read(&mut [0])).await;
+    assert!(ended.is_err(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn bytes_come_one_by_one_or_slowly_or_until_a_reset() {
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(target.local_addr().unwrap()).await.unwrap();
+    let (mut client, mut server) = pair(&proxy, &target).await;
+    for pace in [
+        Pace::Bytewise,
+        Pace::Slow {
+            bytes_per_second: 50_000,
+        },
+    ] {
+        proxy.pace(Way::Up, pace);
+        client.write_all(&[7; 10_000]).await.unwrap();
+        let began = std::time::Instant::now();
+        let mut got = [0; 10_000];
+        server.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, [7; 10_000]);
+        if pace != Pace::Bytewise {
+            assert!(began.elapsed() >= Duration::from_millis(150), "{pace:?}");
+        }
+    }
+    proxy.mend().await.unwrap();
+    proxy.reset_after(Way::Up, 100);
+    client.write_all(&[7; 99]).await.unwrap();
+    server.read_exact(&mut [0; 99]).await.unwrap();
+    client.write_all(&[7; 2]).await.unwrap();
+    let end = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    let (mut new, mut served) = pair(&proxy, &target).await;
+    assert!(passes(&mut new, &mut served).await);
 }

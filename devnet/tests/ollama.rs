@@ -426,3 +426,41 @@ async fn openais_dialect_has_its_own_shapes() {
         .unwrap();
     assert_eq!(unknown.json()["error"]["message"], "model 'nope' not found");
 }
+
+#[tokio::test]
+async fn an_answer_can_be_stopped_at_a_token_and_told_to_go_on() {
+    let ollama = ollama().await;
+    ollama.pause_at(2);
+    let url = ollama.url() + CHAT;
+    let mut answer = http::post_streaming(&url, chat("tiny", &json!({})).to_string())
+        .await
+        .unwrap();
+    let mut lines = 0;
+    for (at, expected) in [(2, 2), (5, 5)] {
+        ollama.pause_at(at);
+        while lines < expected {
+            let bytes = answer.next().await.unwrap().unwrap();
+            lines += bytes.iter().filter(|byte| **byte == b'\n').count();
+        }
+        assert_eq!(lines, expected);
+    }
+    ollama.go_on();
+    while answer.next().await.unwrap().is_some() {}
+    ollama.wait_until_idle().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_stalls_its_answer() {
+    let ollama = ollama().await;
+    ollama.set_behaviour(|behaviour| behaviour.script = Some(vec!["x".repeat(100_000); 300]));
+    let url = ollama.url() + CHAT;
+    let mut answer = http::post_streaming(&url, chat("tiny", &json!({})).to_string())
+        .await
+        .unwrap();
+    let request = ollama.wait_for_request(CHAT).await;
+    while request.stalled_for() < Duration::from_millis(50) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    while answer.next().await.unwrap().is_some() {}
+    assert_eq!(request.stalled_for(), Duration::ZERO);
+}

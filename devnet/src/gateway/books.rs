@@ -2,7 +2,9 @@
 //!
 //! Invariant: delivery is at least once, a bill is made once; so the two are counted apart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+
+use async_tungstenite::tungstenite::Bytes;
 
 use serde_json::Value;
 
@@ -31,6 +33,8 @@ pub struct Bill {
 pub struct Books {
     deliveries: HashMap<String, Deliveries>,
     bills: HashMap<String, Bill>,
+    responses: HashMap<String, Bytes>,
+    altered: BTreeSet<String>,
 }
 
 impl Books {
@@ -59,6 +63,11 @@ impl Books {
         self.bills.len()
     }
 
+    /// The requests of which a repeated response was not, byte for byte, the first one.
+    pub fn altered(&self) -> Vec<&str> {
+        self.altered.iter().map(String::as_str).collect()
+    }
+
     pub(super) fn enter(&mut self, frame: &Frame) {
         let deliveries = self
             .deliveries
@@ -70,8 +79,22 @@ impl Books {
                 self.bills
                     .entry(frame.request_id().to_owned())
                     .or_insert_with(|| Bill::of(&frame.value["result"]));
+                self.compare(frame);
             }
             _ => deliveries.errors += 1,
+        }
+    }
+
+    fn compare(&mut self, frame: &Frame) {
+        let id = frame.request_id();
+        match self.responses.get(id) {
+            None => {
+                self.responses.insert(id.to_owned(), frame.bytes.clone());
+            }
+            Some(first) if *first == frame.bytes => {}
+            Some(_) => {
+                self.altered.insert(id.to_owned());
+            }
         }
     }
 }

@@ -90,6 +90,10 @@ impl Frame {
         self.sender == Sender::Gateway && self.name() == name
     }
 
+    pub(super) fn is_about_a_chat(&self) -> bool {
+        self.name().starts_with("INFERENCE_") || self.name() == "RESULT_ACK"
+    }
+
     /// Its `request_id`, empty where it has none.
     pub fn request_id(&self) -> &str {
         self.value["request_id"].as_str().unwrap_or_default()

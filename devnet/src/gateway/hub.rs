@@ -136,7 +136,8 @@ impl Hub {
 
     pub(super) fn record(&self, connection: u64, sender: Sender, message: Message) -> Arc<Frame> {
         let frame = Arc::new(Frame::new(connection, sender, message));
-        if self.policy.borrow().record {
+        let policy = self.policy.borrow();
+        if policy.record && (policy.record_chats || !frame.is_about_a_chat()) {
             self.frames.push(Arc::clone(&frame));
         }
         frame

@@ -19,6 +19,7 @@ mod books;
 mod chat;
 mod frame;
 mod hub;
+mod muffle;
 mod nodes;
 mod policy;
 mod session;
@@ -35,7 +36,7 @@ pub use books::{Bill, Books, Deliveries};
 pub use chat::{Chat, ChatEvent, Chunk, Outcome};
 pub use frame::{Frame, Sender};
 pub use hub::Sessions;
-pub use policy::{Login, Policy};
+pub use policy::{AckId, Login, Policy};
 pub use signature::Signature;
 
 use crate::{
@@ -242,6 +243,12 @@ impl Gateway {
         self.hub.send(session::text(&request)).then_some(chat)
     }
 
+    /// Sends a request to the newest session without listening for what comes of it; false if no session is open.
+    pub fn try_request(&self, id: &str, payload: &Value) -> bool {
+        let request = json!({"type": "INFERENCE_REQUEST", "request_id": id, "payload": payload});
+        self.hub.send(session::text(&request))
+    }
+
     /// As [`cancel`](Gateway::cancel); does nothing if no session is open.
     pub fn try_cancel(&self, id: &str) {
         self.hub.send(session::text(
@@ -273,6 +280,14 @@ impl Gateway {
     /// If no session is open.
     pub fn cancel(&self, id: &str) {
         self.send(&json!({"type": "CANCEL_REQUEST", "request_id": id}));
+    }
+
+    /// Sends `RESULT_ACK` for this id to the newest session.
+    ///
+    /// # Panics
+    /// If no session is open.
+    pub fn acknowledge(&self, id: &str) {
+        self.send(&json!({"type": "RESULT_ACK", "request_id": id}));
     }
 
     /// Sends a frame to the newest session.

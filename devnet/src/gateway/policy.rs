@@ -15,8 +15,21 @@ pub struct Policy {
     pub acknowledge_wallets: bool,
     /// Answer every result, errors included, with `RESULT_ACK`.
     pub acknowledge_results: bool,
-    /// Say in `RESULT_ACK` which result it is.
-    pub name_acknowledged_results: bool,
+    /// Which result `RESULT_ACK` says it is about.
+    pub result_ack_id: AckId,
+    /// How long after its result `RESULT_ACK` comes.
+    pub result_ack_delay: Duration,
+    /// Say every `RESULT_ACK` twice.
+    pub repeat_result_acks: bool,
+    /// Say every `HEARTBEAT_ACK` twice.
+    pub repeat_heartbeat_acks: bool,
+    /// Answer WebSocket Pings with Pongs.
+    pub answer_pings: bool,
+    /// Answer the agent's Close. If not, the connection stands until the agent leaves it, and no Close is sent at all.
+    pub answer_closes: bool,
+    /// End the session without a word as soon as the answer with this id has been read, as a gateway does that the
+    /// answer crashes: it is neither booked nor acknowledged.
+    pub poison: Option<String>,
     /// Send `PING` this often.
     pub ping_every: Option<Duration>,
     /// Drop an operator that was not heard for this long.
@@ -27,6 +40,8 @@ pub struct Policy {
     pub clock_ahead: i64,
     /// Keep every frame for [`Gateway::frames`](super::Gateway::frames) and the waiting calls.
     pub record: bool,
+    /// Keep those about chats too; without them a gateway can be watched for long under any load.
+    pub record_chats: bool,
 }
 
 impl Default for Policy {
@@ -37,14 +52,32 @@ impl Default for Policy {
             acknowledge_registrations: true,
             acknowledge_wallets: true,
             acknowledge_results: true,
-            name_acknowledged_results: true,
+            result_ack_id: AckId::Own,
+            result_ack_delay: Duration::ZERO,
+            repeat_result_acks: false,
+            repeat_heartbeat_acks: false,
+            answer_pings: true,
+            answer_closes: true,
+            poison: None,
             ping_every: None,
             silence_limit: Some(Duration::from_secs(60)),
             login: Login::Check,
             clock_ahead: 0,
             record: true,
+            record_chats: true,
         }
     }
+}
+
+/// Which result a `RESULT_ACK` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckId {
+    /// The one that came.
+    Own,
+    /// None.
+    Missing,
+    /// One that never was.
+    Another,
 }
 
 /// What becomes of a connection and its login.

@@ -24,8 +24,9 @@ use tokio::{
 use super::{
     frame::{Frame, Sender},
     hub::{Hub, Outgoing},
-    policy::Login,
-    upgrade::{Stream, upgrade},
+    muffle::Muffled,
+    policy::{AckId, Login, Policy},
+    upgrade::upgrade,
 };
 use crate::{journal::lock, listener::Reset};
 
@@ -52,17 +53,20 @@ pub(super) async fn serve(hub: Arc<Hub>, tcp: TcpStream) {
 
     let (sender, receiver) = socket.split();
     let (outgoing, queue) = mpsc::unbounded_channel();
+    let (late, delayed) = mpsc::unbounded_channel();
     let entry = hub.enter(outgoing.clone());
     let mut session = Session {
         hub: &hub,
         number: entry.number,
         outgoing: &outgoing,
+        late: &late,
         phase: Phase::Login,
     };
     tokio::select! {
         () = entry.reset.cancelled() => reset.on_drop(),
         () = write(&hub, entry.number, queue, sender) => {}
         () = ping(&hub, &outgoing) => {}
+        () = delay(delayed, &outgoing) => {}
         end = session.read(receiver) => if let End::Reset = end { reset.on_drop() },
     }
 }
@@ -72,7 +76,7 @@ async fn write(
     hub: &Hub,
     number: u64,
     mut queue: mpsc::UnboundedReceiver<Message>,
-    mut sender: WebSocketSender<TokioAdapter<Box<dyn Stream>>>,
+    mut sender: WebSocketSender<TokioAdapter<Muffled>>,
 ) {
     while let Some(message) = queue.recv().await {
         let mut next = Some(message);
@@ -102,6 +106,15 @@ async fn ping(hub: &Hub, outgoing: &Outgoing) {
     }
 }
 
+/// Sends each frame when it is due. They are due in their order, save where the policy's delay was made shorter.
+async fn delay(mut delayed: mpsc::UnboundedReceiver<(Instant, Message)>, outgoing: &Outgoing) {
+    while let Some((due, message)) = delayed.recv().await {
+        tokio::time::sleep_until(due).await;
+        // The connection may be broken already; reading will tell.
+        let _ = outgoing.send(message);
+    }
+}
+
 pub(super) fn text(frame: &Value) -> Message {
     Message::text(frame.to_string())
 }
@@ -117,6 +130,7 @@ struct Session<'a> {
     hub: &'a Hub,
     number: u64,
     outgoing: &'a Outgoing,
+    late: &'a mpsc::UnboundedSender<(Instant, Message)>,
     phase: Phase,
 }
 
@@ -138,10 +152,7 @@ enum End {
 }
 
 impl Session<'_> {
-    async fn read(
-        &mut self,
-        mut receiver: WebSocketReceiver<TokioAdapter<Box<dyn Stream>>>,
-    ) -> End {
+    async fn read(&mut self, mut receiver: WebSocketReceiver<TokioAdapter<Muffled>>) -> End {
         if self.hub.policy.borrow().login == Login::NeverRead {
             return std::future::pending().await;
         }
@@ -155,7 +166,13 @@ impl Session<'_> {
                 message = timeout_at(self.deadline(), receiver.next()) => message,
             };
             let next = match message {
-                Ok(Some(Ok(message))) => self.receive(message),
+                Ok(Some(Ok(message))) => {
+                    let next = self.receive(&message);
+                    if message.is_close() && !self.hub.policy.borrow().answer_closes {
+                        return std::future::pending().await;
+                    }
+                    next
+                }
                 Ok(Some(Err(_)) | None) => ControlFlow::Break(End::Closed),
                 Err(_) => self.time_is_over(),
             };
@@ -185,10 +202,11 @@ impl Session<'_> {
         }
     }
 
-    fn receive(&mut self, message: Message) -> ControlFlow<End> {
-        let frame = self.hub.record(self.number, Sender::Agent, message);
+    fn receive(&mut self, message: &Message) -> ControlFlow<End> {
+        let frame = self.hub.record(self.number, Sender::Agent, message.clone());
         match &self.phase {
             Phase::Login => self.log_in(&frame),
+            Phase::Open { .. } if self.is_poison(&frame) => ControlFlow::Break(End::Closed),
             Phase::Open { operator } => {
                 self.answer(&frame, operator);
                 ControlFlow::Continue(())
@@ -248,6 +266,10 @@ impl Session<'_> {
         ControlFlow::Continue(())
     }
 
+    fn is_poison(&self, frame: &Frame) -> bool {
+        is_answer(frame) && self.hub.policy.borrow().poison.as_deref() == Some(frame.request_id())
+    }
+
     /// What a gateway does about a frame of a session. A chat hears of its answer last, when all is done.
     fn answer(&self, frame: &Arc<Frame>, operator: &str) {
         if is_answer(frame) {
@@ -255,6 +277,12 @@ impl Session<'_> {
         }
         if let Some(reply) = self.reply(frame, operator) {
             self.send(&reply);
+            if frame.name() == "HEARTBEAT" && self.hub.policy.borrow().repeat_heartbeat_acks {
+                self.send(&reply);
+            }
+        }
+        if is_answer(frame) || frame.name() == "INTERVIEW_RESULT" {
+            self.acknowledge(frame);
         }
         if is_answer(frame) || frame.name() == "INFERENCE_CHUNK" {
             self.hub.deliver(frame);
@@ -270,14 +298,26 @@ impl Session<'_> {
             "UPDATE_WALLET" => policy.acknowledge_wallets.then(
                 || json!({"type": "UPDATE_WALLET_ACK", "success": true, "message": "Payout address updated"}),
             ),
-            _ if is_answer(frame) && policy.name_acknowledged_results => policy
-                .acknowledge_results
-                .then(|| json!({"type": "RESULT_ACK", "request_id": frame.value["request_id"]})),
-            // An interview has no request id that could be named.
-            _ if is_answer(frame) || frame.name() == "INTERVIEW_RESULT" => {
-                policy.acknowledge_results.then(|| json!({"type": "RESULT_ACK"}))
-            }
             _ => None,
+        }
+    }
+
+    /// Says `RESULT_ACK` as the policy wants it said.
+    fn acknowledge(&self, frame: &Frame) {
+        let policy = self.hub.policy.borrow();
+        if !policy.acknowledge_results {
+            return;
+        }
+        let ack = text(&result_ack(frame, &policy));
+        for _ in 0..1 + usize::from(policy.repeat_result_acks) {
+            if policy.result_ack_delay.is_zero() {
+                // The connection may be broken already; reading will tell.
+                let _ = self.outgoing.send(ack.clone());
+            } else {
+                let due = Instant::now() + policy.result_ack_delay;
+                // Never fails: the other end is held beside this one.
+                let _ = self.late.send((due, ack.clone()));
+            }
         }
     }
 
@@ -298,6 +338,17 @@ impl Session<'_> {
     fn send(&self, frame: &Value) {
         // The connection may be broken already; reading will tell.
         let _ = self.outgoing.send(text(frame));
+    }
+}
+
+fn result_ack(frame: &Frame, policy: &Policy) -> Value {
+    match policy.result_ack_id {
+        // An interview has no request id that could be named.
+        AckId::Own if is_answer(frame) => {
+            json!({"type": "RESULT_ACK", "request_id": frame.value["request_id"]})
+        }
+        AckId::Own | AckId::Missing => json!({"type": "RESULT_ACK"}),
+        AckId::Another => json!({"type": "RESULT_ACK", "request_id": "another-request"}),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a TCP connection to a WebSocket: TLS, the path, and the policies that go wrong here.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use async_tungstenite::{
     WebSocketStream,
@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{hub::Hub, policy::Login};
+use super::{hub::Hub, muffle::Muffled, policy::Login};
 
 /// Where the gateway's WebSocket is.
 pub(super) const PATH: &str = "/api/v1/pin/ws";
@@ -27,7 +27,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-pub(super) type Socket = WebSocketStream<TokioAdapter<Box<dyn Stream>>>;
+pub(super) type Socket = WebSocketStream<TokioAdapter<Muffled>>;
 
 /// Upgrades, or answers as the policy wants; an error means that the connection is done with.
 pub(super) async fn upgrade(hub: &Arc<Hub>, tcp: TcpStream) -> Result<Socket, tungstenite::Error> {
@@ -44,7 +44,11 @@ pub(super) async fn upgrade(hub: &Arc<Hub>, tcp: TcpStream) -> Result<Socket, tu
     #[allow(clippy::result_large_err)]
     let answer =
         move |request: &Request, response: Response| answer(&login, &date, request, response);
-    accept_hdr_async_with_config(stream, answer, Some(limits())).await
+    let stream = Muffled::new(stream, Arc::clone(hub));
+    let gate = stream.gate();
+    let socket = accept_hdr_async_with_config(stream, answer, Some(limits())).await?;
+    gate.store(true, Ordering::Relaxed);
+    Ok(socket)
 }
 
 /// The gateway takes whatever an agent sends: limits are for the agent under test to keep.

@@ -63,6 +63,9 @@ pub struct Behaviour {
     pub lines_per_write: usize,
     /// Where a chat offers tools, call the first one with these arguments instead of speaking.
     pub tool_arguments: Option<Value>,
+    /// What a connection's socket holds of what the client has not taken, in bytes, for connections to come; `None`
+    /// leaves that to the system, which takes megabytes.
+    pub send_buffer: Option<usize>,
     /// Keep every request for [`Ollama::requests`] and the waiting calls.
     pub record: bool,
 }
@@ -77,6 +80,7 @@ impl Default for Behaviour {
             script: None,
             lines_per_write: 1,
             tool_arguments: None,
+            send_buffer: None,
             record: true,
         }
     }
@@ -169,6 +173,17 @@ impl Ollama {
     /// Changes how answers that begin from now on are spoken.
     pub fn set_behaviour(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut lock(&self.state.behaviour));
+    }
+
+    /// Streamed answers, those that are being given too, stop after so many tokens, until [`go_on`](Ollama::go_on) or
+    /// another place to stop at. One that is past it stops where it is.
+    pub fn pause_at(&self, tokens: usize) {
+        self.state.pause.send_replace(Some(tokens));
+    }
+
+    /// No answer stops any more.
+    pub fn go_on(&self) {
+        self.state.pause.send_replace(None);
     }
 
     /// Adds a model, or puts another one in its place.

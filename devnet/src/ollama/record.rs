@@ -2,14 +2,16 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
-    time::Instant,
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hyper::HeaderMap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::journal::lock;
 
 /// A request as it came.
 pub struct Request {
@@ -25,6 +27,7 @@ pub struct Request {
     pub body: Bytes,
     left: OnceLock<Instant>,
     gone: CancellationToken,
+    stalled: Mutex<Option<Instant>>,
 }
 
 impl Request {
@@ -37,6 +40,7 @@ impl Request {
             body,
             left: OnceLock::new(),
             gone: CancellationToken::new(),
+            stalled: Mutex::new(None),
         }
     }
 
@@ -60,6 +64,17 @@ impl Request {
         self.left_at().unwrap_or_else(Instant::now)
     }
 
+    /// For how long a streamed answer has had a piece that the client does not take; zero while it takes them.
+    pub fn stalled_for(&self) -> Duration {
+        lock(&self.stalled).map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// The client takes nothing until the guard is dropped.
+    pub(super) fn stall(&self) -> Stalled<'_> {
+        *lock(&self.stalled) = Some(Instant::now());
+        Stalled(self)
+    }
+
     fn leave(&self) {
         // Only the first time counts.
         let _ = self.left.set(Instant::now());
@@ -75,6 +90,15 @@ impl fmt::Debug for Request {
             .take(SHOWN)
             .collect();
         write!(f, "{} {} {body}", self.method, self.path)
+    }
+}
+
+/// An answer that cannot go on.
+pub(super) struct Stalled<'a>(&'a Request);
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.stalled) = None;
     }
 }
 
@@ -108,6 +132,10 @@ impl ChatGuard {
             chats: chats.clone(),
             finished: false,
         }
+    }
+
+    pub(super) fn request(&self) -> Arc<Request> {
+        Arc::clone(&self.request)
     }
 
     pub(super) fn finish(mut self) {

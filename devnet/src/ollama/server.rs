@@ -12,6 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{
@@ -31,6 +32,9 @@ const JSON: &str = "application/json; charset=utf-8";
 pub(super) async fn serve(state: Arc<State>, tcp: TcpStream) {
     // A socket on which this fails is gone, and reading it will tell.
     let _ = tcp.set_nodelay(true);
+    if let Some(bytes) = lock(&state.behaviour).send_buffer {
+        let _ = SockRef::from(&tcp).set_send_buffer_size(bytes);
+    }
     let service = service_fn(|request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(&state, request).await) }
@@ -165,7 +169,7 @@ async fn reply(
     let stream = chat.stream && !matches!(fault, Some(Fault::SingleObject));
     let content_type = answer.content_type(stream);
     if stream {
-        let (writer, body) = body();
+        let (writer, body) = body(guard.request(), state.pause.subscribe());
         let state = Arc::clone(state);
         tokio::spawn(async move {
             speak(answer, behaviour, fault, writer, guard).await;

@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) requests: Journal<Request>,
     pub(super) chats: watch::Sender<Chats>,
+    /// Where answers wait: after so many tokens.
+    pub(super) pause: watch::Sender<Option<usize>>,
 }
 
 impl State {
@@ -29,6 +31,7 @@ impl State {
             faults: Faults::default(),
             requests: Journal::default(),
             chats: watch::Sender::new(Chats::default()),
+            pause: watch::Sender::new(None),
         }
     }
 

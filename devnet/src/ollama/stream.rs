@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written before a fault has left for the client before the fault strikes.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -10,11 +10,16 @@ use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use serde_json::json;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
-use super::{Behaviour, answer::Answer, fault::Fault, record::ChatGuard};
+use super::{
+    Behaviour,
+    answer::Answer,
+    fault::Fault,
+    record::{ChatGuard, Request},
+};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -35,7 +40,7 @@ pub(super) enum Write {
 /// The client is gone.
 struct Gone;
 
-pub(super) fn body() -> (Writer, Body) {
+pub(super) fn body(request: Arc<Request>, pause: watch::Receiver<Option<usize>>) -> (Writer, Body) {
     let (writes, queue) = mpsc::channel(AHEAD);
     let frames = stream::unfold(queue, |mut queue| async {
         loop {
@@ -47,15 +52,32 @@ pub(super) fn body() -> (Writer, Body) {
             }
         }
     });
-    (Writer(writes), StreamBody::new(frames).boxed_unsync())
+    let writer = Writer {
+        writes,
+        request,
+        pause,
+    };
+    (writer, StreamBody::new(frames).boxed_unsync())
 }
 
 /// The end of a body that is written to.
-pub(super) struct Writer(mpsc::Sender<Write>);
+pub(super) struct Writer {
+    writes: mpsc::Sender<Write>,
+    request: Arc<Request>,
+    pause: watch::Receiver<Option<usize>>,
+}
 
 impl Writer {
     async fn put(&self, write: Write) -> Result<(), Gone> {
-        self.0.send(write).await.map_err(|_| Gone)
+        let permit = match self.writes.try_reserve() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _stalled = self.request.stall();
+                self.writes.reserve().await.map_err(|_| Gone)?
+            }
+        };
+        permit.send(write);
+        Ok(())
     }
 
     async fn write(&self, bytes: impl Into<Bytes>) -> Result<(), Gone> {
@@ -79,7 +101,17 @@ impl Writer {
     async fn sleep_until(&self, when: Instant) -> Result<(), Gone> {
         tokio::select! {
             () = sleep_until(when) => Ok(()),
-            () = self.0.closed() => Err(Gone),
+            () = self.writes.closed() => Err(Gone),
+        }
+    }
+
+    /// Waits while an answer of so many tokens is to stop.
+    async fn wait_while_paused(&self, tokens: usize) -> Result<(), Gone> {
+        let mut pause = self.pause.clone();
+        tokio::select! {
+            // Fails only if the stand-in is gone.
+            _ = pause.wait_for(|at| at.is_none_or(|at| tokens < at)) => Ok(()),
+            () = self.writes.closed() => Err(Gone),
         }
     }
 }
@@ -127,6 +159,7 @@ impl Speaker {
             if due > Instant::now() {
                 self.writer.sleep_until(due).await?;
             }
+            self.writer.wait_while_paused(index).await?;
             pending += &self.answer.line(index);
             if (index + 1) % self.behaviour.lines_per_write.max(1) == 0 {
                 self.writer.write(std::mem::take(&mut pending)).await?;
@@ -155,7 +188,7 @@ impl Speaker {
             }
             Fault::Cut { .. } => self.writer.put(Write::Cut).await,
             Fault::Hang { .. } => {
-                self.writer.0.closed().await;
+                self.writer.writes.closed().await;
                 Err(Gone)
             }
             Fault::EndWithoutDone { .. } => Ok(()),
