@@ -19,7 +19,7 @@ use crate::{
     admin::{self, Overview, Status},
     backend::Offer,
     clock::WallClock,
-    inference::Inference,
+    inference::Admission,
     protocol::Generation,
     session::{Phase, Registration, SessionStatus, StatusBoard},
     telemetry::{Metrics, RecentTroubles},
@@ -69,7 +69,7 @@ pub(crate) struct View {
     pub(crate) registration: Registration,
     pub(crate) status: Arc<StatusBoard>,
     pub(crate) offer: watch::Receiver<Offer>,
-    pub(crate) inference: Arc<Inference>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) troubles: Arc<RecentTroubles>,
     pub(crate) draining: CancellationToken,
@@ -159,17 +159,17 @@ impl View {
             node_id: session.node.as_ref().map(|node| node.node_id.clone()),
             region: self.registration.region.to_owned(),
             api_mode: "ollama",
-            capacity: self.inference.capacity(),
+            capacity: self.admission.capacity(),
         }
     }
 
     fn load(&self) -> admin::Load {
-        let load = self.inference.load();
+        let load = self.admission.load();
         admin::Load {
             running: load.running,
             waiting: load.waiting,
-            capacity: self.inference.capacity(),
-            queue: self.inference.queue(),
+            capacity: self.admission.capacity(),
+            queue: self.admission.queue(),
         }
     }
 }

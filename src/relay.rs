@@ -174,7 +174,7 @@ impl Relay {
             registration: self.registration.clone(),
             status: Arc::clone(&self.status),
             offer: self.ollama.offer(),
-            inference: Arc::clone(&self.inference),
+            admission: self.inference.admission(),
             metrics: Arc::clone(&self.metrics),
             troubles: Arc::clone(&self.troubles),
             draining: self.timing.draining.clone(),

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The slots and the waiting room.
-pub(super) struct Admission {
+pub struct Admission {
     slots: Arc<Semaphore>,
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
@@ -78,18 +78,21 @@ impl Admission {
         }))
     }
 
-    pub(super) fn load(&self) -> Load {
+    /// How busy it is.
+    pub fn load(&self) -> Load {
         Load {
             running: self.settings.capacity - self.slots.available_permits(),
             waiting: self.waiting(),
         }
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    /// How many jobs may run at once.
+    pub fn capacity(&self) -> usize {
         self.settings.capacity
     }
 
-    pub(super) fn queue(&self) -> usize {
+    /// How many jobs may wait.
+    pub fn queue(&self) -> usize {
         self.settings.queue
     }
 

@@ -11,7 +11,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-pub use admission::Load;
+pub use admission::{Admission, Load};
 
 use std::sync::{
     Arc,
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use self::{
-    admission::{Admission, Place},
+    admission::Place,
     job::Job,
     registry::{Registry, Stop},
 };
@@ -71,7 +71,7 @@ enum Known {
 pub struct Inference {
     parts: Parts,
     settings: JobSettings,
-    admission: Admission,
+    admission: Arc<Admission>,
     jobs: Registry,
     tasks: TaskTracker,
     draining: AtomicBool,
@@ -89,7 +89,7 @@ impl Inference {
         Arc::new(Self {
             parts,
             settings,
-            admission: Admission::new(admission),
+            admission: Arc::new(Admission::new(admission)),
             jobs: Registry::default(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -232,14 +232,9 @@ impl Inference {
         self.admission.load()
     }
 
-    /// How many jobs may run at once.
-    pub fn capacity(&self) -> usize {
-        self.admission.capacity()
-    }
-
-    /// How many jobs may wait.
-    pub fn queue(&self) -> usize {
-        self.admission.queue()
+    /// What is known of slots and waiting room, for whoever outlives the jobs.
+    pub fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.admission)
     }
 
     /// What is known of a request's id. If it is being worked on or has been answered, this session gets the answer too.

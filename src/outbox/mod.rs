@@ -356,6 +356,12 @@ impl Outbox {
         self.lock().session.as_ref()?.lanes.heartbeat_due_since()
     }
 
+    /// Since when the gateway has not been seen to read: heartbeats, which it has answered in this session, have had no
+    /// answer of any kind.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.lock().session.as_ref()?.proof.unanswered_since()
+    }
+
     /// When a heartbeat should go as a fence behind answers that lack proof; `None` while none do, or one is on its way.
     /// `hurry`: there is nothing else to wait for.
     pub fn fence_due(&self, hurry: bool) -> Option<Instant> {

@@ -27,6 +27,8 @@ pub(super) struct Proof {
     /// The last heartbeat that was sent, and when.
     last_heartbeat: Option<(u64, Instant)>,
     gateway_acknowledges: bool,
+    /// Since when heartbeats have been without any answer, Pongs included, in a session that has answered some.
+    unanswered_since: Option<Instant>,
 }
 
 /// An answer that was sent, with how many of each were sent before it.
@@ -61,6 +63,7 @@ impl Proof {
             AgentMessage::Heartbeat => {
                 self.heartbeats.sent += 1;
                 self.last_heartbeat = Some((self.heartbeats.sent, now));
+                self.unanswered_since.get_or_insert(now);
             }
             AgentMessage::ModelList => self.model_lists.sent += 1,
             _ => {}
@@ -86,9 +89,11 @@ impl Proof {
     /// Gives the round trip, if it is that of the last heartbeat.
     pub(super) fn heartbeat_acknowledged(&mut self, now: Instant) -> Option<Duration> {
         self.gateway_acknowledges = true;
-        self.heartbeats
-            .acknowledge()
-            .then(|| self.round_trip(self.heartbeats.acknowledged, now))?
+        if !self.heartbeats.acknowledge() {
+            return None;
+        }
+        self.heard(self.heartbeats.acknowledged, now);
+        self.round_trip(self.heartbeats.acknowledged, now)
     }
 
     pub(super) fn models_acknowledged(&mut self) {
@@ -102,6 +107,7 @@ impl Proof {
             return None;
         }
         self.ponged = self.ponged.max(Some(heartbeat));
+        self.heard(heartbeat, now);
         if self.gateway_acknowledges {
             return None;
         }
@@ -144,6 +150,16 @@ impl Proof {
             .sent
             .partition_point(|sent| sent.heartbeats < self.heartbeats.sent);
         self.sent.range(from..).map(|sent| sent.created).min()
+    }
+
+    fn heard(&mut self, heartbeat: u64, now: Instant) {
+        self.unanswered_since = (heartbeat < self.heartbeats.sent).then_some(now);
+    }
+
+    /// Since when this session, in which heartbeats have been answered, has answered none though one was sent.
+    pub(super) fn unanswered_since(&self) -> Option<Instant> {
+        let has_answered = self.ponged.is_some() || self.heartbeats.acknowledged > 0;
+        self.unanswered_since.filter(|_| has_answered)
     }
 
     fn round_trip(&self, heartbeat: u64, now: Instant) -> Option<Duration> {

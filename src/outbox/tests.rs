@@ -612,6 +612,31 @@ async fn a_heartbeat_is_due_until_it_has_been_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gateway_that_has_answered_heartbeats_and_answers_none_any_more_is_noticed() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.beat();
+    advance(SECOND).await;
+    assert_eq!(
+        bench.outbox.unanswered_since(),
+        None,
+        "not all answer heartbeats"
+    );
+    bench.outbox.pong(1);
+    assert_eq!(bench.outbox.unanswered_since(), None);
+    let sent = Instant::now();
+    bench.beat();
+    advance(SECOND).await;
+    bench.beat();
+    assert_eq!(bench.outbox.unanswered_since(), Some(sent));
+    bench.outbox.pong(2);
+    assert_eq!(bench.outbox.unanswered_since(), Some(Instant::now()));
+    bench.outbox.heartbeat_acknowledged();
+    bench.outbox.pong(3);
+    assert_eq!(bench.outbox.unanswered_since(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_undelivered_when_the_process_ends_is_told_as_lost() {
     let bench = bench();
     bench.answer("a");

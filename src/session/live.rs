@@ -212,10 +212,12 @@ impl Live<'_> {
             if silent_at <= now {
                 return DisconnectReason::Silent;
             }
-            let stuck_at = self
-                .dispatch
-                .outbox
-                .heartbeat_due_since()
+            let outbox = self.dispatch.outbox;
+            let stuck_since = [outbox.heartbeat_due_since(), outbox.unanswered_since()];
+            let stuck_at = stuck_since
+                .into_iter()
+                .flatten()
+                .min()
                 .map(|since| since + self.heartbeat_timeout);
             if stuck_at.is_some_and(|stuck_at| stuck_at <= now) {
                 return DisconnectReason::Stuck;

@@ -46,7 +46,8 @@ labels! {
         Reset = "reset",
         /// Nothing was received for `PIN_HEARTBEAT_TIMEOUT`.
         Silent = "silent",
-        /// A due heartbeat could not be written for `PIN_HEARTBEAT_TIMEOUT`: the gateway has stopped reading.
+        /// A due heartbeat could not be written for `PIN_HEARTBEAT_TIMEOUT`, or none was answered any more: what we send is
+        /// no longer read.
         Stuck = "stuck",
         /// The gateway broke the WebSocket protocol, or sent a frame that is too large.
         Protocol = "protocol",

@@ -185,10 +185,14 @@ impl Books {
         let mut ledger = self.ledger();
         ledger.count("chats at Ollama");
         let live = ledger.live.iter().filter_map(|id| ledger.requests.get(id));
-        let open = 1 + live
-            .flat_map(|request| &request.chats)
-            .filter(|chat| ledger.is_open(chat))
-            .count();
+        // One that was given up while its request was under way is not open.
+        let own = ledger.ollama.facts(connection);
+        let own = own.is_some_and(|facts| facts.client_closed.is_none());
+        let open = usize::from(own)
+            + live
+                .flat_map(|request| &request.chats)
+                .filter(|chat| ledger.is_open(chat))
+                .count();
         if open > ledger.limits.capacity {
             let what = format!("{open} chats are open at once");
             ledger.breach(id, "3 (capacity)", &what);
@@ -334,9 +338,10 @@ impl Ledger {
             return self.breach(seen.id, "8 (streams)", "a chunk after the terminal frame");
         }
         let is_new =
-            stream.next == 0 || made > stream.made || stream.terminals > stream.terminals_before;
+            stream.next == 0 || stream.runs < made || stream.terminals > stream.terminals_before;
         if index == 0 && is_new {
             *stream = Stream {
+                runs: stream.runs + 1,
                 made,
                 terminals: stream.terminals,
                 terminals_before: stream.terminals,

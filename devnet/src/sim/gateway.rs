@@ -17,6 +17,7 @@ use super::{
     books::{Books, Class},
     fate::Fate,
     ollama::MODEL,
+    pipe::Mark,
     trace::Trace,
     visit,
     wire::{End, Link},
@@ -93,7 +94,7 @@ pub enum Garbage {
 /// Something to be sent.
 pub(super) enum Order {
     /// A frame, and what to do once it was read.
-    Frame(String, Option<Box<dyn FnOnce(Instant) + Send>>),
+    Frame(String, Option<Mark>),
     /// One of these.
     Garbage(Garbage),
     /// A Close with this reason.
@@ -125,6 +126,8 @@ struct State {
     fate: Fate,
     manners: Manners,
     session: Option<(u64, mpsc::UnboundedSender<Order>)>,
+    /// The last session that was sent what may not be read. What comes behind that is thrown away.
+    spoiled: Option<u64>,
     made: u64,
     /// What each request says, so that it can be said again.
     payloads: BTreeMap<String, String>,
@@ -168,6 +171,7 @@ impl Gateway {
                     fate,
                     manners,
                     session: None,
+                    spoiled: None,
                     made: 0,
                     payloads: BTreeMap::new(),
                 }),
@@ -265,12 +269,18 @@ impl Gateway {
             id.to_owned(),
             self.shared.trace.clone(),
         );
-        let mark = move |now| {
+        let mark = self.mark(session, move |now| {
             trace.say(format_args!("sidecar has read request {shown}"));
             books.was_read(&read, place, now);
-        };
+        });
         // A session that is just ending takes nothing more, as a connection does.
-        let _ = orders.send(Order::Frame(text, Some(Box::new(mark))));
+        let _ = orders.send(Order::Frame(text, mark));
+    }
+
+    /// What is done once a frame of this session has been read, if it will be.
+    fn mark(&self, session: u64, act: impl FnOnce(Instant) + Send + 'static) -> Option<Mark> {
+        let spoiled = lock(&self.shared.state).spoiled == Some(session);
+        (!spoiled).then(|| Box::new(act) as Mark)
     }
 
     /// Cancels something: an unanswered request, any request, or one that never was.
@@ -295,13 +305,13 @@ impl Gateway {
         let text = json!({"type": "CANCEL_REQUEST", "request_id": id}).to_string();
         let place = self.shared.books.cancelled(&id, session);
         let (books, trace) = (self.shared.books.clone(), self.shared.trace.clone());
-        let mark = move |now| {
+        let mark = self.mark(session, move |now| {
             trace.say(format_args!("sidecar has read cancel {id}"));
             if let Some(place) = place {
                 books.cancel_was_read(&id, place, now);
             }
-        };
-        let _ = orders.send(Order::Frame(text, Some(Box::new(mark))));
+        });
+        let _ = orders.send(Order::Frame(text, mark));
     }
 
     /// Makes the answer of an unanswered request end every session that brings it.
@@ -322,6 +332,10 @@ impl Gateway {
     /// Sends garbage.
     pub fn send(&self, garbage: Garbage) {
         self.shared.trace.say(format_args!("gateway > {garbage:?}"));
+        if matches!(garbage, Garbage::Large(_) | Garbage::NotUtf8) {
+            let mut state = lock(&self.shared.state);
+            state.spoiled = state.session.as_ref().map(|(number, _)| *number);
+        }
         self.order(Order::Garbage(garbage));
     }
 

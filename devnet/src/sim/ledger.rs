@@ -103,6 +103,8 @@ pub(super) struct Chat {
 pub(super) struct Stream {
     pub(super) next: u64,
     pub(super) text: String,
+    /// How many runs of indices have begun on this session. Each making of the request allows one.
+    pub(super) runs: usize,
     /// How often the request had been made on this session when the run of indices began.
     pub(super) made: usize,
     /// How many terminal frames there were when it began, and are.
