@@ -35,6 +35,9 @@ struct Arguments {
     /// Threads.
     #[arg(long)]
     jobs: Option<usize>,
+    /// Run no more seeds once one has failed.
+    #[arg(long)]
+    fail_fast: bool,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -177,5 +180,8 @@ fn work(next: &AtomicU64, arguments: &Arguments) -> Sum {
         };
         tell(&verdict, arguments.hours);
         sum.add(&verdict);
+        if arguments.fail_fast && sum.failed > 0 {
+            next.store(arguments.seeds.end, Ordering::Relaxed);
+        }
     }
 }
