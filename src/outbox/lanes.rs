@@ -33,6 +33,8 @@ pub struct Batch {
     pub(super) answers: Vec<Serial>,
     /// What its chunks weigh.
     chunk_bytes: usize,
+    /// The length of its frames.
+    size: usize,
 }
 
 #[derive(Debug)]
@@ -120,24 +122,22 @@ impl Lanes {
     /// batch leaves alone.
     pub(super) fn take(&mut self, answers: &Answers) -> Option<Batch> {
         let mut batch = Batch::default();
-        let mut size = 0;
         while let Some(frame) = self.control.pop_front() {
             let is_heartbeat = frame.is_heartbeat();
-            size += batch.push(&frame);
+            batch.push(&frame);
             if is_heartbeat {
                 self.heartbeats_taken += 1;
                 batch.items.push(Item::Ping(self.heartbeats_taken));
             }
         }
-        while size < BATCH_BYTES
+        while batch.size < BATCH_BYTES
             && let Some(frame) = self.refusals.pop_front()
         {
-            size += batch.push(&frame);
+            batch.push(&frame);
         }
         while let Some((source, next)) = self.next_data(answers)
-            && (size == 0 || size + next <= BATCH_BYTES)
+            && (batch.size == 0 || batch.size + next <= BATCH_BYTES)
         {
-            size += next;
             self.take_data(source, answers, &mut batch);
         }
         (!batch.items.is_empty()).then_some(batch)
@@ -262,14 +262,19 @@ impl Source {
 }
 
 impl Batch {
+    /// Whether it is so large that others should have their turn before the next.
+    pub fn is_large(&self) -> bool {
+        self.size > BATCH_BYTES / 2
+    }
+
     /// Whether there are answers in it, refusals not counted.
     pub fn has_answers(&self) -> bool {
         !self.answers.is_empty()
     }
 
-    fn push(&mut self, frame: &Frame) -> usize {
+    fn push(&mut self, frame: &Frame) {
         self.messages.push(frame.message);
         self.items.push(Item::Frame(frame.text.clone()));
-        frame.text.len()
+        self.size += frame.text.len();
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    task::coop::consume_budget,
+    task::{coop::consume_budget, yield_now},
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -118,6 +118,10 @@ impl Live<'_> {
                     proof_deadline = None;
                 }
                 outbox.written(&batch);
+                if batch.is_large() {
+                    // A PING that has been read may not wait until the socket takes no more.
+                    yield_now().await;
+                }
             }
             let finishing = self.finish.is_cancelled();
             let fence = outbox.fence_due(finishing);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub use super::ledger::{Class, Gauges, Limits};
 use super::{
-    ledger::{Answer, Chat, Ledger, Request, Stream, Told},
+    ledger::{Answer, Chat, Ledger, Ping, Request, Stream, Told},
     wire::Link,
 };
 use crate::journal::lock;
@@ -34,6 +34,13 @@ const CODES: &[&str] = &[
     "duplicate",
     "orphaned",
 ];
+
+/// What may go ahead of a PONG beside one large frame, in bytes: the batch that is being written when the PING is read, one
+/// that is begun before it is understood, and small change.
+const MAX_AHEAD: u64 = 2 * 64 * 1024 + 8 * 1024;
+
+/// Three in a row are enough to give an answer up; others may have been blamed meanwhile.
+const MAX_VICTIMS: usize = 12;
 
 /// A product that has just started may not have seen a model yet.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
@@ -126,6 +133,10 @@ impl Books {
     pub(super) fn cancelled(&self, id: &str, session: u64) -> Option<usize> {
         let mut ledger = self.ledger();
         ledger.count("cancels sent");
+        if let Some(session) = ledger.sessions.get_mut(&session) {
+            // Perhaps it was this one's.
+            session.unfenced = None;
+        }
         let request = ledger.requests.get_mut(id)?;
         request.cancels.push(Told::now(session));
         request.response = None;
@@ -138,6 +149,78 @@ impl Books {
             && let Some(cancel) = request.cancels.get_mut(place)
         {
             cancel.read = Some(now);
+        }
+    }
+
+    /// The product has read a PING.
+    pub(super) fn ping_was_read(&self, session: u64, now: Instant) {
+        let mut ledger = self.ledger();
+        let written = ledger.gateway.facts(session).map(|facts| facts.written_up);
+        if let Some(session) = ledger.sessions.get_mut(&session) {
+            session.pings.push(Ping {
+                read: now,
+                written: written.unwrap_or_default(),
+                largest: 0,
+            });
+        }
+    }
+
+    /// The gateway has read a frame of so many bytes, which ends at this place of what the product has written.
+    pub(super) fn frame_seen(&self, session: u64, kind: &str, place: u64, bytes: u64) {
+        let mut ledger = self.ledger();
+        let Some(state) = ledger.sessions.get_mut(&session) else {
+            return;
+        };
+        if matches!(kind, "HEARTBEAT" | "MODEL_LIST") {
+            state.unfenced = None;
+        }
+        if kind != "PONG" {
+            for ping in &mut state.pings {
+                ping.largest = ping.largest.max(bytes);
+            }
+            return;
+        }
+        let ahead = state
+            .pings
+            .drain(..)
+            .map(|ping| place.saturating_sub(ping.written + ping.largest))
+            .max();
+        if let Some(ahead) = ahead.filter(|ahead| *ahead > MAX_AHEAD) {
+            let what = format!("{ahead} bytes went ahead of a PONG");
+            ledger.breach(&format!("session {session}"), "4 (pongs)", &what);
+        }
+    }
+
+    /// A response has come that the gateway will not acknowledge by itself.
+    pub(super) fn needs_fence(&self, session: u64, id: &str, written: Instant) {
+        let mut ledger = self.ledger();
+        let is_cancelled = |request: &Request| !request.cancels.is_empty();
+        if ledger.requests.get(id).is_some_and(is_cancelled) {
+            return;
+        }
+        if let Some(session) = ledger.sessions.get_mut(&session) {
+            session.unfenced.get_or_insert(written);
+        }
+    }
+
+    /// A poisoned answer ends a session.
+    pub(super) fn dies_of(&self, id: &str) {
+        let mut ledger = self.ledger();
+        ledger.count("sessions ended by poison");
+        let victims = ledger.requests.get_mut(id).map_or(0, |request| {
+            request.victims += 1;
+            request.victims
+        });
+        if victims > MAX_VICTIMS {
+            let what = format!("{victims} sessions have ended of its answer");
+            ledger.breach(id, "5 (poison)", &what);
+        }
+    }
+
+    /// The product has said Close on a session.
+    pub(super) fn is_done(&self, session: u64, written: Instant) {
+        if let Some(session) = self.ledger().sessions.get_mut(&session) {
+            session.done = Some(written);
         }
     }
 
@@ -397,8 +480,12 @@ impl Ledger {
         let made = request.made_on(seen.session);
         let stream = request.streams.entry(seen.session).or_default();
         let is_its_own = stream.made == made && stream.terminals == stream.terminals_before + 1;
-        if stream.next > 0 && is_its_own && stream.text != text {
+        let chunks = stream.next;
+        if chunks > 0 && is_its_own && stream.text != text {
             self.breach(seen.id, "8 (streams)", "the chunks are not the response");
+        }
+        if chunks == 0 && request.streamed_on(seen.session, seen.written) {
+            self.breach(seen.id, "8 (streams)", "no chunk came, though it streams");
         }
         if !text.starts_with(&format!("{}#", seen.id)) {
             self.breach(seen.id, "1 (answers)", "somebody else's answer");

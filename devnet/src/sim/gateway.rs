@@ -436,10 +436,10 @@ impl Gateway {
                 continue;
             };
             let books = self.shared.books.clone();
+            let trace = self.shared.trace.clone();
             let mark = move |now| {
-                if let Some(session) = books.ledger().sessions.get_mut(&number) {
-                    session.pings.push(now);
-                }
+                trace.say(format_args!("sidecar has read PING"));
+                books.ping_was_read(number, now);
             };
             self.order(Order::Frame(
                 r#"{"type":"PING"}"#.to_owned(),

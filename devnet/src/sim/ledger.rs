@@ -117,6 +117,8 @@ pub(super) struct Request {
     pub(super) class: Option<Class>,
     pub(super) stream: bool,
     pub(super) poisoned: bool,
+    /// How many sessions its answer has ended.
+    pub(super) victims: usize,
     pub(super) made: Vec<Told>,
     pub(super) cancels: Vec<Told>,
     pub(super) answers: Vec<Answer>,
@@ -131,8 +133,22 @@ pub(super) struct Session {
     /// When the product read that its login was accepted.
     pub(super) up: Option<Instant>,
     pub(super) last_heartbeat: Option<Instant>,
-    /// Pings without a Pong: when they were read.
-    pub(super) pings: Vec<Instant>,
+    /// PINGs without a PONG.
+    pub(super) pings: Vec<Ping>,
+    /// When the oldest response was written that no heartbeat or list of models has followed yet, and nothing else will
+    /// prove.
+    pub(super) unfenced: Option<Instant>,
+    /// When the product said Close, for nothing was left to do.
+    pub(super) done: Option<Instant>,
+}
+
+/// A PING that the product has read.
+pub(super) struct Ping {
+    pub(super) read: Instant,
+    /// How many bytes the product had written by then.
+    pub(super) written: u64,
+    /// The largest frame that has come since, in bytes.
+    pub(super) largest: u64,
 }
 
 pub(super) struct Ledger {
@@ -243,6 +259,20 @@ impl Request {
             .iter()
             .filter(|made| made.session == session)
             .count()
+    }
+
+    /// Whether text of the response that was written at this moment was made when it had been asked for on this session.
+    pub(super) fn streamed_on(&self, session: u64, written: Instant) -> bool {
+        /// What is read and what is done about it.
+        const MOMENT: Duration = Duration::from_millis(5);
+        let ends = self.chats.iter().filter_map(|chat| chat.read);
+        let last = ends.filter(|end| *end <= written).max();
+        let asked = |last| {
+            self.made.iter().any(|made| {
+                made.session == session && made.read.is_some_and(|read| read + MOMENT < last)
+            })
+        };
+        self.stream && last.is_some_and(asked)
     }
 
     /// How many terminal frames of it a session may bring: one each time it was made there, and one that was held from

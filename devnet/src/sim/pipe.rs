@@ -254,6 +254,10 @@ impl Pipe {
         self.read
     }
 
+    pub(super) fn written_so_far(&self) -> u64 {
+        self.written
+    }
+
     pub(super) fn under_way(&self) -> u64 {
         self.written - self.read
     }

@@ -17,6 +17,12 @@ const SLACK: Duration = Duration::from_secs(1);
 /// How soon the backend's request must be closed after a cancel, and after the grace for orphans.
 const CLOSING: Duration = Duration::from_millis(250);
 
+/// An answer of this age is fenced.
+const FENCE_AGE: Duration = Duration::from_secs(1);
+
+/// So much time is between two fences.
+const FENCE_PAUSE: Duration = Duration::from_secs(1);
+
 /// With jobs or undelivered answers backoff is capped at this.
 const BUSY_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -55,6 +61,7 @@ impl Books {
         ledger.check_gauges(gauges);
         ledger.check_heartbeat(now);
         ledger.check_pongs(now);
+        ledger.check_fence(now);
         ledger.check_half_open(now);
         ledger.check_login(now);
         ledger.check_chats(now);
@@ -69,6 +76,14 @@ impl Books {
                 "6 (one session)",
                 "two connections were open at once",
             );
+        }
+        let rejected = usize::try_from(ending.rejected).unwrap_or(usize::MAX);
+        if rejected.saturating_mul(3) > ledger.sessions.len() {
+            let what = format!(
+                "{rejected} answers were given up in {} sessions",
+                ledger.sessions.len()
+            );
+            ledger.breach("gateway", "5 (poison)", &what);
         }
         ledger.check_answers(ending);
     }
@@ -138,10 +153,25 @@ impl Ledger {
         let late = session
             .pings
             .iter()
-            .any(|read| *read > free && now - *read > limit);
+            .any(|ping| ping.read > free && now - ping.read > limit);
         if late && session.up.is_some() {
             let subject = format!("session {number}");
             self.breach(&subject, "4 (pongs)", "a PING was read and not answered");
+        }
+    }
+
+    /// A second until it is due, and one since the last.
+    fn check_fence(&mut self, now: Instant) {
+        let Some((number, session)) = self.sessions.iter().next_back() else {
+            return;
+        };
+        let (Some(unfenced), Some(free)) = (session.unfenced, self.free_since(*number)) else {
+            return;
+        };
+        let limit = FENCE_AGE + FENCE_PAUSE + SLACK + self.gateway.latency() * 2;
+        if now - unfenced.max(free) > limit && session.up.is_some() {
+            let subject = format!("session {number}");
+            self.breach(&subject, "4 (fences)", "an answer is left without a fence");
         }
     }
 
@@ -320,8 +350,13 @@ impl Ledger {
                 continue;
             }
             let worked_on = request.chats.iter().any(|chat| chat.opened >= read);
+            let session = self.sessions.get(&last.session);
+            // It was not lost where the product itself has closed it, saying that it was done.
+            let done = session.and_then(|session| session.done);
+            let is_done = done.is_some_and(|done| read < done);
             let ended = self.gateway.facts(last.session).and_then(|facts| {
-                let ends = [facts.client_closed, facts.cut, facts.deaf, facts.mute];
+                let closed = facts.client_closed.filter(|_| !is_done);
+                let ends = [closed, facts.cut, facts.deaf, facts.mute];
                 ends.into_iter().flatten().min()
             });
             if worked_on {

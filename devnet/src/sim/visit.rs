@@ -206,6 +206,9 @@ impl Visit {
                 Message::Close(frame) => {
                     let code = frame.map(|frame| u16::from(frame.code));
                     self.say(format_args!("< Close {code:?}"));
+                    if code == Some(1000) {
+                        self.gateway.shared.books.is_done(self.number, written);
+                    }
                 }
                 _ => {}
             }
@@ -279,6 +282,8 @@ impl Visit {
         let kind = value["type"].as_str().unwrap_or_default();
         let id = value["request_id"].as_str().unwrap_or_default();
         let acks = self.gateway.manners().acks;
+        let books = &self.gateway.shared.books;
+        books.frame_seen(self.number, kind, self.place, text.len() as u64);
         match kind {
             "HEARTBEAT" => {
                 let now = Instant::now();
@@ -301,22 +306,11 @@ impl Visit {
                 self.say(format_args!("< MODEL_LIST"));
                 self.acknowledge(&json!({"type": "MODEL_LIST_ACK"}), 0);
             }
+            "PONG" => self.say(format_args!("< PONG")),
             "REGISTER_NODE" => self.send(&json!({
                 "type": "REGISTER_NODE_ACK", "node_id": "node_1", "alias": value["alias"],
                 "models": [], "created": true, "message": "",
             })),
-            "PONG" => {
-                if let Some(session) = self
-                    .gateway
-                    .shared
-                    .books
-                    .ledger()
-                    .sessions
-                    .get_mut(&self.number)
-                {
-                    session.pings.clear();
-                }
-            }
             "INFERENCE_CHUNK" | "INFERENCE_RESPONSE" | "INFERENCE_ERROR" => {
                 self.data(kind, id, &value, text, written)?;
             }
@@ -341,7 +335,7 @@ impl Visit {
         }
         if kind == "INFERENCE_RESPONSE" && shared.books.is_poisoned(id) {
             self.say(format_args!("dies of {id}"));
-            shared.books.count("sessions ended by poison");
+            shared.books.dies_of(id);
             return Err(Over);
         }
         shared.books.seen(&Seen {
@@ -353,6 +347,9 @@ impl Visit {
             written,
         });
         let manners = self.gateway.manners();
+        if kind == "INFERENCE_RESPONSE" && manners.acks != Acks::All {
+            shared.books.needs_fence(self.number, id, written);
+        }
         if kind != "INFERENCE_CHUNK" && manners.acks == Acks::All {
             if manners.strays {
                 self.send(&json!({"type": "RESULT_ACK", "request_id": "never-made"}));

@@ -84,6 +84,8 @@ pub struct Facts {
     pub mute: Option<Instant>,
     /// When the client's writing last had to wait for room, if ever.
     pub client_blocked: Option<Instant>,
+    /// Bytes that the client has written.
+    pub written_up: u64,
     /// Bytes that the client wrote and the server has not read.
     pub under_way_up: u64,
 }
@@ -318,6 +320,7 @@ impl Link {
             deaf: connection.deaf,
             mute: connection.mute,
             client_blocked: connection.up.blocked(),
+            written_up: connection.up.written_so_far(),
             under_way_up: connection.up.under_way(),
         })
     }
