@@ -14,7 +14,7 @@
 //! all is over. A breach is a sentence with the request, the virtual time and the rule.
 //!
 //! # How to read a trace
-//! `cargo sim --seed 7 --trace` tells the story in virtual milliseconds: `gateway >` is a frame that the gateway sent,
+//! `cargo sim -- --seed 7 --trace` tells the story in virtual milliseconds: `gateway >` is a frame that the gateway sent,
 //! `sidecar has read` the moment at which the product's socket had its last byte, `gateway, session 3 <` a frame that
 //! the gateway read on the third connection, `ollama:` what the model server was asked and how it ended, `link: …` what
 //! was done to the network. The same seed gives the same trace, always: what `trace_hash` of a verdict is for.

@@ -62,5 +62,5 @@ fn a_seed_is_the_same_story_twice_and_in_another_process() {
 fn sentences(verdict: sim::Verdict) -> impl Iterator<Item = String> {
     let seed = verdict.seed;
     let breaches = verdict.breaches.into_iter();
-    breaches.map(move |breach| format!("cargo sim --seed {seed} --trace: {breach}"))
+    breaches.map(move |breach| format!("cargo sim -- --seed {seed} --trace: {breach}"))
 }
