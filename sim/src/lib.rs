@@ -25,7 +25,7 @@
 //! rule speak.
 //!
 //! # How to add a trouble
-//! An [`Event`](scenario) in `scenario.rs`, and in `run.rs` what it does to the world, and how it is mended.
+//! An `Event` in `scenario.rs`, and in `run.rs` what it does to the world, and how it is mended.
 //!
 //! [`breach`]: devnet::sim::books::Books::breach
 

@@ -84,7 +84,10 @@ fn tell(verdict: &Verdict, hours: bool) {
         return;
     }
     let hours = if hours { " --hours" } else { "" };
-    println!("FAILED: cargo sim -- --seed {}{hours} --trace", verdict.seed);
+    println!(
+        "FAILED: cargo sim -- --seed {}{hours} --trace",
+        verdict.seed
+    );
     verdict
         .breaches
         .iter()
