@@ -313,17 +313,19 @@ impl Run {
         }
     }
 
-    fn close(&self, dropped: bool) {
+    /// How many answers the product says it dropped for this reason.
+    fn dropped(&self, reason: &str) -> u64 {
         let text = self.metrics.render();
-        let total = |reason: &str| {
-            let series = format!("pin_sidecar_results_dropped_total{{reason=\"{reason}\"}} ");
-            text.lines()
-                .find_map(|line| line.strip_prefix(&series)?.parse().ok())
-                .unwrap_or(0)
-        };
+        let series = format!("pin_sidecar_results_dropped_total{{reason=\"{reason}\"}} ");
+        text.lines()
+            .find_map(|line| line.strip_prefix(&series)?.parse().ok())
+            .unwrap_or(0)
+    }
+
+    fn close(&self, dropped: bool) {
         self.books.close(Ending {
-            expired: total("expired"),
-            rejected: total("rejected"),
+            expired: self.dropped("expired"),
+            rejected: self.dropped("rejected"),
             dropped,
         });
     }
@@ -355,6 +357,11 @@ impl Run {
         if calm && outcome == Outcome::Dropped {
             let what = "all was well, and yet something was dropped";
             self.books.breach("drain", "drain", what);
+        }
+        let gave_up = self.dropped("shutdown") > 0 && took < limit - DRAIN_SLACK;
+        if gave_up && self.books.was_cut_off() {
+            let what = format!("gave up after {took:?}, though its session was cut off");
+            self.books.breach("drain", "drain", &what);
         }
         // What was closed last is still under way.
         sleep(LOOK).await;

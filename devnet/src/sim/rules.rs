@@ -48,6 +48,19 @@ impl Books {
         self.ledger().draining.get_or_insert_with(Instant::now);
     }
 
+    /// Whether the last session was broken by the network, so that the product has not said all it had to say.
+    pub fn was_cut_off(&self) -> bool {
+        let ledger = self.ledger();
+        ledger
+            .sessions
+            .iter()
+            .next_back()
+            .is_some_and(|(number, session)| {
+                let facts = ledger.gateway.facts(*number);
+                session.done.is_none() && facts.is_some_and(|facts| facts.cut.is_some())
+            })
+    }
+
     /// A look at everything, as often as anybody likes.
     pub fn look(&self, gauges: Gauges) {
         let now = Instant::now();
