@@ -79,6 +79,7 @@ impl Books {
             open_since: Some(Instant::now()),
             busy_since: None,
             sent_away: None,
+            not_before: None,
         })))
     }
 
@@ -149,6 +150,25 @@ impl Books {
             && let Some(cancel) = request.cancels.get_mut(place)
         {
             cancel.read = Some(now);
+        }
+    }
+
+    /// The product has read that it is to stay away for so long.
+    pub(super) fn was_sent_away(&self, now: Instant, away: Duration) {
+        let mut ledger = self.ledger();
+        ledger.sent_away = Some((now, away));
+        ledger.not_before = Some(now + away);
+    }
+
+    /// The product has come.
+    pub(super) fn arrived(&self) {
+        let mut ledger = self.ledger();
+        let early = ledger
+            .not_before
+            .take()
+            .is_some_and(|at| Instant::now() < at);
+        if early {
+            ledger.breach("gateway", "5 (reconnecting)", "it was told to stay away");
         }
     }
 

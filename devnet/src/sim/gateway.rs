@@ -353,13 +353,12 @@ impl Gateway {
             .trace
             .say(format_args!("gateway: stay away for {seconds} s"));
         let frame = json!({"type": "INTERVIEW_FAILED", "reason": "too slow", "retry_after_seconds": seconds});
+        let Some((session, _)) = self.session() else {
+            return;
+        };
         let (books, away) = (self.shared.books.clone(), Duration::from_secs(seconds));
-        self.order(Order::Frame(
-            frame.to_string(),
-            Some(Box::new(move |now| {
-                books.ledger().sent_away = Some((now, away));
-            })),
-        ));
+        let mark = self.mark(session, move |now| books.was_sent_away(now, away));
+        self.order(Order::Frame(frame.to_string(), mark));
         self.order(Order::Close(""));
     }
 

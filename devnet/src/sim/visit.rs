@@ -62,6 +62,7 @@ struct Visit {
 
 pub(super) async fn serve(gateway: Gateway, mut end: End) {
     let number = end.number();
+    gateway.shared.books.arrived();
     if let Door::Unavailable(seconds) = gateway.manners().door {
         gateway
             .shared
