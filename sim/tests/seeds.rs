@@ -10,7 +10,15 @@ use std::{
 };
 
 /// Seeds that once broke a promise, each with what went wrong.
-const REGRESSIONS: &[(&str, u64)] = &[];
+const REGRESSIONS: &[(&str, u64)] = &[
+    ("a cancelled job put more chunks into the outbox", 4326),
+    ("an answered request was run again, for lack of room", 58),
+    ("a rejected answer's request was run again", 358),
+    (
+        "a PING that had been read waited for several large answers",
+        9555,
+    ),
+];
 
 #[test]
 fn three_hundred_bad_days_break_no_promise() {

@@ -157,17 +157,19 @@ impl Books {
     pub(super) fn was_sent_away(&self, now: Instant, away: Duration) {
         let mut ledger = self.ledger();
         ledger.sent_away = Some((now, away));
-        ledger.not_before = Some(now + away);
+        ledger.not_before = Some((now, now + away));
     }
 
     /// The product has come.
     pub(super) fn arrived(&self) {
         let mut ledger = self.ledger();
-        let early = ledger
-            .not_before
-            .take()
-            .is_some_and(|at| Instant::now() < at);
-        if early {
+        let Some((read, until)) = ledger.not_before.take() else {
+            return;
+        };
+        // A connection that breaks as it is read may take with it what nobody has looked at yet.
+        let closed = ledger.gateway.last_closed();
+        let was_understood = closed.is_some_and(|closed| closed > read);
+        if was_understood && Instant::now() < until {
             ledger.breach("gateway", "5 (reconnecting)", "it was told to stay away");
         }
     }

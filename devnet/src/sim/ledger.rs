@@ -172,8 +172,8 @@ pub(super) struct Ledger {
     pub(super) busy_since: Option<Instant>,
     /// The longest that the product was asked to stay away since it last was logged in, and when it was.
     pub(super) sent_away: Option<(Instant, Duration)>,
-    /// Before when the product may not come back, since a session said so.
-    pub(super) not_before: Option<Instant>,
+    /// When the product read that it may not come back for a while, and before when.
+    pub(super) not_before: Option<(Instant, Instant)>,
 }
 
 impl Ledger {

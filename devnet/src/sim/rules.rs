@@ -206,6 +206,18 @@ impl Ledger {
             let subject = format!("session {number}");
             self.breach(&subject, "5 (half-open)", "a deaf link was not given up");
         }
+        // A heartbeat must have been answered before, or nobody can tell that none is any more.
+        let answered = self.sessions.get(&number).and_then(|s| s.last_heartbeat);
+        let travel = self.gateway.latency() * 2 + SLACK;
+        let limit = self.limits.heartbeat_interval + limit + travel;
+        if let (Some(mute), None, Some(answered)) = (facts.mute, facts.client_closed, answered)
+            && answered + travel < mute
+            && self.draining.is_none()
+            && now - mute > limit
+        {
+            let subject = format!("session {number}");
+            self.breach(&subject, "5 (half-open)", "a mute link was not given up");
+        }
     }
 
     fn check_login(&mut self, now: Instant) {
