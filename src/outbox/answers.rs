@@ -34,6 +34,8 @@ pub(super) struct Answer {
     pub(super) created: Instant,
     /// When it was last begun to be sent in this session; `None` if it was not.
     begun: Option<Instant>,
+    /// Whether it has a turn to come, in this session or the next.
+    waits: bool,
     was_begun: bool,
     /// It was begun more than once.
     pub(super) is_repeated: bool,
@@ -99,6 +101,7 @@ impl Answers {
             frame,
             created: now,
             begun: None,
+            waits: true,
             was_begun: false,
             is_repeated: false,
             is_suspect: false,
@@ -132,12 +135,19 @@ impl Answers {
         self.undelivered_bytes
     }
 
-    /// An answer is about to be written.
-    pub(super) fn begin(&mut self, serial: Serial, now: Instant) -> Option<&Answer> {
+    /// An answer is to be sent once more. Tells whether it needs a turn for that: one that waits for its turn has it.
+    pub(super) fn wait_again(&mut self, serial: Serial) -> bool {
+        let answer = self.undelivered.get_mut(&serial);
+        answer.is_some_and(|answer| !std::mem::replace(&mut answer.waits, true))
+    }
+
+    /// An answer is about to be written. Tells whether it is for the first time in this session.
+    pub(super) fn begin(&mut self, serial: Serial, now: Instant) -> Option<(bool, &Answer)> {
         let answer = self.undelivered.get_mut(&serial)?;
-        answer.begun = Some(now);
+        let is_first = answer.begun.replace(now).is_none();
+        answer.waits = false;
         answer.is_repeated = std::mem::replace(&mut answer.was_begun, true);
-        Some(answer)
+        Some((is_first, answer))
     }
 
     /// An answer is known to have been read. A response is remembered, body and all while there is room.
@@ -267,6 +277,7 @@ impl Answers {
     ) -> Option<(Serial, Answer)> {
         let mut last = None;
         for (serial, answer) in &mut self.undelivered {
+            answer.waits = true;
             let Some(begun) = answer.begun.take() else {
                 continue;
             };

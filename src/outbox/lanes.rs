@@ -28,7 +28,7 @@ pub(super) const MAX_REFUSALS: usize = 1024;
 pub struct Batch {
     /// In the order of sending.
     pub items: Vec<Item>,
-    /// Types of the frames that are neither chunk nor answer, and of those that are.
+    /// The types of its frames.
     pub(super) messages: Vec<AgentMessage>,
     pub(super) answers: Vec<Serial>,
     /// What its chunks weigh.

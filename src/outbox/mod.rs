@@ -212,6 +212,9 @@ impl Outbox {
                 if answer.is_none_or(|a| a.frame.message != AgentMessage::InferenceResponse) {
                     return Repeat::New;
                 }
+                if !state.answers.wait_again(serial) {
+                    return Repeat::SentAgain;
+                }
                 serial
             }
             Some(Whereabouts::Delivered(serial)) => {
@@ -329,8 +332,10 @@ impl Outbox {
             session.proof.begun(*message, now);
         }
         for serial in &batch.answers {
-            if let Some(answer) = answers.begin(*serial, now) {
-                session.proof.answer_begun(*serial, answer.created);
+            if let Some((is_first, answer)) = answers.begin(*serial, now) {
+                session
+                    .proof
+                    .answer_begun(*serial, answer.created, is_first);
                 self.metrics
                     .results_redelivered_total
                     .inc_by(u64::from(answer.is_repeated));

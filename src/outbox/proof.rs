@@ -70,7 +70,11 @@ impl Proof {
         }
     }
 
-    pub(super) fn answer_begun(&mut self, serial: Serial, created: Instant) {
+    /// An answer is about to be written. One that is sent over and over is entered once a heartbeat, not once a time.
+    pub(super) fn answer_begun(&mut self, serial: Serial, created: Instant, is_first: bool) {
+        if !is_first && self.without_fence().any(|sent| sent.serial == serial) {
+            return;
+        }
         self.sent.push_back(Sent {
             serial,
             created,
@@ -146,10 +150,14 @@ impl Proof {
 
     /// When the oldest answer was made that no heartbeat has followed yet.
     pub(super) fn oldest_without_fence(&self) -> Option<Instant> {
+        self.without_fence().map(|sent| sent.created).min()
+    }
+
+    fn without_fence(&self) -> impl Iterator<Item = &Sent> {
         let from = self
             .sent
             .partition_point(|sent| sent.heartbeats < self.heartbeats.sent);
-        self.sent.range(from..).map(|sent| sent.created).min()
+        self.sent.range(from..)
     }
 
     fn heard(&mut self, heartbeat: u64, now: Instant) {

@@ -416,6 +416,25 @@ async fn a_request_that_was_answered_gets_the_same_answer_again_until_that_is_fo
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_is_repeated_without_end_costs_no_more_than_one_turn() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.answer("a");
+    for _ in 0..3 {
+        (0..1_000).for_each(|_| assert_eq!(bench.repeat("a"), Repeat::SentAgain));
+        assert_eq!(bench.write_all(), ["a"]);
+    }
+    bench.outbox.close(false);
+    (0..1_000).for_each(|_| assert_eq!(bench.repeat("a"), Repeat::SentAgain));
+    bench.outbox.open();
+    (0..1_000).for_each(|_| assert_eq!(bench.repeat("a"), Repeat::SentAgain));
+    assert_eq!(bench.write_all(), ["a"]);
+    bench.ack("a");
+    assert_eq!(bench.outbox.undelivered(), 0);
+    assert_eq!(bench.outbox.fence_due(true), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_is_not_remembered_and_an_undelivered_one_gives_way_to_new_work() {
     let bench = bench();
     bench.outbox.answer(error("a"));
