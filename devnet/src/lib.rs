@@ -9,6 +9,7 @@
 //! nobody anything. What the stand-ins record is kept for as long as they live; a benchmark turns that off.
 
 pub mod agent;
+pub mod dns;
 pub mod gateway;
 pub mod http;
 mod journal;
