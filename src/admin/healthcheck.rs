@@ -325,6 +325,15 @@ mod tests {
     }
 
     #[test]
+    fn a_name_without_an_address_is_told() {
+        let target = HealthcheckTarget::Url("http://pin-sidecar.invalid:9464".to_owned());
+        let error = healthcheck(&target, false).unwrap_err();
+        assert!(matches!(error, HealthcheckError::Name(..)), "{error}");
+        let words = "no connection to pin-sidecar.invalid:9464: its name cannot be resolved";
+        assert!(error.to_string().starts_with(words), "{error}");
+    }
+
+    #[test]
     fn a_url_that_needs_tls_or_has_a_password_is_refused() {
         for url in [
             "https://localhost:9464",
