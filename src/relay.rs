@@ -26,7 +26,7 @@ use crate::{
     secret::{SecretError, SecretKeeper},
     session::{self, Registration, StatusBoard, Supervisor, Timing},
     telemetry::{Metrics, RecentTroubles},
-    transport::{self, Dial, TcpDialer, TlsError},
+    transport::{self, Dial, Resolver, TcpDialer, TlsError},
 };
 
 /// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
@@ -55,7 +55,11 @@ impl World {
     pub fn real(config: &Config) -> Result<Self, TlsError> {
         let tls = transport::client_config(config.gateway.ca_file.as_deref())?;
         Ok(Self {
-            dial: Arc::new(TcpDialer::new(tls, config.gateway.connect_timeout)),
+            dial: Arc::new(TcpDialer::new(
+                tls,
+                Resolver::default(),
+                config.gateway.connect_timeout,
+            )),
             clock: Arc::new(SystemClock),
             random: fastrand::Rng::new(),
         })

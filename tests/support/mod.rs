@@ -13,6 +13,7 @@ use pin_sidecar::{
     clock::WallClock,
     config::{Config, Surroundings},
     relay::{Outcome, World},
+    transport::{self, Resolver, TcpDialer},
 };
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -130,6 +131,24 @@ impl Sidecar {
         let config = Self::config(client_id, gateway, ollama, settings);
         let world = World {
             clock,
+            ..World::real(&config).unwrap()
+        };
+        Self::run(App::build_in(world, config).unwrap())
+    }
+
+    /// The same where names mean what these say.
+    pub fn start_with_names(
+        client_id: &str,
+        gateway: &str,
+        ollama: &str,
+        names: Resolver,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let config = Self::config(client_id, gateway, ollama, settings);
+        let tls = transport::client_config(None).unwrap();
+        let dialler = TcpDialer::new(tls, names, config.gateway.connect_timeout);
+        let world = World {
+            dial: Arc::new(dialler),
             ..World::real(&config).unwrap()
         };
         Self::run(App::build_in(world, config).unwrap())
