@@ -199,7 +199,8 @@ impl Pull {
             .pull_stops_at
             .map_or(u64::MAX, |stop| stop.saturating_sub(here));
         let blob = registry.blobs.entry(digest.to_owned()).or_default();
-        *blob = (*blob + behaviour.pull_bytes_per_tick.min(room)).min(total);
+        let arrived = behaviour.pull_bytes_per_tick.min(room);
+        *blob = blob.saturating_add(arrived).min(total);
     }
 
     /// Writes a line, unless the fault strikes instead.
