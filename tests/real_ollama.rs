@@ -231,6 +231,7 @@ cases! {
     a_consumer_can_not_unload_a_model
     an_operators_context_is_loaded_once
     openais_dialect_is_understood
+    a_pull_that_cannot_be_is_refused_in_ollamas_words
 }
 
 struct Net {
@@ -466,6 +467,22 @@ async fn openais_dialect_is_understood(server: Server) {
         }))
         .await;
     assert_eq!(outcome.result()["usage"]["completion_tokens"], 7);
+}
+
+async fn a_pull_that_cannot_be_is_refused_in_ollamas_words(server: Server) {
+    for (body, words) in [
+        ("", "missing request body"),
+        ("{}", "invalid model name"),
+        (r#"{"model":"a b"}"#, "invalid model name"),
+        (r#"{"name":"tiny*"}"#, "invalid model name"),
+    ] {
+        let url = server.url() + "/api/pull";
+        let answer = http::post(&url, body).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.json()),
+            (400, json!({"error": words}))
+        );
+    }
 }
 
 #[tokio::test]

@@ -46,9 +46,10 @@ impl PullError {
 
     /// What Ollama answered instead of a stream.
     pub(super) fn answered(status: u16, words: String) -> Self {
-        match status {
-            400..500 => Self::Refused(words),
-            _ => Self::said(words),
+        if is_refusing(status) {
+            Self::Refused(words)
+        } else {
+            Self::Failed(words)
         }
     }
 
@@ -70,12 +71,15 @@ fn is_refusal(words: &str) -> bool {
     let status = reason
         .split_once(':')
         .and_then(|(status, _)| status.parse::<u16>().ok());
-    match status {
-        // Too slow, too often: these pass.
-        Some(408 | 429) => false,
-        Some(status) => (400..500).contains(&status),
-        None => reason == "file does not exist" || reason.starts_with("unauthorized"),
-    }
+    status.map_or_else(
+        || reason == "file does not exist" || reason.starts_with("unauthorized"),
+        is_refusing,
+    )
+}
+
+/// Whether an HTTP status says that asking was wrong. Too slow (408) and too often (429) pass.
+fn is_refusing(status: u16) -> bool {
+    (400..500).contains(&status) && !matches!(status, 408 | 429)
 }
 
 #[cfg(test)]
@@ -102,7 +106,15 @@ mod tests {
         ] {
             assert_eq!(PullError::said(words.into()).remedy(), Remedy::AskAgain);
         }
-        let refused = PullError::answered(400, "invalid model name".into());
-        assert_eq!(refused.remedy(), Remedy::Operator);
+        for (status, remedy) in [
+            (400, Remedy::Operator),
+            (404, Remedy::Operator),
+            (429, Remedy::AskAgain),
+            (500, Remedy::AskAgain),
+            (503, Remedy::AskAgain),
+        ] {
+            let answered = PullError::answered(status, "no".into());
+            assert_eq!(answered.remedy(), remedy, "{status}");
+        }
     }
 }
