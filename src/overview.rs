@@ -23,6 +23,7 @@ use crate::{
     },
     clock::WallClock,
     inference::Admission,
+    label::Label,
     protocol::Generation,
     session::{Phase, Registration, SessionStatus, StatusBoard},
     telemetry::{Metrics, RecentTroubles},
@@ -119,7 +120,7 @@ impl Overview for View {
                     loaded: model.loaded_context.is_some(),
                 })
                 .collect(),
-            pulls: self.pulls.list().into_iter().map(pull).collect(),
+            pulls: self.pulls.list().iter().map(pull).collect(),
             load: self.load(),
             counts: admin::Counts::of(&self.metrics),
             backend: admin::BackendStatus {
@@ -179,10 +180,10 @@ impl View {
     }
 }
 
-fn pull(pull: PullStatus) -> admin::PullStatus {
+fn pull(pull: &PullStatus) -> admin::PullStatus {
     admin::PullStatus {
-        state: pull.state_word(),
         model: pull.model.to_string(),
+        state: pull.state.as_str(),
         completed_bytes: pull.completed_bytes,
         total_bytes: pull.total_bytes,
     }

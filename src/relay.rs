@@ -112,7 +112,7 @@ impl Relay {
             config.backend,
             policy,
             Arc::clone(&world.dial),
-            Arc::clone(&metrics),
+            &metrics,
             connections.clone(),
         ));
         let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));

@@ -53,7 +53,7 @@ impl Ollama {
         settings: BackendSettings,
         policy: Policy,
         dial: Arc<dyn Dial>,
-        metrics: Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
         let client = Arc::new(HttpClient::new(dial, settings.url, tasks));
@@ -66,9 +66,9 @@ impl Ollama {
             rules,
             settings.refresh_interval,
             settings.connect_timeout,
-            Arc::clone(&metrics),
+            Arc::clone(metrics),
         );
-        let pulls = Pulls::new(Arc::clone(&client), settings.pull, &catalogue, &metrics);
+        let pulls = Pulls::new(Arc::clone(&client), settings.pull, &catalogue, metrics);
         Self {
             client,
             catalogue,

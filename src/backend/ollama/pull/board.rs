@@ -7,10 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus::IntGauge;
 
 use super::progress::Bytes;
-use crate::{
-    label::{Label, labels},
-    telemetry::Metrics,
-};
+use crate::{label::labels, telemetry::Metrics};
 
 labels! {
     /// What has become of a model that is to be pulled.
@@ -123,12 +120,5 @@ impl PullBoard {
 impl Entry {
     fn now(&self) -> MutexGuard<'_, (PullState, Bytes)> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl PullStatus {
-    /// The state's word.
-    pub fn state_word(&self) -> &'static str {
-        self.state.as_str()
     }
 }
