@@ -91,6 +91,8 @@ pub struct Relay {
     clock: Arc<dyn WallClock>,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
+    /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
+    random: fastrand::Rng,
 }
 
 impl Relay {
@@ -114,7 +116,7 @@ impl Relay {
             config.backend,
             policy,
             Arc::clone(&world.dial),
-            Arc::clone(&metrics),
+            &metrics,
             connections.clone(),
         ));
         let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));
@@ -128,6 +130,7 @@ impl Relay {
         };
         let inference = Inference::new(parts, config.admission, config.job);
         let timing = Timing::default();
+        let random = world.random.clone();
         let status = Arc::<StatusBoard>::default();
         let parts = session::Parts {
             dial: world.dial,
@@ -163,6 +166,7 @@ impl Relay {
             clock: world.clock,
             metrics,
             connections,
+            random,
         })
     }
 
@@ -178,6 +182,7 @@ impl Relay {
             registration: self.registration.clone(),
             status: Arc::clone(&self.status),
             offer: self.ollama.offer(),
+            pulls: self.ollama.pulls(),
             admission: self.inference.admission(),
             metrics: Arc::clone(&self.metrics),
             troubles: Arc::clone(&self.troubles),
@@ -192,6 +197,8 @@ impl Relay {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
         let mut background = JoinSet::new();
         let (ollama, pulse) = (self.ollama, self.pulse);
+        let (puller, stop) = (Arc::clone(&ollama), self.timing.draining.clone());
+        background.spawn(async move { puller.keep_pulling(self.random, stop).await });
         background.spawn(async move { ollama.keep_looking().await });
         background.spawn(async move { pulse.beat().await });
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
