@@ -91,6 +91,13 @@ def coloured(**colors):
     return [override(name, color=color) for name, color in fixed.items()]
 
 
+# Reasons and types that never happened: in the tooltip, not among the names below the plot.
+SILENT = {
+    "matcher": {"id": "byValue", "options": {"op": "gte", "reducer": "allIsZero", "value": 0}},
+    "properties": [{"id": "custom.hideFrom", "value": {"legend": True, "tooltip": False, "viz": False}}],
+}
+
+
 # --- panels
 
 
@@ -116,7 +123,7 @@ def panel(kind, number, title, description, unit, size, queries, **more):
     return made | more
 
 
-def stat(number, title, description, unit, queries, thresholds=NEUTRAL, size=(4, 4), *, names=False, trend=False,
+def stat(number, title, description, unit, queries, thresholds=NEUTRAL, size=(4, 3), *, names=False, trend=False,
          **more):
     defaults = {"color": {"mode": "thresholds"}, "thresholds": thresholds, **more.pop("defaults", {})}
     options = {
@@ -149,9 +156,9 @@ def lines(number, title, description, unit, queries, size=(8, 7), *, stacked=Fal
         "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    defaults |= more.pop("defaults", {})
+    overrides = [*more.pop("overrides", []), *([SILENT] if stacked or bars else [])]
     return panel("timeseries", number, title, description, unit, size, queries, defaults=defaults, options=options,
-                 **more)
+                 overrides=overrides, **more)
 
 
 def heatmap(number, title, description, histogram, *matchers, size=(12, 8)):
