@@ -190,7 +190,7 @@ def timeline(number, title, description, queries, words, size):
         "alignValue": "left",
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
         "mergeValues": True,
-        "perPage": 20,
+        "perPage": 10,
         "rowHeight": 0.85,
         "showValue": "auto",
         "tooltip": {"mode": "single", "sort": "none"},
