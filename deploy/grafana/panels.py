@@ -144,7 +144,6 @@ def lines(number, title, description, unit, queries, size=(8, 7), *, stacked=Fal
         "fillOpacity": 80 if bars else 25 if stacked else 8,
         "lineWidth": 0 if bars else 1,
         "showPoints": "never",
-        "axisSoftMin": 0,
         "scaleDistribution": {"type": "log", "log": 10} if log else {"type": "linear"},
         "stacking": {"group": "A", "mode": "normal" if stacked or bars else "none"},
         "thresholdsStyle": {"mode": "dashed" if limits else "off"},
@@ -167,7 +166,7 @@ def heatmap(number, title, description, histogram, *matchers, size=(12, 8)):
         "cellGap": 1,
         "cellValues": {"unit": "short"},
         "color": {
-            "mode": "scheme", "scheme": "Blues", "scale": "exponential", "exponent": 0.5, "steps": 32, "reverse": True,
+            "mode": "scheme", "scheme": "Blues", "scale": "exponential", "exponent": 0.5, "steps": 32, "reverse": False,
         },
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
