@@ -1,13 +1,14 @@
 //! The dashboard in use: a sidecar that has a day with some trouble, a real Prometheus that reads it, and every question
 //! of every panel.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use devnet::{
     gateway::Gateway,
     ollama::{CHAT, Fault, ModelShape, Ollama},
 };
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::{
     page::{Panel, panels},
@@ -150,8 +151,30 @@ async fn every_panel_has_an_answer_from_a_real_prometheus() {
             complaints_of_all.join("\n")
         );
     }
+    the_picture_can_be_drawn(&prometheus).await;
     drop(prometheus);
     net.sidecar.drain().await;
+}
+
+/// The tool that draws what Grafana would knows every kind of panel that there is.
+async fn the_picture_can_be_drawn(prometheus: &Prometheus) {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("dashboard.svg");
+    let drawing = Command::new("python3")
+        .arg("tools/draw-dashboard")
+        .arg(prometheus.url())
+        .arg(&picture)
+        .args(["--minutes", "1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .await;
+    let Ok(drawing) = drawing else {
+        return devnet::skip_without("python3");
+    };
+    let complaint = String::from_utf8_lossy(&drawing.stderr);
+    assert!(drawing.status.success(), "{complaint}");
+    let drawn = fs::read_to_string(&picture).unwrap();
+    assert!(drawn.contains(">State of each node<") && drawn.ends_with("</svg>\n"));
 }
 
 #[test]

@@ -60,8 +60,12 @@ impl Prometheus {
         Some(prometheus)
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
     async fn wait_until_ready(&mut self) {
-        let url = format!("http://{}/-/ready", self.addr);
+        let url = format!("{}/-/ready", self.url());
         let began = Instant::now();
         while devnet::http::get(&url)
             .await
@@ -99,7 +103,7 @@ impl Prometheus {
 
     /// The series of an answer, or Prometheus' words about the question.
     async fn ask(&self, question: &str) -> Result<Vec<Value>, String> {
-        let url = format!("http://{}/api/v1/{question}", self.addr);
+        let url = format!("{}/api/v1/{question}", self.url());
         let answer = devnet::http::get(&url).await.unwrap().json();
         match answer["data"]["result"].as_array() {
             Some(series) if answer["status"] == "success" => Ok(series.clone()),
