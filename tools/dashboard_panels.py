@@ -175,9 +175,10 @@ class Frame:
     def clock(self):
         minute = 60 * max(1, round((self.end - self.start) / 60 / max(2, self.w / 90)))
         first = math.ceil(self.start / minute) * minute
-        hours = (time.strftime("%H:%M", time.gmtime(at)) for at in range(first, int(self.end), minute))
-        return [text(self.x_of(first + index * minute), self.y + self.h + 12, words, 9, anchor="middle")
-                for index, words in enumerate(hours)]
+        # What would stand across the edge is left out.
+        moments = (at for at in range(first, int(self.end), minute) if 12 < self.x_of(at) - self.x < self.w - 12)
+        return [text(self.x_of(at), self.y + self.h + 12, time.strftime("%H:%M", time.gmtime(at)), 9, anchor="middle")
+                for at in moments]
 
 
 def nice(value):
