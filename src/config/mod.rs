@@ -10,6 +10,7 @@ mod field;
 mod globs;
 mod groups;
 mod log;
+mod proxy;
 mod table;
 mod url;
 mod value;
@@ -24,6 +25,7 @@ pub use self::{
         AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings, LogSettings,
         NodeSettings, OutboxSettings, PolicySettings,
     },
+    proxy::ProxyUrl,
     table::{Fallback, Setting, help, settings},
     url::{BackendUrl, GatewayUrl},
     value::{Price, Region},
@@ -118,6 +120,11 @@ impl Config {
                 secret,
             },
             gateway: GatewaySettings {
+                proxy: proxy::on_the_way_to(
+                    &values.server_url,
+                    values.https_proxy,
+                    values.no_proxy.as_ref(),
+                ),
                 url: values.server_url,
                 ca_file: values.tls_ca_file.map(|file| file.0),
                 max_frame_bytes: values.max_frame_bytes.0,
