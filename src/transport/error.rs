@@ -74,14 +74,14 @@ pub enum ProxyError {
     Unreachable(Box<DialError>),
     /// It wants to know who asks, and was not told.
     #[error(
-        "wants a user and password (HTTP 407); write them as HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+        "wants a user and password (HTTP {0}); write them as HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
     )]
-    CredentialsMissing,
+    CredentialsMissing(u16),
     /// It was told, and does not accept that.
     #[error(
-        "refuses the user and password in HTTPS_PROXY (HTTP 407), or wants another kind of login than Basic"
+        "refuses the user and password in HTTPS_PROXY (HTTP {0}), or wants another kind of login than Basic"
     )]
-    CredentialsRefused,
+    CredentialsRefused(u16),
     /// It does not let anybody through to the gateway.
     #[error(
         "forbids this connection (HTTP 403); have it allow CONNECT to the gateway's host and port"

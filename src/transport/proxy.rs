@@ -9,8 +9,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http_body_util::Empty;
 use hyper::{
-    Request, Response, StatusCode,
-    body::Incoming,
+    Request, StatusCode,
     client::conn::http1,
     header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT},
 };
@@ -59,7 +58,7 @@ impl ProxyDialer {
         let answer = async {
             let response = sender.send_request(request).await;
             let response = response.map_err(|error| no_answer(&error))?;
-            self.refusal(&response).map_or(Ok(()), Err)?;
+            self.refusal(response.status()).map_or(Ok(()), Err)?;
             let upgraded = hyper::upgrade::on(response).await;
             let tunnel = upgraded.map_err(|error| no_answer(&error))?;
             Ok(Box::new(TokioIo::new(tunnel)) as Stream)
@@ -91,18 +90,20 @@ impl ProxyDialer {
             .map_err(|_| ProxyError::NoSuchName)
     }
 
-    fn refusal(&self, response: &Response<Incoming>) -> Option<ProxyError> {
-        let status = response.status();
-        let has_credentials = self.url.authorization().is_some();
+    fn refusal(&self, status: StatusCode) -> Option<ProxyError> {
+        let code = status.as_u16();
         match status {
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED if has_credentials => {
-                Some(ProxyError::CredentialsRefused)
+            // tinyproxy says the second where it means the first.
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED => {
+                Some(match self.url.authorization() {
+                    Some(_) => ProxyError::CredentialsRefused(code),
+                    None => ProxyError::CredentialsMissing(code),
+                })
             }
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some(ProxyError::CredentialsMissing),
             StatusCode::FORBIDDEN => Some(ProxyError::Forbidden),
-            status if status.is_success() => None,
-            status if status.is_server_error() => Some(ProxyError::NotThrough(status.as_u16())),
-            status => Some(ProxyError::Status(status.as_u16())),
+            _ if status.is_success() => None,
+            _ if status.is_server_error() => Some(ProxyError::NotThrough(code)),
+            _ => Some(ProxyError::Status(code)),
         }
     }
 }
