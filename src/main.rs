@@ -142,7 +142,8 @@ fn log_settings(config: &Config) {
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let version = telemetry::Metrics::VERSION;
-    info!(version, secret = ?config.identity.secret, settings = settings.join(" "), "starting");
+    let proxy = config.gateway.proxy.as_ref().map(tracing::field::display);
+    info!(version, secret = ?config.identity.secret, proxy, settings = settings.join(" "), "starting");
 }
 
 fn check_health(healthcheck: Healthcheck) -> ExitCode {

@@ -26,7 +26,7 @@ use crate::{
     secret::{SecretError, SecretKeeper},
     session::{self, Registration, StatusBoard, Supervisor, Timing},
     telemetry::{Metrics, RecentTroubles},
-    transport::{self, Dial, Resolver, TcpDialer, TlsError},
+    transport::{self, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
 };
 
 /// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
@@ -39,8 +39,10 @@ const GOODBYE: Duration = Duration::from_millis(200);
 
 /// What the sidecar has of the world outside. Tests hand in another.
 pub struct World {
-    /// Opens connections.
-    pub dial: Arc<dyn Dial>,
+    /// Opens connections to the gateway.
+    pub gateway: Arc<dyn Dial>,
+    /// Opens connections to the backend; never through a proxy.
+    pub backend: Arc<dyn Dial>,
     /// Tells the time of day.
     pub clock: Arc<dyn WallClock>,
     /// Spreads waits.
@@ -54,12 +56,18 @@ impl World {
     /// `PIN_TLS_CA_FILE` cannot be used.
     pub fn real(config: &Config) -> Result<Self, TlsError> {
         let tls = transport::client_config(config.gateway.ca_file.as_deref())?;
+        let direct = Arc::new(TcpDialer::new(
+            tls,
+            Resolver::default(),
+            config.gateway.connect_timeout,
+        ));
+        let gateway: Arc<dyn Dial> = match &config.gateway.proxy {
+            Some(url) => Arc::new(ProxyDialer::new(Arc::clone(&direct), url.clone())),
+            None => Arc::clone(&direct) as Arc<_>,
+        };
         Ok(Self {
-            dial: Arc::new(TcpDialer::new(
-                tls,
-                Resolver::default(),
-                config.gateway.connect_timeout,
-            )),
+            gateway,
+            backend: direct,
             clock: Arc::new(SystemClock),
             random: fastrand::Rng::new(),
         })
@@ -115,7 +123,7 @@ impl Relay {
         let ollama = Arc::new(Ollama::new(
             config.backend,
             policy,
-            Arc::clone(&world.dial),
+            world.backend,
             &metrics,
             connections.clone(),
         ));
@@ -133,7 +141,7 @@ impl Relay {
         let random = world.random.clone();
         let status = Arc::<StatusBoard>::default();
         let parts = session::Parts {
-            dial: world.dial,
+            dial: world.gateway,
             inference: Arc::clone(&inference),
             outbox: Arc::clone(&outbox),
             offer: ollama.offer(),

@@ -25,7 +25,8 @@ fn rows(readme: &str) -> BTreeMap<&str, &str> {
     let name = |line| {
         let cell = str::strip_prefix(line, "| `")?.split_once("` |")?.0;
         let in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        (cell.starts_with("PIN_") && cell.chars().all(in_name)).then_some(cell)
+        let is_setting = cell.starts_with("PIN_") || cell.ends_with("_PROXY");
+        (is_setting && cell.chars().all(in_name)).then_some(cell)
     };
     let rows = readme.lines().filter_map(|line| Some((name(line)?, line)));
     rows.collect()

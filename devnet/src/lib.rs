@@ -1,6 +1,6 @@
 //! A PIN network in one process, for development: a [`gateway`] and an [`ollama`] that behave like the real ones and
-//! fail on demand, a [`network`] to break between them, name servers ([`dns`]), and the [`agent`] under test as a real
-//! process.
+//! fail on demand, a [`network`] to break between them, name servers ([`dns`]), a [`proxy`] to lead there, and the
+//! [`agent`] under test as a real process.
 //!
 //! It reads the protocol on its own and shares no code with the product, so that a mistake in the one cannot hide
 //! behind the same mistake in the other. Everything listens on loopback, on a port that the system chose, and stops
@@ -17,6 +17,7 @@ mod journal;
 mod listener;
 pub mod network;
 pub mod ollama;
+pub mod proxy;
 pub mod registry;
 pub mod sim;
 mod skip;

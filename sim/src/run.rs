@@ -154,12 +154,14 @@ impl Run {
             scenario.temper.clone(),
         );
         let clock = WrongClock::new();
+        let dial = Arc::new(WireDialer {
+            gateway: gateway_link.clone(),
+            ollama: ollama_link.clone(),
+            limit: scenario.limits.connect_timeout,
+        });
         let world = World {
-            dial: Arc::new(WireDialer {
-                gateway: gateway_link.clone(),
-                ollama: ollama_link.clone(),
-                limit: scenario.limits.connect_timeout,
-            }),
+            gateway: Arc::clone(&dial) as Arc<_>,
+            backend: dial,
             clock: Arc::clone(&clock) as Arc<_>,
             random: fastrand::Rng::with_seed(seed),
         };

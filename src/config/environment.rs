@@ -1,4 +1,5 @@
-//! What of the environment is ours: every variable that begins with `PIN_`, and no other is looked at.
+//! What of the environment is ours: every variable that begins with `PIN_`, and the few settings that we share with
+//! other programs. No other is looked at.
 //!
 //! Invariant: what goes on to `envy` is clean, that is known names, each once, with text that is not blank. `envy` by
 //! itself gives up at the first wrong value and panics on one that is not UTF-8.
@@ -7,10 +8,8 @@ use std::{collections::BTreeMap, ffi::OsString};
 
 use super::{
     error::ConfigError,
-    table::{Fallback, Fields, SETTINGS, Setting},
+    table::{Fallback, Fields, PREFIX, SETTINGS, Setting},
 };
-
-const PREFIX: &str = "PIN_";
 
 /// Reads the settings; what is no setting, or not text, is added to `errors`.
 pub(super) fn read(
@@ -19,13 +18,11 @@ pub(super) fn read(
 ) -> Fields {
     let mut given = BTreeMap::new();
     for (name, value) in vars {
-        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
-            continue;
-        }
-        match classify(&name.to_string_lossy(), value) {
-            Ok(Some((setting, text))) => {
+        let name = name.to_string_lossy();
+        match classify(&name, value) {
+            Ok(Some(text)) => {
                 // The first one counts, as it does for getenv.
-                given.entry(setting.name).or_insert(text);
+                given.entry(name.into_owned()).or_insert(text);
             }
             Ok(None) => {}
             Err(error) => errors.push(error),
@@ -34,24 +31,25 @@ pub(super) fn read(
     fields(given)
 }
 
-/// What a variable is: a setting with its text, nothing that concerns us, or a mistake.
-fn classify(
-    name: &str,
-    value: OsString,
-) -> Result<Option<(&'static Setting, String)>, ConfigError> {
-    let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-        if is_service_link(name) {
+/// What a variable is: a setting, of which this gives the text, nothing that concerns us, or a mistake.
+fn classify(name: &str, value: OsString) -> Result<Option<String>, ConfigError> {
+    let is_setting = |setting: &Setting| {
+        setting.name.eq_ignore_ascii_case(name)
+            && setting.spellings().iter().any(|spelt| spelt == name)
+    };
+    if !SETTINGS.iter().any(is_setting) {
+        if !name.starts_with(PREFIX) || is_service_link(name) {
             return Ok(None);
         }
         return Err(ConfigError::Unknown {
             name: name.to_owned(),
             nearest: nearest(name),
         });
-    };
+    }
     let text = value.into_string().map_err(|_| ConfigError::NotUtf8 {
         name: name.to_owned(),
     })?;
-    Ok((!text.trim().is_empty()).then_some((setting, text)))
+    Ok((!text.trim().is_empty()).then_some(text))
 }
 
 /// Whether Kubernetes gives a variable of this name to every pod of a namespace with a Service called `pin` or
@@ -96,18 +94,17 @@ fn nearest(name: &str) -> &'static str {
         .map_or("", |setting| setting.name)
 }
 
-fn fields(mut given: BTreeMap<&'static str, String>) -> Fields {
+fn fields(mut given: BTreeMap<String, String>) -> Fields {
     let pairs = SETTINGS.iter().filter_map(|setting| {
         let default = match setting.default {
             Fallback::Value(text) => Some(text.to_owned()),
             Fallback::Required | Fallback::FoundOut(_) | Fallback::Unset => None,
         };
-        Some((
-            setting.name.to_owned(),
-            given.remove(setting.name).or(default)?,
-        ))
+        let spellings = setting.spellings();
+        let text = spellings.iter().find_map(|name| given.remove(name));
+        Some((setting.field(), text.or(default)?))
     });
-    match envy::prefixed(PREFIX).from_iter(pairs) {
+    match envy::from_iter(pairs) {
         Ok(fields) => fields,
         // Names are known and given once, and a field takes any text.
         Err(error) => unreachable!("settings that were checked cannot be read: {error}"),

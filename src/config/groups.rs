@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tracing_subscriber::filter::Targets;
 
-use super::{BackendUrl, GatewayUrl, ModelGlobs, Price, Region};
+use super::{BackendUrl, GatewayUrl, ModelGlobs, Price, ProxyUrl, Region};
 use crate::{
     protocol::{Generation, SignatureScheme},
     secret::SecretSource,
@@ -29,6 +29,8 @@ pub struct Identity {
 pub struct GatewaySettings {
     /// Its WebSocket; encrypted, or on this machine, or allowed to be neither.
     pub url: GatewayUrl,
+    /// The proxy to reach it through.
+    pub proxy: Option<ProxyUrl>,
     /// PEM file with more roots to trust.
     pub ca_file: Option<PathBuf>,
     /// The largest frame that is taken.

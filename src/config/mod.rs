@@ -11,6 +11,7 @@ mod globs;
 mod groups;
 mod log;
 mod model_names;
+mod proxy;
 mod table;
 mod url;
 mod value;
@@ -25,6 +26,7 @@ pub use self::{
         AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings, LogSettings,
         NodeSettings, OutboxSettings, PolicySettings,
     },
+    proxy::ProxyUrl,
     table::{Fallback, Setting, help, settings},
     url::{BackendUrl, GatewayUrl},
     value::{Price, Region},
@@ -119,6 +121,11 @@ impl Config {
                 secret,
             },
             gateway: GatewaySettings {
+                proxy: proxy::on_the_way_to(
+                    &values.server_url,
+                    values.https_proxy,
+                    values.no_proxy.as_ref(),
+                ),
                 url: values.server_url,
                 ca_file: values.tls_ca_file.map(|file| file.0),
                 max_frame_bytes: values.max_frame_bytes.0,

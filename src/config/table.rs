@@ -13,6 +13,7 @@ use super::{
     globs::ModelGlobs,
     log::LogFilter,
     model_names::ModelNames,
+    proxy::{NoProxy, ProxyUrl},
     url::{BackendUrl, GatewayUrl},
     value::{
         Choice, ClientId, Count, FilePath, Interval, ListenAddr, Patience, Price, PrivateText,
@@ -35,6 +36,25 @@ pub struct Setting {
     pub help: &'static str,
     /// Whether its value is never shown.
     pub secret: bool,
+}
+
+/// What the names of our own settings begin with.
+pub(super) const PREFIX: &str = "PIN_";
+
+impl Setting {
+    /// The names of the variables that it is read from, the first that is set counts. One that we share with other
+    /// programs may be in lower case, which goes first, as it does for curl.
+    pub(super) fn spellings(&self) -> Vec<String> {
+        let own = self.name.starts_with(PREFIX);
+        let lower = (!own).then(|| self.name.to_ascii_lowercase());
+        lower.into_iter().chain([self.name.to_owned()]).collect()
+    }
+
+    /// The name of its field.
+    pub(super) fn field(&self) -> String {
+        let name = self.name.strip_prefix(PREFIX).unwrap_or(self.name);
+        name.to_ascii_lowercase()
+    }
 }
 
 /// What holds where a setting is not set.
@@ -61,7 +81,7 @@ impl fmt::Display for Fallback {
 }
 
 /// Declares the settings. A row is `field: Type, variable, fallback, help;`. A type is `Option` where there may be no
-/// value in the end. `envy` takes a variable's name, less the prefix and in lower case, for the field's.
+/// value in the end. `envy` takes a variable's name, less our prefix and in lower case, for the field's.
 macro_rules! settings {
     ($($field:ident: $type:ty, $name:literal, $fallback:expr, $help:literal;)+) => {
         pub(super) const SETTINGS: &[Setting] = &[$(Setting {
@@ -117,6 +137,10 @@ settings! {
         "true allows a gateway by ws:// or http:// beyond this machine";
     tls_ca_file: Option<FilePath>, "PIN_TLS_CA_FILE", Unset,
         "PEM file with more root certificates to trust the gateway by";
+    https_proxy: Option<ProxyUrl>, "HTTPS_PROXY", Unset,
+        "proxy to reach the gateway through, http://user:password@host:port; never used for Ollama";
+    no_proxy: Option<NoProxy>, "NO_PROXY", Unset,
+        "hosts, domains, addresses and networks not to reach through it, with commas between; * for all";
     ollama_url: BackendUrl, "PIN_OLLAMA_URL", Is("http://localhost:11434"),
         "Ollama; a user, a password and a base path are understood";
     capacity: Count<1>, "PIN_CAPACITY", Is("4"),

@@ -430,6 +430,74 @@ fn a_health_check_reads_the_address_and_nothing_else() {
 }
 
 #[test]
+fn the_proxys_variables_may_be_in_lower_case_which_goes_first() {
+    let proxy = |more: &[(&str, &str)]| {
+        let proxy = config(more).gateway.proxy;
+        proxy.map(|proxy| proxy.to_string())
+    };
+    let (upper, lower) = (("HTTPS_PROXY", "upper:1"), ("https_proxy", "lower:2"));
+    assert_eq!(proxy(&[]), None);
+    assert_eq!(proxy(&[upper]).unwrap(), "http://upper:1");
+    assert_eq!(proxy(&[upper, lower]).unwrap(), "http://lower:2");
+    assert_eq!(
+        proxy(&[upper, ("https_proxy", " ")]).unwrap(),
+        "http://upper:1"
+    );
+    assert_eq!(proxy(&[("HTTPS_PROXY", "")]), None);
+    for others in ["Https_Proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+        assert_eq!(proxy(&[(others, "other:3")]), None, "{others}");
+    }
+    assert_eq!(proxy(&[upper, ("NO_PROXY", "aiassist.net")]), None);
+    assert_eq!(proxy(&[upper, ("no_proxy", "*")]), None);
+    assert_eq!(
+        proxy(&[upper, ("NO_PROXY", "*"), ("no_proxy", "a.b")]).unwrap(),
+        "http://upper:1"
+    );
+    assert_eq!(
+        proxy(&[upper, ("pin_server_url", "ws://localhost")]).unwrap(),
+        "http://upper:1"
+    );
+    assert_eq!(
+        proxy(&[upper, ("PIN_SERVER_URL", "ws://localhost:1")]),
+        None
+    );
+}
+
+#[test]
+fn a_wrong_proxy_is_told_with_the_other_mistakes_and_without_its_password() {
+    let told = errors(&[
+        ("https_proxy", "socks5://ann:Zebra@proxy:1080"),
+        ("NO_PROXY", "10.0.0.0/33"),
+        ("PIN_HTTPS_PROXY", "http://ann:Zebra@proxy:3128"),
+    ]);
+    assert_eq!(
+        told,
+        [
+            "HTTPS_PROXY: \"socks5://…@proxy:1080\" has another scheme than those allowed: http://, https://",
+            "NO_PROXY: \"10.0.0.0/33\" is not understood; write hosts, domains, addresses or networks such as \
+             example.com,10.0.0.0/8,[::1]:8443 with commas between, or * for all",
+            "PIN_HTTPS_PROXY: there is no such setting; the nearest is HTTPS_PROXY",
+        ]
+    );
+}
+
+#[test]
+fn the_proxys_password_is_not_among_the_effective_settings() {
+    let config = config(&[
+        ("HTTPS_PROXY", "http://ann:Zebra@proxy:3128"),
+        ("NO_PROXY", " example.com, .local "),
+    ]);
+    let effective: Vec<_> = config.effective().collect();
+    assert!(effective.contains(&("HTTPS_PROXY", "http://…@proxy:3128")));
+    assert!(effective.contains(&("NO_PROXY", "example.com, .local")));
+    let shown = format!("{config:?} {:?}", config.gateway);
+    assert!(
+        !shown.contains("Zebra") && !shown.contains("ann"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn the_table_has_each_setting_once_and_help_has_them_all() {
     let names: HashSet<_> = settings().map(|setting| setting.name).collect();
     assert_eq!(names.len(), SETTINGS.len());

@@ -14,15 +14,15 @@ const GATEWAY_PATH: &str = "/api/v1/pin/ws";
 
 /// Another machine and how to speak to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    tls: bool,
+pub(super) struct Origin {
+    pub(super) tls: bool,
     /// As in the URL: an IPv6 address has its brackets.
-    host: String,
-    port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 impl Origin {
-    fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
@@ -48,14 +48,15 @@ impl Origin {
 }
 
 /// A URL taken apart; the scheme is one of those that were asked for.
-struct Parts {
-    origin: Origin,
-    credentials: Option<String>,
-    uri: Uri,
+pub(super) struct Parts {
+    pub(super) origin: Origin,
+    /// As in the URL, percent-encoded.
+    pub(super) credentials: Option<String>,
+    pub(super) uri: Uri,
 }
 
 /// Takes a URL apart. `schemes` are those allowed, each with whether it means TLS; the first is the one to suggest.
-fn take_apart(text: &str, schemes: &[(&str, bool)]) -> Result<Parts, Invalid> {
+pub(super) fn take_apart(text: &str, schemes: &[(&str, bool)]) -> Result<Parts, Invalid> {
     let suggested = schemes.first().map_or("", |(scheme, _)| scheme);
     let allowed = || {
         schemes
@@ -316,12 +317,14 @@ impl fmt::Debug for BackendUrl {
     }
 }
 
-/// Basic authentication (RFC 7617) with a URL's `user:password`, which may be percent-encoded there.
-fn basic(credentials: &str) -> String {
-    format!(
-        "Basic {}",
-        data_encoding::BASE64.encode(&percent_decoded(credentials))
-    )
+/// Basic authentication (RFC 7617) with a URL's `user:password`, which may be percent-encoded there. A user alone has an
+/// empty password.
+pub(super) fn basic(credentials: &str) -> String {
+    let mut decoded = percent_decoded(credentials);
+    if !credentials.contains(':') {
+        decoded.push(b':');
+    }
+    format!("Basic {}", data_encoding::BASE64.encode(&decoded))
 }
 
 fn percent_decoded(text: &str) -> Vec<u8> {

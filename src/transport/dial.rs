@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Dial, DialError, Endpoint, Resolver, Step, Stream};
+use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream};
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -56,12 +56,35 @@ impl TcpDialer {
             }))
     }
 
-    async fn encrypt(&self, host: &str, tcp: TcpStream) -> Result<Stream, DialError> {
+    /// How long each step may take.
+    pub(super) fn step_timeout(&self) -> Duration {
+        self.step_timeout
+    }
+
+    /// Speaks TLS over a connection that leads to the endpoint, if that is what is spoken there.
+    pub(super) async fn secure(
+        &self,
+        endpoint: &Endpoint,
+        connection: impl Duplex + 'static,
+    ) -> Result<Stream, DialError> {
+        if endpoint.tls {
+            let encrypted = self.encrypt(&endpoint.host, connection);
+            self.within(Step::Tls, encrypted).await
+        } else {
+            Ok(Box::new(connection))
+        }
+    }
+
+    async fn encrypt(
+        &self,
+        host: &str,
+        connection: impl Duplex + 'static,
+    ) -> Result<Stream, DialError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| DialError::Tls(error.to_string()))?;
         let stream = self
             .tls
-            .connect(name, tcp)
+            .connect(name, connection)
             .await
             .map_err(|error| DialError::Tls(error.to_string()))?;
         Ok(Box::new(stream))
@@ -78,12 +101,7 @@ impl Dial for TcpDialer {
             let addresses = in_turns(with_a_route(addresses));
             let tcp = self.within(Step::Tcp, first_to_answer(&addresses)).await?;
             prefer_latency(&tcp).map_err(|error| DialError::Tcp(error.kind()))?;
-            if endpoint.tls {
-                self.within(Step::Tls, self.encrypt(&endpoint.host, tcp))
-                    .await
-            } else {
-                Ok(Box::new(tcp) as Stream)
-            }
+            self.secure(endpoint, tcp).await
         }
         .boxed()
     }

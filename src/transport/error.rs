@@ -54,6 +54,58 @@ pub enum DialError {
         /// How long it was given.
         limit: Duration,
     },
+    /// The proxy that should lead there does not.
+    #[error("the proxy {proxy} (HTTPS_PROXY) {trouble}")]
+    Proxy {
+        /// Its host and port.
+        proxy: String,
+        /// Why.
+        trouble: ProxyError,
+    },
+}
+
+/// A proxy did not open a tunnel. The texts go on where its name ends.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// It cannot be reached itself.
+    #[error("cannot be used: {0}")]
+    Unreachable(Box<DialError>),
+    /// It wants to know who asks, and was not told.
+    #[error(
+        "wants a user and password (HTTP {0}); write them as HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
+    )]
+    CredentialsMissing(u16),
+    /// It was told, and does not accept that.
+    #[error(
+        "refuses the user and password in HTTPS_PROXY (HTTP {0}), or wants another kind of login than Basic"
+    )]
+    CredentialsRefused(u16),
+    /// It does not let anybody through to the gateway.
+    #[error(
+        "forbids this connection (HTTP 403); have it allow CONNECT to the gateway's host and port"
+    )]
+    Forbidden,
+    /// It tried, and failed.
+    #[error(
+        "did not get through to the gateway (HTTP {0}); check PIN_SERVER_URL, and whether the proxy can resolve and \
+         reach that"
+    )]
+    NotThrough(u16),
+    /// It answered with another status that is not 2xx.
+    #[error("answered CONNECT with HTTP {0}; check that HTTPS_PROXY leads to a proxy")]
+    Status(u16),
+    /// It closed the connection instead of answering.
+    #[error("closed the connection without an answer; check scheme and port in HTTPS_PROXY")]
+    Closed,
+    /// It answered something else than HTTP.
+    #[error("does not answer as an HTTP proxy; check scheme and port in HTTPS_PROXY")]
+    NotHttp,
+    /// It cannot be asked, since no host can have that name. None that was read from a URL is like that.
+    #[error("cannot be asked for a host of this name; check PIN_SERVER_URL")]
+    NoSuchName,
+    /// It did not answer in time.
+    #[error("did not answer CONNECT within {}", humantime::format_duration(*.0))]
+    Silent(Duration),
 }
 
 impl DialError {
@@ -64,6 +116,7 @@ impl DialError {
             Self::Refused | Self::Tcp(_) => ConnectFailure::Tcp,
             Self::Tls(_) => ConnectFailure::Tls,
             Self::Timeout { .. } => ConnectFailure::Timeout,
+            Self::Proxy { .. } => ConnectFailure::Proxy,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ways to reach others: dialling (DNS, TCP, TLS) and the link of frames that a session runs over.
+//! Ways to reach others: dialling (DNS, TCP, a proxy, TLS) and the link of frames that a session runs over.
 //!
 //! Everything above knows the network through [`Dial`] alone, so that the same code runs over a network that is not
 //! there. Invariant: each step of reaching somebody has its own time limit and its own error.
@@ -6,13 +6,15 @@
 mod dial;
 mod error;
 mod meter;
+mod proxy;
 mod resolve;
 mod tls;
 mod websocket;
 
 pub use dial::TcpDialer;
-pub use error::{ConnectError, DialError, Step};
+pub use error::{ConnectError, DialError, ProxyError, Step};
 pub use meter::Meter;
+pub use proxy::ProxyDialer;
 pub use resolve::{NameError, Resolver, ServerTrouble, Sources, Trouble};
 pub use tls::{TlsError, client_config};
 pub use websocket::{Item, LinkEnd, LinkLimits, Received, Receiver, Sender, connect};
@@ -22,7 +24,10 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::config::{BackendUrl, GatewayUrl};
+use crate::config::{BackendUrl, GatewayUrl, ProxyUrl};
+
+/// What we call ourselves, to the gateway and to a proxy.
+const AGENT: &str = concat!("pin-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// Where to dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +52,16 @@ impl From<&GatewayUrl> for Endpoint {
 
 impl From<&BackendUrl> for Endpoint {
     fn from(url: &BackendUrl) -> Self {
+        Self {
+            host: url.host().to_owned(),
+            port: url.port(),
+            tls: url.tls(),
+        }
+    }
+}
+
+impl From<&ProxyUrl> for Endpoint {
+    fn from(url: &ProxyUrl) -> Self {
         Self {
             host: url.host().to_owned(),
             port: url.port(),

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
-use super::{ConnectError, DialError, Meter, Step, Stream, meter::Metered};
+use super::{AGENT, ConnectError, DialError, Meter, Step, Stream, meter::Metered};
 use crate::config::GatewayUrl;
 
 /// Enough for the head of a frame and many small ones. Larger buffers only cost an idle operator memory.
@@ -138,8 +138,7 @@ fn request(url: &GatewayUrl) -> Result<Request, ConnectError> {
     let mut request = uri
         .into_client_request()
         .map_err(|error| ConnectError::Protocol(error.to_string()))?;
-    let agent =
-        header::HeaderValue::from_static(concat!("pin-sidecar/", env!("CARGO_PKG_VERSION")));
+    let agent = header::HeaderValue::from_static(AGENT);
     request.headers_mut().insert(header::USER_AGENT, agent);
     Ok(request)
 }

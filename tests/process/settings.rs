@@ -52,6 +52,17 @@ async fn a_mistake_is_told_in_one_line_that_says_what_to_write() {
             "PIN_SERVER_URL: ws://pin.example/api/v1/pin/ws is not encrypted and not on this machine; write wss:// or \
              https://, or set PIN_ALLOW_PLAINTEXT=true if nobody can listen in between",
         ),
+        (
+            "HTTPS_PROXY",
+            "ann:s3cret@proxy.example:http",
+            "HTTPS_PROXY: \"http://…@proxy.example:http\" has a port that is not a number from 1 to 65535",
+        ),
+        (
+            "no_proxy",
+            "http://pin.example",
+            "NO_PROXY: \"http://pin.example\" is not understood; write hosts, domains, addresses or networks such as \
+             example.com,10.0.0.0/8,[::1]:8443 with commas between, or * for all",
+        ),
     ] {
         let ended = started_with(&[(name, value)]).await;
         assert_eq!((ended.code, ended.output.trim_end()), (Some(78), told));

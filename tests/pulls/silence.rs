@@ -83,11 +83,13 @@ async fn asked_within(
     let (asked, mut times) = mpsc::unbounded_channel();
     let settings = [("PIN_PULL_MODELS", "big")];
     let config = Sidecar::config(CLIENT, "ws://127.0.0.1:1", "http://ollama:1", &settings);
+    let memory = Arc::new(Memory {
+        script: Arc::new(script),
+        asked,
+    });
     let world = World {
-        dial: Arc::new(Memory {
-            script: Arc::new(script),
-            asked,
-        }),
+        gateway: memory.clone(),
+        backend: memory,
         clock: Arc::new(SystemClock),
         random: fastrand::Rng::with_seed(7),
     };

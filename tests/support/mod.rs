@@ -146,9 +146,10 @@ impl Sidecar {
     ) -> Self {
         let config = Self::config(client_id, gateway, ollama, settings);
         let tls = transport::client_config(None).unwrap();
-        let dialler = TcpDialer::new(tls, names, config.gateway.connect_timeout);
+        let dialler = Arc::new(TcpDialer::new(tls, names, config.gateway.connect_timeout));
         let world = World {
-            dial: Arc::new(dialler),
+            gateway: dialler.clone(),
+            backend: dialler,
             ..World::real(&config).unwrap()
         };
         Self::run(App::build_in(world, config).unwrap())
