@@ -95,12 +95,7 @@ fn run() -> ExitCode {
         .enable_all()
         .build();
     let code = match runtime {
-        Ok(runtime) => {
-            let code = runtime.block_on(serve(config, &early));
-            // A name that the system's resolver still looks for is left behind: that can take half a minute.
-            runtime.shutdown_background();
-            code
-        }
+        Ok(runtime) => runtime.block_on(serve(config, &early)),
         Err(error) => complain(1, &error),
     };
     log.flush();

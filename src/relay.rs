@@ -26,7 +26,7 @@ use crate::{
     secret::{SecretError, SecretKeeper},
     session::{self, Registration, StatusBoard, Supervisor, Timing},
     telemetry::{Metrics, RecentTroubles},
-    transport::{self, Dial, TcpDialer, TlsError},
+    transport::{self, Dial, Resolver, TcpDialer, TlsError},
 };
 
 /// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
@@ -55,7 +55,11 @@ impl World {
     pub fn real(config: &Config) -> Result<Self, TlsError> {
         let tls = transport::client_config(config.gateway.ca_file.as_deref())?;
         Ok(Self {
-            dial: Arc::new(TcpDialer::new(tls, config.gateway.connect_timeout)),
+            dial: Arc::new(TcpDialer::new(
+                tls,
+                Resolver::default(),
+                config.gateway.connect_timeout,
+            )),
             clock: Arc::new(SystemClock),
             random: fastrand::Rng::new(),
         })
@@ -87,6 +91,8 @@ pub struct Relay {
     clock: Arc<dyn WallClock>,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
+    /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
+    random: fastrand::Rng,
 }
 
 impl Relay {
@@ -110,7 +116,7 @@ impl Relay {
             config.backend,
             policy,
             Arc::clone(&world.dial),
-            Arc::clone(&metrics),
+            &metrics,
             connections.clone(),
         ));
         let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));
@@ -124,6 +130,7 @@ impl Relay {
         };
         let inference = Inference::new(parts, config.admission, config.job);
         let timing = Timing::default();
+        let random = world.random.clone();
         let status = Arc::<StatusBoard>::default();
         let parts = session::Parts {
             dial: world.dial,
@@ -159,6 +166,7 @@ impl Relay {
             clock: world.clock,
             metrics,
             connections,
+            random,
         })
     }
 
@@ -174,6 +182,7 @@ impl Relay {
             registration: self.registration.clone(),
             status: Arc::clone(&self.status),
             offer: self.ollama.offer(),
+            pulls: self.ollama.pulls(),
             admission: self.inference.admission(),
             metrics: Arc::clone(&self.metrics),
             troubles: Arc::clone(&self.troubles),
@@ -188,6 +197,8 @@ impl Relay {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
         let mut background = JoinSet::new();
         let (ollama, pulse) = (self.ollama, self.pulse);
+        let (puller, stop) = (Arc::clone(&ollama), self.timing.draining.clone());
+        background.spawn(async move { puller.keep_pulling(self.random, stop).await });
         background.spawn(async move { ollama.keep_looking().await });
         background.spawn(async move { pulse.beat().await });
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));

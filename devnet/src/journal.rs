@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// How long a waiting call waits before it panics with what was seen instead. Far above what anything here takes, so
 /// that it only ever ends a test that would fail anyway.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many of the last entries a panic shows.
 const SHOWN: usize = 12;

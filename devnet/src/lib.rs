@@ -1,5 +1,6 @@
 //! A PIN network in one process, for development: a [`gateway`] and an [`ollama`] that behave like the real ones and
-//! fail on demand, a [`network`] to break between them, and the [`agent`] under test as a real process.
+//! fail on demand, a [`network`] to break between them, name servers ([`dns`]), and the [`agent`] under test as a real
+//! process.
 //!
 //! It reads the protocol on its own and shares no code with the product, so that a mistake in the one cannot hide
 //! behind the same mistake in the other. Everything listens on loopback, on a port that the system chose, and stops
@@ -9,12 +10,14 @@
 //! nobody anything. What the stand-ins record is kept for as long as they live; a benchmark turns that off.
 
 pub mod agent;
+pub mod dns;
 pub mod gateway;
 pub mod http;
 mod journal;
 mod listener;
 pub mod network;
 pub mod ollama;
+pub mod registry;
 pub mod sim;
 mod skip;
 

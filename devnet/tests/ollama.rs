@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use devnet::{
     http::{self, Answer},
-    ollama::{CHAT, Chats, Fault, ModelShape, Ollama, spoken},
+    ollama::{CHAT, Chats, Fault, ModelShape, Ollama, PULL, Pullable, spoken},
 };
 use serde_json::{Value, json};
 
@@ -463,4 +463,70 @@ async fn a_client_that_does_not_read_stalls_its_answer() {
     }
     while answer.next().await.unwrap().is_some() {}
     assert_eq!(request.stalled_for(), Duration::ZERO);
+}
+
+/// What a pull says, line by line, as far as it goes.
+async fn pull(ollama: &Ollama, model: &str) -> Vec<Value> {
+    let body = json!({"model": model}).to_string();
+    let answer = http::post(&(ollama.url() + PULL), body).await.unwrap();
+    assert_eq!(answer.headers["content-type"], "application/x-ndjson");
+    lines(&answer)
+}
+
+#[tokio::test]
+async fn a_pull_tells_of_each_layer_and_the_model_is_there_only_after_the_last() {
+    let ollama = ollama().await;
+    ollama.publish("new", Pullable::of([500, 20]));
+    ollama.set_behaviour(|behaviour| behaviour.pull_bytes_per_tick = 300);
+    let lines = pull(&ollama, "new").await;
+    assert_eq!(lines[0], json!({"status": "pulling manifest"}));
+    let completed: Vec<_> = lines[1..6]
+        .iter()
+        .map(|line| line["completed"].as_u64())
+        .collect();
+    assert_eq!(completed, [None, Some(300), Some(500), None, Some(20)]);
+    assert_eq!(lines[1]["total"], 500);
+    let last: Vec<_> = lines[6..].iter().map(|line| &line["status"]).collect();
+    assert_eq!(
+        last,
+        ["verifying sha256 digest", "writing manifest", "success"]
+    );
+    let tags = http::get(&(ollama.url() + "/api/tags")).await.unwrap();
+    let models = tags.json()["models"].as_array().unwrap().clone();
+    let new = models.iter().find(|model| model["name"] == "new:latest");
+    assert_eq!(new.unwrap()["size"], 520);
+    // What it has it does not fetch again.
+    assert_eq!(pull(&ollama, "new").await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_pull_that_was_left_goes_on_where_it_was() {
+    let ollama = ollama().await;
+    ollama.publish("new", Pullable::of([500]));
+    ollama.set_behaviour(|behaviour| behaviour.pull_stops_at = Some(200));
+    let body = json!({"model": "new"}).to_string();
+    let mut left = http::post_streaming(&(ollama.url() + PULL), body)
+        .await
+        .unwrap();
+    while !String::from_utf8_lossy(&left.next().await.unwrap().unwrap()).contains("200") {}
+    drop(left);
+    ollama.wait_for_request(PULL).await.wait_until_left().await;
+    ollama.set_behaviour(|behaviour| behaviour.pull_stops_at = None);
+    let lines = pull(&ollama, "new").await;
+    assert_eq!(lines[1]["completed"], 200);
+}
+
+#[tokio::test]
+async fn a_pull_fails_in_ollamas_words() {
+    let ollama = ollama().await;
+    let unknown = json!({"error": "pull model manifest: file does not exist"});
+    assert_eq!(pull(&ollama, "nope").await[1], unknown);
+    ollama.publish("new", Pullable::of([500]));
+    let full = Fault::ErrorLine {
+        after: 2,
+        error: "no space left on device".to_owned(),
+    };
+    ollama.fail_next(PULL, 1, full);
+    let lines = pull(&ollama, "new").await;
+    assert_eq!(lines[2], json!({"error": "no space left on device"}));
 }

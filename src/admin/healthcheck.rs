@@ -20,8 +20,13 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 
+use crate::transport::{NameError, Resolver};
+
 /// The whole of it, name look-up included; container engines give a check a few seconds.
 const TIME_LIMIT: Duration = Duration::from_secs(3);
+
+/// The look-up alone, so that there is time left to say which server was silent.
+const NAME_LIMIT: Duration = Duration::from_secs(2);
 
 /// As much of an answer as is read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -43,6 +48,9 @@ pub enum HealthcheckError {
         "the URL must be like http://host:9464/healthz: without TLS, and without user and password"
     )]
     Url,
+    /// The host has no address.
+    #[error("no connection to {0}: {1}")]
+    Name(String, #[source] NameError),
     /// Nobody answers there.
     #[error("no connection to {0}: {1}")]
     Connect(String, #[source] io::Error),
@@ -86,14 +94,11 @@ pub fn healthcheck(target: &HealthcheckTarget, ready: bool) -> Result<(), Health
         .build()
         .map_err(HealthcheckError::Runtime)?;
     let late = || HealthcheckError::Timeout(question.place.clone());
-    let result = runtime.block_on(async {
+    runtime.block_on(async {
         timeout(TIME_LIMIT, question.ask())
             .await
             .unwrap_or_else(|_| Err(late()))
-    });
-    // A look-up that hangs in the system's resolver is left behind.
-    runtime.shutdown_background();
-    result
+    })
 }
 
 /// What to ask, and whom.
@@ -157,10 +162,7 @@ impl Question {
     }
 
     async fn ask(&self) -> Result<(), HealthcheckError> {
-        let stream = self
-            .connect()
-            .await
-            .map_err(|error| HealthcheckError::Connect(self.place.clone(), error))?;
+        let stream = self.connect().await?;
         let http = |error| HealthcheckError::Http(self.place.clone(), error);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
@@ -180,15 +182,26 @@ impl Question {
         self.judge(answer.map_err(http)?)
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    async fn connect(&self) -> Result<TcpStream, HealthcheckError> {
         let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-        for host in &self.hosts {
-            result = TcpStream::connect((host.as_str(), self.port)).await;
+        for address in self.addresses().await? {
+            result = TcpStream::connect(address).await;
             if result.is_ok() {
                 break;
             }
         }
-        result
+        result.map_err(|error| HealthcheckError::Connect(self.place.clone(), error))
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, HealthcheckError> {
+        let resolver = Resolver::default();
+        let mut addresses = Vec::new();
+        for host in &self.hosts {
+            let found = resolver.resolve(host, self.port, NAME_LIMIT).await;
+            addresses
+                .extend(found.map_err(|error| HealthcheckError::Name(self.place.clone(), error))?);
+        }
+        Ok(addresses)
     }
 
     fn request(&self) -> Request<Empty<Bytes>> {
@@ -309,6 +322,15 @@ mod tests {
         let error = healthcheck(&HealthcheckTarget::Own(addr), false).unwrap_err();
         assert!(matches!(error, HealthcheckError::Http(..)), "{error}");
         asked.join().unwrap();
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_told() {
+        let target = HealthcheckTarget::Url("http://pin-sidecar.invalid:9464".to_owned());
+        let error = healthcheck(&target, false).unwrap_err();
+        assert!(matches!(error, HealthcheckError::Name(..)), "{error}");
+        let words = "no connection to pin-sidecar.invalid:9464: its name cannot be resolved";
+        assert!(error.to_string().starts_with(words), "{error}");
     }
 
     #[test]

@@ -2,7 +2,12 @@
 //!
 //! Invariant: an address that does not answer does not keep the next one from being tried (RFC 8305).
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use rustls::pki_types::ServerName;
@@ -13,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Dial, DialError, Endpoint, Step, Stream};
+use super::{Dial, DialError, Endpoint, Resolver, Step, Stream};
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -24,14 +29,16 @@ const MAX_NOT_SENT: u32 = 128 * 1024;
 /// Dials over the machine's own network.
 pub struct TcpDialer {
     tls: TlsConnector,
+    names: Resolver,
     step_timeout: Duration,
 }
 
 impl TcpDialer {
-    /// A dialer that trusts what `tls` trusts and gives each step `step_timeout`.
-    pub fn new(tls: Arc<rustls::ClientConfig>, step_timeout: Duration) -> Self {
+    /// A dialer that trusts what `tls` trusts, looks up `names`, and gives each step `step_timeout`.
+    pub fn new(tls: Arc<rustls::ClientConfig>, names: Resolver, step_timeout: Duration) -> Self {
         Self {
             tls: TlsConnector::from(tls),
+            names,
             step_timeout,
         }
     }
@@ -65,8 +72,10 @@ impl Dial for TcpDialer {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>> {
         async move {
             let addresses = self
-                .within(Step::Dns, resolve(&endpoint.host, endpoint.port))
+                .names
+                .resolve(&endpoint.host, endpoint.port, self.step_timeout)
                 .await?;
+            let addresses = in_turns(with_a_route(addresses));
             let tcp = self.within(Step::Tcp, first_to_answer(&addresses)).await?;
             prefer_latency(&tcp).map_err(|error| DialError::Tcp(error.kind()))?;
             if endpoint.tls {
@@ -87,22 +96,35 @@ fn prefer_latency(tcp: &TcpStream) -> io::Result<()> {
     SockRef::from(tcp).set_tcp_notsent_lowat(MAX_NOT_SENT)
 }
 
-/// The addresses of `host`, families taking turns, the system's preferred one first.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
-    let mut addresses: Vec<_> = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|_| DialError::Dns)?
-        .collect();
-    if addresses.is_empty() {
-        return Err(DialError::Dns);
+/// The addresses to which this machine has a route; all of them if it has none at all. Without IPv6 to the outside, what
+/// an IPv4 address has to say would else be followed by an error of no use.
+fn with_a_route(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let reachable: Vec<_> = addresses.iter().copied().filter(has_route).collect();
+    if reachable.is_empty() {
+        addresses
+    } else {
+        reachable
     }
+}
+
+/// Connecting a UDP socket sends nothing: the system only looks for a way.
+fn has_route(address: &SocketAddr) -> bool {
+    let any = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    UdpSocket::bind(any).is_ok_and(|socket| socket.connect(address).is_ok())
+}
+
+/// The families taking turns, beginning with that of the first address.
+fn in_turns(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut seen_of_family = [0, 0];
     addresses.sort_by_cached_key(|address| {
         let seen = &mut seen_of_family[usize::from(address.is_ipv4())];
         *seen += 1;
         *seen
     });
-    Ok(addresses)
+    addresses
 }
 
 async fn first_to_answer(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
@@ -135,6 +157,8 @@ async fn first_to_answer(addresses: &[SocketAddr]) -> Result<TcpStream, DialErro
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::SocketAddrV6;
+
     use super::*;
 
     #[tokio::test]
@@ -151,11 +175,25 @@ mod tests {
         ));
     }
 
-    #[tokio::test]
-    async fn a_name_without_an_address_is_a_dns_error() {
-        assert!(matches!(
-            resolve("no-such-host.invalid", 1).await,
-            Err(DialError::Dns)
-        ));
+    #[test]
+    fn both_families_get_their_chance_early() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let [six, seven] = ["[2001:db8::6]:1", "[2001:db8::7]:1"].map(parse);
+        let [four, five] = ["192.0.2.4:1", "192.0.2.5:1"].map(parse);
+        assert_eq!(
+            in_turns(vec![six, seven, four, five]),
+            [six, four, seven, five]
+        );
+        assert_eq!(in_turns(vec![four, five]), [four, five]);
+    }
+
+    #[test]
+    fn an_address_without_a_route_is_tried_only_if_there_is_no_other() {
+        let here = SocketAddr::from(([127, 0, 0, 1], 1));
+        // Another zone's loopback: there is no such interface.
+        let nowhere = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 1, 0, u32::MAX);
+        let nowhere = SocketAddr::from(nowhere);
+        assert_eq!(with_a_route(vec![nowhere, here]), [here]);
+        assert_eq!(with_a_route(vec![nowhere]), [nowhere]);
     }
 }

@@ -2,13 +2,12 @@
 
 use std::{fmt, io, time::Duration};
 
+use super::NameError;
 use crate::telemetry::ConnectFailure;
 
 /// A step of connecting, each with a time limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Looking up the name.
-    Dns,
     /// Opening the connection.
     Tcp,
     /// The TLS handshake.
@@ -22,7 +21,6 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Dns => "the name look-up",
             Self::Tcp => "the TCP connection",
             Self::Tls => "the TLS handshake",
             Self::Upgrade => "the WebSocket upgrade",
@@ -34,9 +32,9 @@ impl fmt::Display for Step {
 /// No connection could be opened. The texts do not name the other end: whoever shows one knows whether it may.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DialError {
-    /// The name has no address.
-    #[error("its name cannot be resolved; check the name and this machine's DNS")]
-    Dns,
+    /// The name has no address, or none is known.
+    #[error(transparent)]
+    Dns(#[from] NameError),
     /// Nothing accepts connections there.
     #[error("nothing listens there (connection refused)")]
     Refused,
@@ -62,7 +60,7 @@ impl DialError {
     /// The step that failed, as metrics name it.
     pub fn failure(&self) -> ConnectFailure {
         match self {
-            Self::Dns => ConnectFailure::Dns,
+            Self::Dns(_) => ConnectFailure::Dns,
             Self::Refused | Self::Tcp(_) => ConnectFailure::Tcp,
             Self::Tls(_) => ConnectFailure::Tls,
             Self::Timeout { .. } => ConnectFailure::Timeout,

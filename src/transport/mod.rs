@@ -6,12 +6,14 @@
 mod dial;
 mod error;
 mod meter;
+mod resolve;
 mod tls;
 mod websocket;
 
 pub use dial::TcpDialer;
 pub use error::{ConnectError, DialError, Step};
 pub use meter::Meter;
+pub use resolve::{NameError, Resolver, ServerTrouble, Sources, Trouble};
 pub use tls::{TlsError, client_config};
 pub use websocket::{Item, LinkEnd, LinkLimits, Received, Receiver, Sender, connect};
 

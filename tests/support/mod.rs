@@ -13,6 +13,7 @@ use pin_sidecar::{
     clock::WallClock,
     config::{Config, Surroundings},
     relay::{Outcome, World},
+    transport::{self, Resolver, TcpDialer},
 };
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -135,7 +136,30 @@ impl Sidecar {
         Self::run(App::build_in(world, config).unwrap())
     }
 
-    fn config(client_id: &str, gateway: &str, ollama: &str, settings: &[(&str, &str)]) -> Config {
+    /// The same where names mean what these say.
+    pub fn start_with_names(
+        client_id: &str,
+        gateway: &str,
+        ollama: &str,
+        names: Resolver,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let config = Self::config(client_id, gateway, ollama, settings);
+        let tls = transport::client_config(None).unwrap();
+        let dialler = TcpDialer::new(tls, names, config.gateway.connect_timeout);
+        let world = World {
+            dial: Arc::new(dialler),
+            ..World::real(&config).unwrap()
+        };
+        Self::run(App::build_in(world, config).unwrap())
+    }
+
+    pub fn config(
+        client_id: &str,
+        gateway: &str,
+        ollama: &str,
+        settings: &[(&str, &str)],
+    ) -> Config {
         let necessary = [
             ("PIN_CLIENT_ID", client_id),
             ("PIN_API_SECRET", SECRET),

@@ -1,0 +1,90 @@
+//! Why a name has no address, in words that lead to who can mend it. The texts do not repeat the name: whoever shows
+//! one knows whether it may.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+};
+
+use domain::base::iana::Rcode;
+
+/// A name has no address, or none is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The DNS says that there is no such name.
+    #[error("its name cannot be resolved (no such name); check the name and this machine's DNS")]
+    NoSuchName,
+    /// The name is there and has neither an IPv4 nor an IPv6 address.
+    #[error("its name has no address; check its A and AAAA records")]
+    NoAddress,
+    /// None of the servers said anything about the name.
+    #[error(
+        "no DNS server could look up its name ({}); check /etc/resolv.conf, and that no firewall or NetworkPolicy is \
+         in the way", list(.0)
+    )]
+    Unanswered(Vec<ServerTrouble>),
+}
+
+impl NameError {
+    /// Whether all servers kept silent: no other name would be answered either.
+    pub(super) fn is_silence(&self) -> bool {
+        let silent = |server: &ServerTrouble| !matches!(server.trouble, Trouble::Refused(_));
+        matches!(self, Self::Unanswered(servers) if servers.iter().all(silent))
+    }
+}
+
+fn list(servers: &[ServerTrouble]) -> String {
+    let words: Vec<_> = servers.iter().map(ServerTrouble::to_string).collect();
+    words.join(", ")
+}
+
+/// A server that was of no use, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTrouble {
+    /// The server.
+    pub server: IpAddr,
+    /// What was wrong with it.
+    pub trouble: Trouble,
+}
+
+impl ServerTrouble {
+    pub(super) fn new(server: SocketAddr, trouble: Trouble) -> Self {
+        Self {
+            server: server.ip(),
+            trouble,
+        }
+    }
+}
+
+impl fmt::Display for ServerTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.server, self.trouble)
+    }
+}
+
+/// Why a server was of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It did not answer in time.
+    Silent,
+    /// It cannot be reached.
+    Unreachable(io::ErrorKind),
+    /// It answered that it cannot or may not answer.
+    Refused(Rcode),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error.kind())
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("does not answer"),
+            Self::Unreachable(kind) => write!(f, "cannot be reached: {kind}"),
+            Self::Refused(code) => write!(f, "says {code}"),
+        }
+    }
+}
