@@ -9,6 +9,7 @@ mod log_writer;
 mod logging;
 mod metrics;
 mod reasons;
+mod repeats;
 mod troubles;
 
 pub use by_model::{CounterByModel, CounterByModelAnd, SumByModel};
@@ -17,4 +18,5 @@ pub use log_writer::LogGuard;
 pub use logging::{LogFormat, capped, init};
 pub use metrics::Metrics;
 pub use reasons::{ConnectFailure, DisconnectReason, DropReason, Operation, Tier};
+pub use repeats::{Repeats, SETTLED, Told};
 pub use troubles::{RecentTroubles, Trouble, What};
