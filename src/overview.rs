@@ -166,6 +166,7 @@ impl View {
             region: self.registration.region.to_owned(),
             api_mode: "ollama",
             capacity: self.admission.capacity(),
+            quality_tier: self.metrics.quality_tier.get(),
         }
     }
 

@@ -135,6 +135,8 @@ impl Relay {
             troubles: Arc::clone(&troubles),
             clock: Arc::clone(&world.clock),
             generation,
+            node: registration.alias.as_str().into(),
+            price_per_thousand_tokens: registration.price_per_thousand_tokens.as_f64(),
         };
         let inference = Inference::new(parts, config.admission, config.job);
         let timing = Timing::default();
@@ -211,6 +213,8 @@ impl Relay {
         background.spawn(async move { pulse.beat().await });
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
         background.spawn(async move { inference.watch_orphans().await });
+        let inference = Arc::clone(&self.inference);
+        background.spawn(async move { match inference.sum_up_refusals().await {} });
         background.spawn(async move { match outbox.keep_fresh().await {} });
         let mut session = JoinSet::new();
         session.spawn(self.supervisor.run());
@@ -228,6 +232,7 @@ impl Relay {
         session.shutdown().await;
         self.outbox.abandon();
         background.shutdown().await;
+        self.inference.tell_last_refusals();
         // Connections to the backend end when nobody is left who could use them.
         drop(self.inference);
         self.connections.close();

@@ -13,7 +13,7 @@ use devnet::{
     agent::{Agent, Signal},
     gateway::{Chat, Gateway},
     network::{Proxy, Reach, Way},
-    ollama::{CHAT, Ollama},
+    ollama::{CHAT, ModelShape, Ollama},
 };
 use serde_json::{Value, json};
 use support::{CLIENT, MODEL, SECRET, chat, gateway, ollama};
@@ -267,6 +267,83 @@ async fn heartbeats_and_pongs_are_on_time_under_full_load() {
     assert!(pongs[pongs.len() / 2] < Duration::from_millis(100));
     // On a machine that does something else meanwhile, a few may find both cores taken.
     assert!(pongs[pongs.len() * 9 / 10] < Duration::from_millis(250));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_with_200_models_takes_less_than_5_ms_under_full_load() {
+    const MODELS: usize = 200;
+    const CAPACITY: usize = 32;
+    const SCRAPES: usize = if RELEASE { 200 } else { 20 };
+    let capacity = CAPACITY.to_string();
+    let node = Node::start(&[
+        ("PIN_CAPACITY", &capacity),
+        ("PIN_MODEL_REFRESH_INTERVAL", "50ms"),
+    ])
+    .await;
+    node.forget_chats();
+    node.ollama
+        .set_behaviour(|behaviour| behaviour.record = false);
+    let name = |n: usize| format!("model-{n}:latest");
+    for n in 0..MODELS {
+        node.ollama.add_model(&name(n), ModelShape::default());
+    }
+    for n in 0..MODELS {
+        let mut payload = chat("x");
+        payload["model"] = json!(name(n));
+        node.gateway.chat(payload).outcome().await.result();
+    }
+    node.ollama
+        .set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(20));
+    let ask = async |path: &str| {
+        let began = Instant::now();
+        let answer = node.agent.get(path).await.unwrap();
+        (began.elapsed(), answer.text())
+    };
+    // What a probe takes is the way there and back, and what this machine is busy with.
+    let (mut scraped, mut probed) = (Vec::new(), Vec::new());
+    let mut text = String::new();
+    let scrapes = async {
+        wait_until("all slots to be taken", || {
+            node.ollama.chats().running >= CAPACITY
+        })
+        .await;
+        for _ in 0..SCRAPES {
+            probed.push(ask("/healthz").await.0);
+            let (took, page) = ask("/metrics").await;
+            scraped.push(took);
+            text = page;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = full_load(&node.gateway, CAPACITY) => {}
+        () = scrapes => {}
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    let (probe, scrape) = (median(&mut probed), median(&mut scraped));
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    println!(
+        "{SCRAPES} scrapes of {MODELS} models while {CAPACITY} chats stream: {scrape:.1?} (median), where a probe takes \
+         {probe:.1?}; {series} series, {} KiB",
+        text.len() / 1024
+    );
+    for family in [
+        "requests_total",
+        "prompt_tokens_total",
+        "earnings_estimate_usd_total",
+    ] {
+        let series = format!("pin_sidecar_{family}{{model=\"model-");
+        let models = text
+            .lines()
+            .filter(|line| line.starts_with(&series))
+            .count();
+        assert_eq!(models, MODELS, "{family}");
+    }
+    let limit = Duration::from_millis(if RELEASE { 5 } else { 250 });
+    assert!(scrape.saturating_sub(probe) < limit, "{scrape:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,8 +20,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::routes::Routes;
+use crate::telemetry::{Repeats, Told};
 
 /// Connections that are open at once: some probes and scrapes, with a lot to spare.
 pub(super) const MAX_CONNECTIONS: usize = 64;
@@ -41,7 +43,7 @@ const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// Serves until told to stop, and then until the answers that were begun are written.
 pub(super) async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) {
     let mut connections = Connections::default();
-    let mut accepting = Accepting::default();
+    let mut accepting = Accepting(Repeats::outage());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
@@ -62,22 +64,20 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, stop: Cancellat
     connections.finish().await;
 }
 
-/// Whether accepting fails just now, so that a failure that lasts is logged once.
-#[derive(Default)]
-struct Accepting {
-    failing: bool,
-}
+/// Whether accepting fails just now.
+struct Accepting(Repeats<io::ErrorKind>);
 
 impl Accepting {
     fn works(&mut self) {
-        self.failing = false;
+        if let Some(Told { attempts, since_s }) = self.0.gone() {
+            info!(attempts, since_s, "probes and scrapes can connect again");
+        }
     }
 
     fn fails(&mut self, error: &io::Error) {
-        if !self.failing {
-            tracing::warn!(%error, "probes and scrapes cannot connect");
+        if let Some(Told { attempts, since_s }) = self.0.seen(error.kind()) {
+            warn!(%error, attempts, since_s, "probes and scrapes cannot connect");
         }
-        self.failing = true;
     }
 }
 

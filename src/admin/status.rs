@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     label::Label,
     protocol::{Code, Generation},
-    telemetry::{ConnectFailure, DisconnectReason, Metrics, Operation, Trouble},
+    telemetry::{ConnectFailure, DisconnectReason, Metrics, Operation, Tier, Trouble},
 };
 
 /// The sidecar at a glance. All times are Unix seconds.
@@ -78,6 +78,9 @@ pub struct NodeStatus {
     pub api_mode: &'static str,
     /// How many requests it runs at once.
     pub capacity: usize,
+    /// The tier that its last interview gave, once there was one.
+    #[serde(serialize_with = "word")]
+    pub quality_tier: Option<Tier>,
 }
 
 /// A model that is offered.
@@ -134,6 +137,12 @@ pub struct Counts {
     pub duplicates: u64,
     /// Requests that nobody can answer.
     pub ignored: u64,
+    /// Interviews that have ended.
+    pub interviews: u64,
+    /// Interviews that failed.
+    pub interview_failures: u64,
+    /// US dollars by model: tokens of delivered answers times the price. An estimate, not a bill.
+    pub earnings_estimate_usd: BTreeMap<String, f64>,
 }
 
 impl Counts {
@@ -147,6 +156,9 @@ impl Counts {
             cancelled: metrics.cancelled_requests_total.get(),
             duplicates: metrics.duplicate_requests_total.get(),
             ignored: metrics.ignored_requests_total.get(),
+            interviews: metrics.interviews_total.get(),
+            interview_failures: metrics.interview_failures_total.get(),
+            earnings_estimate_usd: metrics.earnings_estimate_usd_total.by_model(),
         }
     }
 }
@@ -228,10 +240,14 @@ mod tests {
             .generation_tokens_total
             .of(Some("tiny:latest"))
             .inc_by(64);
+        metrics
+            .earnings_estimate_usd_total
+            .of(Some("tiny:latest"))
+            .inc_by(0.25);
         let counts = serde_json::to_string(&Counts::of(&metrics)).unwrap();
         assert_eq!(
             counts,
-            r#"{"requests":4,"failures":{"model_not_found":1},"prompt_tokens":0,"generation_tokens":64,"cancelled":0,"duplicates":0,"ignored":0}"#
+            r#"{"requests":4,"failures":{"model_not_found":1},"prompt_tokens":0,"generation_tokens":64,"cancelled":0,"duplicates":0,"ignored":0,"interviews":0,"interview_failures":0,"earnings_estimate_usd":{"tiny:latest":0.25}}"#
         );
     }
 }

@@ -10,18 +10,18 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::Frame as Piece;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{info, warn};
 
 use super::{
     Inference,
     admission::Place,
     chunks::Chunks,
     patience::{Patience, Silent},
+    record::{Ended, Record, Times},
     registry::{Handle, Stop},
 };
 use crate::{
     backend::{Answering, Chat, ChatHead, Completion, Deltas, Envelope, Model},
-    outbox::Frame,
+    outbox::{Earning, Frame},
     protocol::{Code, Failure, RequestId, ToGateway},
     telemetry::Operation,
 };
@@ -48,39 +48,14 @@ enum Heard {
     Gateway,
 }
 
-/// When things happened, for metrics and the log.
-#[derive(Default)]
-struct Times {
-    started: Option<Instant>,
-    first_token: Option<Instant>,
-    last_token: Option<Instant>,
-}
-
-/// What became of a job, apart from its answer's text.
-struct Record {
-    request_id: RequestId,
-    received: Instant,
-    model: Option<Arc<str>>,
-    times: Times,
-}
-
 pub(super) fn model_not_found() -> Failure {
     Failure::new(Code::ModelNotFound, "this node does not offer that model")
-}
-
-pub(super) fn log_refusal(request_id: &RequestId, code: Code) {
-    info!(request_id = request_id.as_str(), outcome = %code, "request refused");
 }
 
 impl Inference {
     /// Runs a job to its end and sends its answer.
     pub(super) async fn run(&self, job: Job, handle: &Handle) {
-        let mut record = Record {
-            request_id: job.request_id.clone(),
-            received: job.received,
-            model: job.model.as_ref().map(|model| Arc::clone(&model.name)),
-            times: Times::default(),
-        };
+        let mut record = Record::new(&job);
         let work = AssertUnwindSafe(self.work(job, handle, &mut record)).catch_unwind();
         // Told to stop it does nothing more, not even what could be done at once.
         let done = tokio::select! {
@@ -102,13 +77,14 @@ impl Inference {
                     Failure::new(Code::Orphaned, sentence)
                 }
                 Some(Stop::Cancelled) | None => {
-                    record.log("cancelled", None);
+                    record.log(&self.parts.node, handle.session(), Ended::Cancelled);
                     return;
                 }
             }),
         };
         self.count(&record, &outcome);
-        self.answer(&record.request_id, &outcome);
+        record.log(&self.parts.node, handle.session(), Ended::of(&outcome));
+        self.answer(&record, &outcome);
     }
 
     async fn work(
@@ -236,16 +212,21 @@ impl Inference {
         Ok(completion)
     }
 
-    fn answer(&self, request_id: &RequestId, outcome: &Result<Completion, Failure>) {
+    fn answer(&self, record: &Record, outcome: &Result<Completion, Failure>) {
+        let request_id = &record.request_id;
         let id = request_id.as_str();
         let frame = match outcome {
-            Ok(completion) => Frame::about(
-                request_id,
-                &ToGateway::InferenceResponse {
+            Ok(completion) => {
+                let response = ToGateway::InferenceResponse {
                     request_id: id,
                     result: &completion.result,
-                },
-            ),
+                };
+                let frame = Frame::about(request_id, &response);
+                match &record.model {
+                    Some(model) => frame.earning(self.earning(model, completion)),
+                    None => frame,
+                }
+            }
             Err(failure) => Frame::about(
                 request_id,
                 &ToGateway::InferenceError {
@@ -255,6 +236,16 @@ impl Inference {
             ),
         };
         self.parts.outbox.answer(frame);
+    }
+
+    fn earning(&self, model: &Arc<str>, completion: &Completion) -> Earning {
+        let tokens = completion
+            .prompt_tokens
+            .saturating_add(completion.generation_tokens);
+        Earning {
+            model: Arc::clone(model),
+            usd: tokens as f64 * self.parts.price_per_thousand_tokens / 1_000.0,
+        }
     }
 
     fn count(&self, record: &Record, outcome: &Result<Completion, Failure>) {
@@ -297,66 +288,10 @@ impl Inference {
                         .ollama_load_duration_seconds
                         .observe(load.as_secs_f64());
                 }
-                record.log("ok", Some(completion));
             }
-            Err(failure) => {
-                self.count_failure(Operation::Chat, failure.code);
-                record.log_failure(failure.code);
-            }
+            Err(failure) => self.count_failure(Operation::Chat, failure.code),
         }
     }
-}
-
-impl Times {
-    fn token(&mut self) {
-        let now = Instant::now();
-        self.first_token.get_or_insert(now);
-        self.last_token = Some(now);
-    }
-
-    /// The mean time between tokens. The first token's own time is the time to first token.
-    fn per_token(&self, tokens: u64) -> Option<Duration> {
-        let gaps = u32::try_from(tokens.checked_sub(1)?)
-            .ok()
-            .filter(|gaps| *gaps > 0)?;
-        Some((self.last_token? - self.first_token?) / gaps)
-    }
-}
-
-impl Record {
-    fn log(&self, outcome: &str, completion: Option<&Completion>) {
-        info!(
-            request_id = self.request_id.as_str(),
-            model = self.model.as_deref(),
-            outcome,
-            duration_ms = millis(self.received.elapsed()),
-            queue_ms = self.since_received(self.times.started),
-            first_token_ms = self.since_received(self.times.first_token),
-            prompt_tokens = completion.map(|completion| completion.prompt_tokens),
-            generation_tokens = completion.map(|completion| completion.generation_tokens),
-            "request ended"
-        );
-    }
-
-    fn log_failure(&self, code: Code) {
-        warn!(
-            request_id = self.request_id.as_str(),
-            model = self.model.as_deref(),
-            outcome = %code,
-            duration_ms = millis(self.received.elapsed()),
-            queue_ms = self.since_received(self.times.started),
-            first_token_ms = self.since_received(self.times.first_token),
-            "request failed"
-        );
-    }
-
-    fn since_received(&self, then: Option<Instant>) -> Option<u64> {
-        then.map(|then| millis(then - self.received))
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn silent_before_token(Silent(limit): Silent) -> Failure {

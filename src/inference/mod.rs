@@ -7,15 +7,20 @@ mod admission;
 mod chunks;
 mod job;
 mod patience;
+mod record;
+mod refusals;
 mod registry;
 #[cfg(test)]
 mod tests;
 
 pub use admission::{Admission, Load};
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -30,6 +35,7 @@ use tracing::debug;
 use self::{
     admission::Place,
     job::Job,
+    refusals::{Refusal, Refusals},
     registry::{Registry, Stop},
 };
 use crate::{
@@ -55,6 +61,10 @@ pub struct Parts {
     pub clock: Arc<dyn WallClock>,
     /// The shape of results.
     pub generation: Generation,
+    /// The name of the node whose requests these are, for the log.
+    pub node: Box<str>,
+    /// What the node asks for 1,000 tokens, in US dollars.
+    pub price_per_thousand_tokens: f64,
 }
 
 /// What is known of a request's id.
@@ -73,6 +83,7 @@ pub struct Inference {
     settings: JobSettings,
     admission: Arc<Admission>,
     jobs: Registry,
+    refusals: Refusals,
     tasks: TaskTracker,
     draining: AtomicBool,
     /// Since when there has been no session, once there was one.
@@ -87,6 +98,7 @@ impl Inference {
             .capacity_requests
             .set(i64::try_from(admission.capacity).unwrap_or(i64::MAX));
         Arc::new(Self {
+            refusals: Refusals::new(&parts.node),
             parts,
             settings,
             admission: Arc::new(Admission::new(admission)),
@@ -111,7 +123,7 @@ impl Inference {
                 self.count_duplicate(&request_id);
                 let sentence = "this request was answered before, and the answer is no longer held";
                 let failure = Failure::new(Code::Duplicate, sentence);
-                return self.refuse(&request_id, &failure).await;
+                return self.refuse(&request_id, None, &failure).await;
             }
             Known::New => {}
         }
@@ -123,19 +135,28 @@ impl Inference {
                     .requests_total
                     .of(model.as_deref(), Operation::Chat)
                     .inc();
-                self.refuse(&request_id, &failure).await;
+                self.refuse(&request_id, model.as_deref(), &failure).await;
             }
         }
     }
 
-    /// Refuses a request that never became one, such as one that could not be read.
-    pub async fn refuse(&self, request_id: &RequestId, failure: &Failure) {
+    /// Refuses a request that never became one, since it could not be read.
+    pub async fn refuse_unreadable(&self, request_id: &RequestId, failure: &Failure) {
+        self.refuse(request_id, None, failure).await;
+    }
+
+    async fn refuse(&self, request_id: &RequestId, model: Option<&str>, failure: &Failure) {
         let frame = ToGateway::InferenceError {
             request_id: request_id.as_str(),
             error: &failure.text(),
         };
-        self.send_refusal(Operation::Chat, request_id, failure.code, &frame)
-            .await;
+        let refusal = Refusal {
+            request_id,
+            model,
+            operation: Operation::Chat,
+            code: failure.code,
+        };
+        self.send_refusal(refusal, &frame).await;
     }
 
     /// Refuses a request for speech, which no backend here gives.
@@ -147,21 +168,30 @@ impl Inference {
             request_id: request_id.as_str(),
             error: &failure.text(),
         };
-        self.send_refusal(Operation::Speech, request_id, failure.code, &frame)
-            .await;
+        let refusal = Refusal {
+            request_id,
+            model: None,
+            operation: Operation::Speech,
+            code: failure.code,
+        };
+        self.send_refusal(refusal, &frame).await;
     }
 
-    async fn send_refusal(
-        &self,
-        operation: Operation,
-        request_id: &RequestId,
-        code: Code,
-        frame: &ToGateway<'_>,
-    ) {
-        job::log_refusal(request_id, code);
-        self.count_failure(operation, code);
+    async fn send_refusal(&self, refusal: Refusal<'_>, frame: &ToGateway<'_>) {
+        self.refusals.tell(refusal);
+        self.count_failure(refusal.operation, refusal.code);
         let outbox = &self.parts.outbox;
-        outbox.refuse(Frame::about(request_id, frame)).await;
+        outbox.refuse(Frame::about(refusal.request_id, frame)).await;
+    }
+
+    /// Sums refusals up in the log, for as long as it is polled.
+    pub async fn sum_up_refusals(&self) -> Infallible {
+        self.refusals.keep_summing().await
+    }
+
+    /// Tells the log what it has not been told: nothing more will come.
+    pub fn tell_last_refusals(&self) {
+        self.refusals.tell_rest();
     }
 
     /// The gateway no longer wants a request: its work stops and nothing more is said of it.

@@ -79,6 +79,8 @@ fn bench(capacity: usize) -> Bench {
         troubles: Arc::<RecentTroubles>::default(),
         clock: Arc::new(SystemClock),
         generation: Generation::Operator,
+        node: "node-1".into(),
+        price_per_thousand_tokens: 0.001,
     };
     let long = Duration::from_secs(600);
     let admission = AdmissionSettings {

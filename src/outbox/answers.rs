@@ -13,7 +13,7 @@ use std::{
 use async_tungstenite::tungstenite::Utf8Bytes;
 use tokio::time::Instant;
 
-use super::frame::{FRAME_OVERHEAD, Frame};
+use super::frame::{Earning, FRAME_OVERHEAD, Frame};
 use crate::protocol::{AgentMessage, RequestId};
 
 /// A session that ends this soon after an answer was sent may have ended because of it (delivery rules, "Answers and
@@ -150,6 +150,11 @@ impl Answers {
         Some((is_first, answer))
     }
 
+    /// What an answer earns, the first time that it is asked for.
+    pub(super) fn take_earning(&mut self, serial: Serial) -> Option<Earning> {
+        self.undelivered.get_mut(&serial)?.frame.earning.take()
+    }
+
     /// An answer is known to have been read. A response is remembered, body and all while there is room.
     pub(super) fn deliver(&mut self, serial: Serial, now: Instant) -> bool {
         let Some((_, answer)) = self.give_up(serial) else {
@@ -187,6 +192,8 @@ impl Answers {
             request_id: Some(delivered.request_id),
             weight: text.len() + FRAME_OVERHEAD,
             text,
+            // It was counted with the first proof.
+            earning: None,
         };
         let serial = self.add(frame, now);
         if let Some(answer) = self.undelivered.get_mut(&serial) {

@@ -1,11 +1,23 @@
 //! A frame that is ready to be sent, and what it weighs while it waits.
 
+use std::sync::Arc;
+
 use async_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::protocol::{AgentMessage, RequestId, ToGateway};
 
 /// What a queued frame holds beside its text, in bytes: the entry itself and the allocator's rounding.
 pub(super) const FRAME_OVERHEAD: usize = 128;
+
+/// What an answer earns once it is proven delivered, by an estimate. It travels with the answer, so that the price is the
+/// one that held when the answer was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Earning {
+    /// The model that answered, by its full name.
+    pub model: Arc<str>,
+    /// US dollars.
+    pub usd: f64,
+}
 
 /// A frame, ready to be sent.
 #[derive(Debug)]
@@ -15,6 +27,8 @@ pub struct Frame {
     /// Shared with whoever writes it, so that an answer can be kept without a copy.
     pub(super) text: Utf8Bytes,
     pub(super) weight: usize,
+    /// Taken out when it is counted, which is once.
+    pub(super) earning: Option<Earning>,
 }
 
 impl Frame {
@@ -33,6 +47,13 @@ impl Frame {
         about
     }
 
+    /// The frame, as one that earns something when it is proven delivered. Only answers ever are.
+    #[must_use]
+    pub fn earning(mut self, earning: Earning) -> Self {
+        self.earning = Some(earning);
+        self
+    }
+
     fn of(message: AgentMessage, request_id: Option<RequestId>, mut text: String) -> Self {
         if message != AgentMessage::InferenceChunk {
             // It may be kept for long, and growing has left it with up to twice the room.
@@ -43,6 +64,7 @@ impl Frame {
             request_id,
             weight: text.capacity() + FRAME_OVERHEAD,
             text: text.into(),
+            earning: None,
         }
     }
 

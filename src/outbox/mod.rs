@@ -14,7 +14,7 @@ mod proof;
 #[cfg(test)]
 mod tests;
 
-pub use frame::Frame;
+pub use frame::{Earning, Frame};
 pub use lanes::Batch;
 
 use std::{
@@ -52,6 +52,13 @@ const MIN_REMEMBERED: usize = 256 * 1024;
 /// A session's number: 1 for the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionNumber(u64);
+
+impl SessionNumber {
+    /// As the log has it.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
 
 /// What is to be done about a request whose id nobody works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -448,6 +455,10 @@ impl Outbox {
         let Some(session) = session else { return };
         let mut any = false;
         for serial in prove(session, answers) {
+            if let Some(Earning { model, usd }) = answers.take_earning(serial) {
+                let earnings = &self.metrics.earnings_estimate_usd_total;
+                earnings.of(Some(&model)).inc_by(usd);
+            }
             any |= answers.deliver(serial, now);
         }
         if any {

@@ -126,6 +126,13 @@ impl Bench {
         written
     }
 
+    fn earned(&self) -> f64 {
+        self.metrics
+            .earnings_estimate_usd_total
+            .of(Some("tiny:latest"))
+            .get()
+    }
+
     fn dropped(&self, reason: DropReason) -> u64 {
         self.metrics.results_dropped_total.of(reason).get()
     }
@@ -662,4 +669,52 @@ async fn what_is_undelivered_when_the_process_ends_is_told_as_lost() {
     bench.outbox.abandon();
     assert_eq!(bench.dropped(DropReason::Shutdown), 1);
     assert_eq!(bench.outbox.lost(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_earns_when_it_is_proven_and_once_however_often_it_is_asked_for() {
+    let bench = bench();
+    let earning = Earning {
+        model: "tiny:latest".into(),
+        usd: 0.5,
+    };
+    bench.outbox.open();
+    bench.outbox.answer(response("a", "text").earning(earning));
+    bench.write_all();
+    assert_eq!(bench.earned(), 0.0, "it may not have arrived");
+    bench.outbox.close(false);
+    bench.outbox.open();
+    bench.write_all();
+    assert_eq!(bench.repeat("a"), Repeat::SentAgain);
+    bench.write_all();
+    bench.ack("a");
+    assert_eq!(bench.earned(), 0.5);
+    bench.ack("a");
+    assert_eq!(bench.repeat("a"), Repeat::SentAgain);
+    bench.write_all();
+    bench.ack("a");
+    assert_eq!(bench.earned(), 0.5, "a remembered answer is not paid again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_not_delivered_earns_nothing() {
+    let bench = bench();
+    bench.outbox.open();
+    for request_id in ["cancelled", "expired"] {
+        let earning = Earning {
+            model: "tiny:latest".into(),
+            usd: 0.5,
+        };
+        bench
+            .outbox
+            .answer(response(request_id, "text").earning(earning));
+    }
+    bench.write_all();
+    bench.outbox.cancel(&id("cancelled"));
+    bench.ack("cancelled");
+    advance(TTL).await;
+    bench.outbox.expire();
+    bench.ack("expired");
+    assert_eq!(bench.dropped(DropReason::Expired), 1);
+    assert_eq!(bench.earned(), 0.0);
 }

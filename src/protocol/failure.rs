@@ -33,6 +33,23 @@ labels! {
     }
 }
 
+impl Code {
+    /// Whether it is for the operator to mend: a defect, a slow or failing backend, too little room. The others are the
+    /// doing of whoever asked, or what the operator wanted.
+    pub fn is_operators_concern(self) -> bool {
+        match self {
+            Self::Busy
+            | Self::QueueTimeout
+            | Self::Timeout
+            | Self::Backend
+            | Self::TooLarge
+            | Self::Internal
+            | Self::Orphaned => true,
+            Self::Draining | Self::Invalid | Self::ModelNotFound | Self::Duplicate => false,
+        }
+    }
+}
+
 /// A refusal or a failed job, as the gateway is told: `<code>: <sentence>`.
 ///
 /// `Debug` shows the code only, so that a sentence never reaches a log by accident.

@@ -135,6 +135,10 @@ pub enum FromGateway<'a> {
     InterviewComplete {
         /// The tier that the node is in now.
         tier: Cow<'a, str>,
+        /// How many of the answers were right, as the gateway wrote it: a ratio or a percentage.
+        accuracy: Option<f64>,
+        /// The speed that the gateway measured.
+        tokens_per_second: Option<f64>,
     },
     /// An interview that went wrong; a close follows.
     InterviewFailed {
@@ -233,6 +237,8 @@ struct Fields<'a> {
     reason: Option<&'a RawValue>,
     success: Option<&'a RawValue>,
     tier: Option<&'a RawValue>,
+    accuracy: Option<&'a RawValue>,
+    tokens_per_sec: Option<&'a RawValue>,
     retry_after_seconds: Option<&'a RawValue>,
     payload: Option<&'a RawValue>,
 }
@@ -248,6 +254,8 @@ impl<'a> Fields<'a> {
             "reason" => &mut self.reason,
             "success" => &mut self.success,
             "tier" => &mut self.tier,
+            "accuracy" => &mut self.accuracy,
+            "tokens_per_sec" => &mut self.tokens_per_sec,
             "retry_after_seconds" => &mut self.retry_after_seconds,
             "payload" => &mut self.payload,
             _ => return None,
@@ -312,6 +320,8 @@ impl<'a> Fields<'a> {
             GatewayMessage::InterviewRequest => FromGateway::InterviewRequest,
             GatewayMessage::InterviewComplete => FromGateway::InterviewComplete {
                 tier: text(self.tier),
+                accuracy: self.accuracy.and_then(finite),
+                tokens_per_second: self.tokens_per_sec.and_then(finite),
             },
             GatewayMessage::InterviewFailed => FromGateway::InterviewFailed {
                 reason: text(self.reason.or(self.message)),
@@ -337,6 +347,12 @@ fn seconds(raw: &RawValue) -> Option<Duration> {
     // Unlike serde_json, Rust takes a number beyond what a double holds for infinite. Of other JSON it reads none.
     let seconds: f64 = raw.get().parse().ok()?;
     (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+/// A number that can be shown: not negative, and not beyond what a double holds.
+fn finite(raw: &RawValue) -> Option<f64> {
+    let number: f64 = raw.get().parse().ok()?;
+    (number.is_finite() && number >= 0.0).then_some(number)
 }
 
 /// Fills [`Fields`] as it reads, so that what stood before a mistake is still known after it.

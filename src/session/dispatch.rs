@@ -3,26 +3,26 @@
 //! Invariant: nothing here waits for work. A frame that cannot be used is counted and left; if it would have been a
 //! request, it is refused.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{task::yield_now, time::Instant};
 use tracing::{debug, info, warn};
 
-use super::{Registration, StatusBoard, login::printable, status::Node};
+use super::{
+    Registration, StatusBoard,
+    live::Farewell,
+    login::printable,
+    remarks::{Remarks, Topic},
+    status::Node,
+};
 use crate::{
     clock::WallClock,
     inference::Inference,
+    label::Label,
     outbox::{Frame, Outbox, SessionNumber},
     protocol::{Code, Failure, FromGateway, GatewayMessage, ToGateway, Unreadable},
-    telemetry::Metrics,
+    telemetry::{Metrics, Tier, Told},
 };
-
-/// Types of frames that are remembered as told; beyond these, unknown types are ignored in silence.
-const MAX_UNKNOWN_TYPES: usize = 64;
 
 /// A close that comes later than this after it was announced is another one.
 const FOLLOWS_WITHIN: Duration = Duration::from_secs(60);
@@ -36,12 +36,8 @@ pub(super) struct Dispatch<'a> {
     pub(super) status: &'a StatusBoard,
     pub(super) metrics: &'a Metrics,
     pub(super) clock: &'a dyn WallClock,
-    pub(super) told: &'a UnknownTypes,
+    pub(super) remarks: &'a Remarks,
 }
-
-/// Types that nobody here has heard of, each told once.
-#[derive(Default)]
-pub(super) struct UnknownTypes(Mutex<HashSet<String>>);
 
 /// What the gateway has said that matters once it has gone.
 #[derive(Default)]
@@ -50,6 +46,8 @@ pub(super) struct LastWords {
     pub(super) complained: bool,
     /// How long it wants us to stay away after the close that follows, and when it said so.
     retry_after: Option<(Duration, Instant)>,
+    /// Its Close.
+    pub(super) farewell: Option<Farewell>,
 }
 
 impl LastWords {
@@ -102,51 +100,37 @@ impl Dispatch<'_> {
             FromGateway::RegisterNodeAck { node_id, alias } => {
                 self.registered(alias.as_deref(), node_id.as_deref());
             }
-            FromGateway::UpdateWalletAck { success: true, .. } => {
-                info!("the gateway took the payout address");
+            FromGateway::UpdateWalletAck { success, message } => {
+                self.wallet(success, &printable(&message));
             }
-            FromGateway::UpdateWalletAck {
-                success: false,
-                message,
-            } => {
-                warn!(
-                    message = printable(&message),
-                    "the gateway did not take PIN_PAYOUT_ADDRESS"
-                );
-            }
-            FromGateway::InterviewRequest => warn!("interviews are not served by this version"),
-            FromGateway::InterviewComplete { tier } => {
-                info!(tier = printable(&tier), "an interview has ended");
-            }
+            FromGateway::InterviewRequest => self.interview_requested(),
+            FromGateway::InterviewComplete {
+                tier,
+                accuracy,
+                tokens_per_second,
+            } => self.interview_complete(&tier, accuracy, tokens_per_second),
             FromGateway::InterviewFailed {
                 reason,
                 retry_after,
             } => {
-                warn!(
-                    reason = printable(&reason),
-                    ?retry_after,
-                    "an interview failed"
-                );
+                self.interview_failed(&printable(&reason), retry_after);
                 last_words.complained = true;
                 last_words.retry_after = retry_after.map(|wait| (wait, Instant::now()));
             }
             FromGateway::Error { message } => {
-                warn!(
-                    message = printable(&message),
-                    "the gateway reports an error"
-                );
+                self.complaint(&printable(&message));
                 last_words.complained = true;
             }
             FromGateway::AuthSuccess { .. } => {
                 debug!("the gateway accepted the login a second time");
             }
-            FromGateway::Unknown { kind } => self.told.tell(&kind),
+            FromGateway::Unknown { kind } => self.remarks.unknown_type(&kind),
         }
     }
 
     /// Counts a frame that cannot be used, and refuses what it was about to ask for.
     pub(super) async fn unreadable(&self, unreadable: &Unreadable) {
-        debug!(message = %unreadable.message, reason = unreadable.reason, "ignored a frame");
+        debug!(frame = %unreadable.message, reason = unreadable.reason, "ignored a frame");
         self.metrics
             .messages_received_total
             .of(unreadable.message)
@@ -155,7 +139,7 @@ impl Dispatch<'_> {
             (GatewayMessage::InferenceRequest, Some(request_id)) => {
                 let sentence = format!("the frame cannot be read: {}", unreadable.reason);
                 let failure = Failure::new(Code::Invalid, sentence);
-                self.inference.refuse(request_id, &failure).await;
+                self.inference.refuse_unreadable(request_id, &failure).await;
             }
             (GatewayMessage::TtsRequest, Some(request_id)) => {
                 self.inference.refuse_speech(request_id).await;
@@ -170,9 +154,14 @@ impl Dispatch<'_> {
     fn registered(&self, alias: Option<&str>, node_id: Option<&str>) {
         let alias = printable(alias.unwrap_or(&self.registration.alias));
         let node_id = printable(node_id.unwrap_or_default());
-        if alias != self.registration.alias {
+        if alias != self.registration.alias
+            && let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::Alias, &alias)
+        {
             warn!(
                 alias,
+                node = self.registration.alias,
+                attempts,
+                since_s,
                 "the gateway registered this node under another alias: the one asked for is taken"
             );
         }
@@ -181,16 +170,108 @@ impl Dispatch<'_> {
         self.status
             .update(|status| status.node = Some(Node { alias, node_id }));
     }
+
+    fn complaint(&self, said: &str) {
+        if let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::Error, said) {
+            warn!(said, attempts, since_s, "the gateway reports an error");
+        }
+    }
+
+    fn wallet(&self, success: bool, said: &str) {
+        let what = if success { "" } else { said };
+        let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::Wallet, what) else {
+            return;
+        };
+        if success {
+            info!(attempts, since_s, "the gateway took the payout address");
+        } else {
+            warn!(
+                said,
+                attempts, since_s, "the gateway did not take PIN_PAYOUT_ADDRESS"
+            );
+        }
+    }
+
+    fn interview_requested(&self) {
+        if let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::InterviewRequest, "") {
+            warn!(
+                attempts,
+                since_s, "interviews are not served by this version"
+            );
+        }
+    }
+
+    fn interview_complete(
+        &self,
+        tier: &str,
+        accuracy: Option<f64>,
+        tokens_per_second: Option<f64>,
+    ) {
+        let metrics = self.metrics;
+        let tier = Tier::of(tier);
+        metrics.interviews_total.inc();
+        if tier == Tier::Failed {
+            metrics.interview_failures_total.inc();
+        }
+        metrics.quality_tier.set(tier);
+        if let Some(ratio) = accuracy.and_then(ratio) {
+            metrics.interview_accuracy_ratio.set(ratio);
+        }
+        if let Some(speed) = tokens_per_second {
+            metrics.interview_tokens_per_second.set(speed);
+        }
+        let heard = self.remarks.heard(Topic::InterviewEnd, tier.as_str());
+        if let Some(Told { attempts, since_s }) = heard {
+            info!(
+                %tier,
+                accuracy,
+                tokens_per_second,
+                attempts,
+                since_s,
+                "an interview has ended"
+            );
+        }
+    }
+
+    fn interview_failed(&self, said: &str, retry_after: Option<Duration>) {
+        self.metrics.interviews_total.inc();
+        self.metrics.interview_failures_total.inc();
+        if let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::InterviewEnd, said) {
+            warn!(
+                said,
+                retry_after_s = retry_after.map(|wait| wait.as_secs()),
+                attempts,
+                since_s,
+                "an interview failed"
+            );
+        }
+    }
 }
 
-impl UnknownTypes {
-    fn tell(&self, kind: &str) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < MAX_UNKNOWN_TYPES && told.insert(printable(kind)) {
-            debug!(
-                kind = printable(kind),
-                "ignored a frame of a type that this version does not know"
-            );
+/// The protocol does not say whether `accuracy` is a ratio or a percentage. What is above 1 can only be the latter.
+fn ratio(accuracy: f64) -> Option<f64> {
+    match accuracy {
+        0.0..=1.0 => Some(accuracy),
+        1.0..=100.0 => Some(accuracy / 100.0),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ratio;
+
+    #[test]
+    fn accuracy_is_a_ratio_however_the_gateway_writes_it() {
+        for (written, shown) in [
+            (0.0, Some(0.0)),
+            (0.93, Some(0.93)),
+            (1.0, Some(1.0)),
+            (93.0, Some(0.93)),
+            (100.0, Some(1.0)),
+            (101.0, None),
+        ] {
+            assert_eq!(ratio(written), shown, "{written}");
         }
     }
 }

@@ -13,7 +13,6 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::{
     dispatch::{Dispatch, LastWords},
@@ -21,6 +20,7 @@ use super::{
 };
 use crate::{
     backend::{Model, Offer},
+    outbox::SessionNumber,
     protocol::{GatewayMessage, Unreadable},
     telemetry::DisconnectReason,
     transport::{LinkEnd, Meter, Received, Receiver, Sender},
@@ -66,11 +66,26 @@ pub(super) struct End {
     pub(super) unreadable: bool,
     /// How long the gateway wants us to stay away.
     pub(super) retry_after: Option<Duration>,
+    /// What the gateway's Close said, if it was one.
+    pub(super) close: Option<Farewell>,
+    /// Which session it was.
+    pub(super) session: SessionNumber,
+    /// How long it was up.
+    pub(super) lasted: Duration,
+}
+
+/// A Close of the gateway's.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    pub(super) code: u16,
+    /// Its reason, fit for a log.
+    pub(super) said: String,
 }
 
 impl Live<'_> {
     /// Runs the session to its end.
     pub(super) async fn run(self, mut sender: Sender, mut receiver: Receiver) -> End {
+        let began = Instant::now();
         let mut last_words = LastWords::default();
         let offer = self.current_offer();
         self.dispatch
@@ -88,19 +103,30 @@ impl Live<'_> {
                 never = live.tell_news(offer.models) => match never {},
             }
         };
-        match end {
+        let (reason, link_end) = match end {
             Ok(link_end) => {
                 // Courtesy: the peer learns why, or that its own Close has come, if it reads at all.
                 let _ = timeout(CLOSE_WAIT, goodbye(&link_end, sender, receiver)).await;
-                ended(&link_end, &last_words)
+                (reason_of(&link_end), Some(link_end))
             }
-            Err(reason) => End {
-                reason,
-                unexplained: false,
-                by_gateway: false,
-                unreadable: false,
-                retry_after: last_words.retry_after(),
-            },
+            Err(reason) => (reason, None),
+        };
+        let retry_after = last_words.retry_after();
+        // What we have noticed ourselves is the reason, whatever the gateway announced.
+        let reason = match (retry_after, &link_end) {
+            (Some(_), Some(_)) => DisconnectReason::RetryAfter,
+            _ => reason,
+        };
+        End {
+            reason,
+            unexplained: matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset)
+                && !last_words.complained,
+            by_gateway: matches!(link_end, Some(LinkEnd::Closed | LinkEnd::Reset)),
+            unreadable: matches!(link_end, Some(LinkEnd::TooLarge | LinkEnd::NotUtf8)),
+            retry_after,
+            close: last_words.farewell,
+            session: self.dispatch.session,
+            lasted: began.elapsed(),
         }
     }
 
@@ -182,12 +208,11 @@ impl Live<'_> {
                     return Err(DisconnectReason::Shutdown);
                 }
                 Ok(Received::Close { code, reason }) => {
-                    info!(
-                        code,
-                        reason = printable(&reason),
-                        "the gateway closed the session"
-                    );
                     last_words.complained |= !reason.is_empty();
+                    last_words.farewell = Some(Farewell {
+                        code,
+                        said: printable(&reason),
+                    });
                     return Ok(LinkEnd::Closed);
                 }
                 Err(end) => return Ok(end),
@@ -297,23 +322,11 @@ async fn goodbye(link_end: &LinkEnd, mut sender: Sender, receiver: Receiver) {
     }
 }
 
-fn ended(link_end: &LinkEnd, last_words: &LastWords) -> End {
-    let retry_after = last_words.retry_after();
-    let reason = match (link_end, retry_after) {
-        (_, Some(_)) => DisconnectReason::RetryAfter,
-        (LinkEnd::Closed, None) => DisconnectReason::Closed,
-        (LinkEnd::Reset, None) => DisconnectReason::Reset,
-        (LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol, None) => {
-            DisconnectReason::Protocol
-        }
-    };
-    End {
-        reason,
-        unexplained: matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset)
-            && !last_words.complained,
-        by_gateway: matches!(link_end, LinkEnd::Closed | LinkEnd::Reset),
-        unreadable: matches!(link_end, LinkEnd::TooLarge | LinkEnd::NotUtf8),
-        retry_after,
+fn reason_of(link_end: &LinkEnd) -> DisconnectReason {
+    match link_end {
+        LinkEnd::Closed => DisconnectReason::Closed,
+        LinkEnd::Reset => DisconnectReason::Reset,
+        LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol => DisconnectReason::Protocol,
     }
 }
 

@@ -108,7 +108,7 @@ impl Login<'_> {
                         .inc();
                 }
                 early => debug!(
-                    message = early.message().as_str(),
+                    frame = early.message().as_str(),
                     "ignored a frame that came before the login's answer"
                 ),
             }

@@ -5,9 +5,11 @@
 
 mod backoff;
 mod dispatch;
+mod journal;
 mod live;
 mod login;
 mod registration;
+mod remarks;
 mod status;
 mod supervisor;
 mod trouble;

@@ -3,6 +3,7 @@
 //! Invariant: at most one link is open; the old one is dropped before the next is dialled.
 
 use std::{
+    pin::pin,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -12,15 +13,17 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     Phase, Registration, StatusBoard,
     backoff::Backoff,
-    dispatch::{Dispatch, UnknownTypes},
+    dispatch::Dispatch,
+    journal::Journal,
     live::{End, Live},
     login::Login,
-    trouble::{Trouble, ended_sentence},
+    remarks::Remarks,
+    trouble::Trouble,
 };
 use crate::{
     backend::Offer,
@@ -29,7 +32,7 @@ use crate::{
     inference::Inference,
     outbox::{Outbox, SessionNumber},
     secret::SecretKeeper,
-    telemetry::{DisconnectReason, Metrics, RecentTroubles, What},
+    telemetry::{DisconnectReason, Metrics, RecentTroubles, SETTLED, What},
     transport::{self, ConnectError, Dial, Endpoint, LinkLimits, Meter, Receiver, Sender},
 };
 
@@ -85,7 +88,8 @@ pub struct Supervisor {
     parts: Parts,
     timing: Timing,
     backoff: Backoff,
-    told: UnknownTypes,
+    journal: Journal,
+    remarks: Remarks,
 }
 
 impl Supervisor {
@@ -109,7 +113,8 @@ impl Supervisor {
             parts,
             timing,
             backoff,
-            told: UnknownTypes::default(),
+            journal: Journal::new(),
+            remarks: Remarks::default(),
         }
     }
 
@@ -199,9 +204,12 @@ impl Supervisor {
         receiver: &mut Receiver,
     ) -> Result<Option<String>, Trouble> {
         let (secret, secret_trouble) = self.parts.secrets.current();
-        if let Some(trouble) = &secret_trouble {
-            warn!(%trouble, "the last good secret is used");
-        }
+        self.journal.secret(secret_trouble.as_ref());
+        let reload_successful = i64::from(secret_trouble.is_none());
+        self.parts
+            .metrics
+            .config_last_reload_successful
+            .set(reload_successful);
         self.parts.status.update(|status| {
             status.secret_trouble = secret_trouble.map(|trouble| trouble.to_string());
         });
@@ -225,7 +233,6 @@ impl Supervisor {
             meter,
             node_id,
         } = link;
-        let began = Instant::now();
         let session = self.came_up(node_id.as_deref());
         let dispatch = Dispatch {
             session,
@@ -235,7 +242,7 @@ impl Supervisor {
             status: &self.parts.status,
             metrics: &self.parts.metrics,
             clock: self.parts.clock.as_ref(),
-            told: &self.told,
+            remarks: &self.remarks,
         };
         let live = Live {
             dispatch,
@@ -247,17 +254,27 @@ impl Supervisor {
             finish: &self.timing.finish,
             closing: AtomicBool::new(false),
         };
-        let end = live.run(sender, receiver).await;
-        self.went_down(&end, began.elapsed());
+        let end = {
+            let mut life = pin!(live.run(sender, receiver));
+            tokio::select! {
+                biased;
+                end = &mut life => end,
+                () = sleep(SETTLED) => {
+                    self.journal.settled(session);
+                    life.await
+                }
+            }
+        };
+        self.went_down(&end);
         end
     }
 
     fn came_up(&mut self, node_id: Option<&str>) -> SessionNumber {
-        info!(node_id, "session up");
         let now = self.parts.clock.unix_seconds();
         self.backoff.logged_in();
         self.parts.inference.session_up();
         let session = self.parts.outbox.open();
+        self.journal.up(session, node_id);
         self.parts.metrics.session_up.set(1);
         self.parts
             .metrics
@@ -272,19 +289,20 @@ impl Supervisor {
         session
     }
 
-    fn went_down(&mut self, end: &End, lasted: Duration) {
-        log_end(end, lasted);
+    fn went_down(&mut self, end: &End) {
         let now = self.parts.clock.unix_seconds();
         self.parts.inference.session_lost();
         let may_be_an_answers_fault = self.parts.outbox.close(end.by_gateway);
         self.parts.metrics.session_up.set(0);
         self.parts.metrics.disconnects_total.of(end.reason).inc();
-        if end.reason != DisconnectReason::Shutdown {
+        if end.reason == DisconnectReason::Shutdown {
+            Journal::closed(end);
+        } else {
             self.parts.troubles.push(What::Disconnect(end.reason), now);
         }
         // A gateway that does not like an answer is no other agent: the answer is dealt with, and we come back.
         let unexplained = end.unexplained && !may_be_an_answers_fault;
-        self.backoff.session_ended(lasted, unexplained);
+        self.backoff.session_ended(end.lasted, unexplained);
         self.parts.status.update(|status| {
             status.up_since = None;
             status.last_disconnect = Some(end.reason);
@@ -315,9 +333,9 @@ impl Supervisor {
         };
         let gateway = Endpoint::from(&self.gateway.url);
         let sentence = trouble.sentence(&gateway, self.backoff.is_pushed_out());
+        self.journal.trouble(trouble, &sentence, wait);
         if let Some(failure) = trouble.failure() {
             let now = self.parts.clock.unix_seconds();
-            warn!(reason = %failure, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "no session: {sentence}");
             self.parts.metrics.connect_failures_total.of(failure).inc();
             self.parts.troubles.push(What::Connect(failure), now);
             self.parts
@@ -363,12 +381,4 @@ struct Link {
     receiver: Receiver,
     meter: Arc<Meter>,
     node_id: Option<String>,
-}
-
-fn log_end(end: &End, lasted: Duration) {
-    let lasted_s = lasted.as_secs();
-    match end.reason {
-        DisconnectReason::Shutdown => info!(lasted_s, "session closed"),
-        reason => warn!(%reason, lasted_s, "session down: {}", ended_sentence(reason)),
-    }
 }

@@ -1,12 +1,12 @@
 //! Families of metrics whose labels are closed sets. All their series are made at start, so counting is an array
 //! access and one atomic addition, and every series is there at 0 before the first event.
 //!
-//! Invariant: no label's value is unbounded. Models are the one set that is not closed; it is capped.
+//! Invariant: no label's value is unbounded. What is not a closed set is capped: facts here, models in `by_model`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     marker::PhantomData,
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Mutex, PoisonError},
 };
 
 use prometheus::{
@@ -16,18 +16,11 @@ use prometheus::{
 
 use crate::label::Label;
 
-/// How many models a family tells apart during the life of the process; the rest is `other`. An operator offers
-/// dozens; names that come and go must not fill the memory of Prometheus.
-pub(super) const MAX_MODELS: usize = 1_000;
-
 /// The longest value of a label that somebody else has chosen, in bytes.
-const MAX_VALUE_BYTES: usize = 256;
+pub(super) const MAX_VALUE_BYTES: usize = 256;
 
 /// How many keys an [`InfoBy`] holds: nodes of one operator, far beyond what one machine serves.
-const MAX_INFO_KEYS: usize = 64;
-
-/// The word for models that are not offered.
-const OTHER: &str = "other";
+pub(super) const MAX_INFO_KEYS: usize = 64;
 
 /// A metric that can be made and registered under a name.
 pub(super) trait Family: Sized {
@@ -46,7 +39,7 @@ pub(super) trait Family: Sized {
     ) -> prometheus::Result<Self>;
 }
 
-fn registered<C: Collector + Clone + 'static>(
+pub(super) fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
     collector: C,
 ) -> prometheus::Result<C> {
@@ -197,121 +190,32 @@ impl<L: Label> Family for HistogramBy<L> {
     }
 }
 
-/// The models that a family has series for.
-#[derive(Default)]
-struct KnownModels(RwLock<HashSet<Box<str>>>);
+/// A choice from a closed set, as one gauge per word: 1 for the one that was told last, 0 for all others.
+pub struct OneOf<L> {
+    gauges: Box<[IntGauge]>,
+    current: Mutex<Option<L>>,
+}
 
-impl KnownModels {
-    /// The word for a model: its name while there is room for it, else `other`.
-    fn word<'a>(&self, model: Option<&'a str>) -> &'a str {
-        match model {
-            Some(name) if self.is_known(name) || self.admit(name) => name,
-            _ => OTHER,
+impl<L: Label> OneOf<L> {
+    /// Tells the choice. A scrape at the same moment may see two of them, but never none once there was one.
+    pub fn set(&self, choice: L) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gauges[choice.index()].set(1);
+        if let Some(old) = current.replace(choice)
+            && old != choice
+        {
+            self.gauges[old.index()].set(0);
         }
     }
 
-    fn is_known(&self, name: &str) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(name)
-    }
-
-    fn admit(&self, name: &str) -> bool {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let room =
-            known.contains(name) || (known.len() < MAX_MODELS && name.len() <= MAX_VALUE_BYTES);
-        if room {
-            known.insert(name.into());
-        }
-        room
+    /// What was told last.
+    pub fn get(&self) -> Option<L> {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counters per model. A model's series starts with its first use.
-pub struct CounterByModel {
-    known: KnownModels,
-    family: IntCounterVec,
-}
-
-impl CounterByModel {
-    /// The counter of an offered model, by its full name; `None` for any other.
-    pub fn of(&self, model: Option<&str>) -> IntCounter {
-        self.family.with_label_values(&[self.known.word(model)])
-    }
-
-    /// The sum over all models.
-    pub fn total(&self) -> u64 {
-        sum(&self.family)
-    }
-}
-
-impl Family for CounterByModel {
-    type Spec = ();
-
-    fn register(registry: &Registry, name: String, help: &str, (): ()) -> prometheus::Result<Self> {
-        let family = registered(
-            registry,
-            IntCounterVec::new(Opts::new(name, help), &["model"])?,
-        )?;
-        Ok(Self {
-            known: KnownModels::default(),
-            family,
-        })
-    }
-}
-
-/// Gauges per model. A model's series starts with its first use.
-pub struct GaugeByModel {
-    known: KnownModels,
-    family: IntGaugeVec,
-}
-
-impl GaugeByModel {
-    /// The gauge of a model, by its full name.
-    pub fn of(&self, model: &str) -> IntGauge {
-        self.family
-            .with_label_values(&[self.known.word(Some(model))])
-    }
-}
-
-impl Family for GaugeByModel {
-    type Spec = ();
-
-    fn register(registry: &Registry, name: String, help: &str, (): ()) -> prometheus::Result<Self> {
-        let family = registered(
-            registry,
-            IntGaugeVec::new(Opts::new(name, help), &["model"])?,
-        )?;
-        Ok(Self {
-            known: KnownModels::default(),
-            family,
-        })
-    }
-}
-
-/// Counters per model and a label from a closed set. A pair's series starts with its first use.
-pub struct CounterByModelAnd<L> {
-    known: KnownModels,
-    family: IntCounterVec,
-    label: PhantomData<L>,
-}
-
-impl<L: Label> CounterByModelAnd<L> {
-    /// The counter of `label` for an offered model, by its full name; `None` for any other.
-    pub fn of(&self, model: Option<&str>, label: L) -> IntCounter {
-        self.family
-            .with_label_values(&[self.known.word(model), label.as_str()])
-    }
-
-    /// The sum over all models and labels.
-    pub fn total(&self) -> u64 {
-        sum(&self.family)
-    }
-}
-
-impl<L: Label> Family for CounterByModelAnd<L> {
-    /// The second label's name.
+impl<L: Label> Family for OneOf<L> {
+    /// The label's name.
     type Spec = &'static str;
 
     fn register(
@@ -320,25 +224,16 @@ impl<L: Label> Family for CounterByModelAnd<L> {
         help: &str,
         label: Self::Spec,
     ) -> prometheus::Result<Self> {
-        let family = registered(
-            registry,
-            IntCounterVec::new(Opts::new(name, help), &["model", label])?,
-        )?;
+        let family = registered(registry, IntGaugeVec::new(Opts::new(name, help), &[label])?)?;
+        let gauges = L::ALL
+            .iter()
+            .map(|value| family.with_label_values(&[value.as_str()]))
+            .collect();
         Ok(Self {
-            known: KnownModels::default(),
-            family,
-            label: PhantomData,
+            gauges,
+            current: Mutex::new(None),
         })
     }
-}
-
-/// Whole, since every addend came from an integer counter and stays below 2^53.
-fn sum(family: &IntCounterVec) -> u64 {
-    let families = family.collect();
-    let series = families.iter().flat_map(|family| family.get_metric());
-    series
-        .map(|series| series.get_counter().get_value() as u64)
-        .sum()
 }
 
 /// Facts that change now and then: a gauge that is always 1, whose labels are the facts. At most one series per key;
@@ -423,32 +318,25 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_models_are_told_apart_and_the_rest_is_other() {
-        let (registry, family) = made::<CounterByModel>(());
-        for i in 0..MAX_MODELS + 50 {
-            family.of(Some(&format!("model-{i}:latest"))).inc();
-        }
-        assert_eq!(series(&registry), MAX_MODELS + 1);
-        assert_eq!(family.of(None).get(), 50);
-        assert_eq!(family.total(), 1_050);
-    }
-
-    #[test]
-    fn a_model_with_an_endless_name_is_other() {
-        let (_, family) = made::<CounterByModelAnd<Operation>>("operation");
-        family
-            .of(Some(&"m".repeat(MAX_VALUE_BYTES + 1)), Operation::Chat)
-            .inc();
-        assert_eq!(family.of(None, Operation::Chat).get(), 1);
-    }
-
-    #[test]
     fn counting_one_pair_counts_no_other() {
         let (registry, family) = made::<CounterByPair<Operation, Operation>>(["a", "b"]);
         family.of(Operation::Speech, Operation::Interview).inc();
         assert_eq!(series(&registry), 9);
         assert_eq!(family.of(Operation::Speech, Operation::Interview).get(), 1);
         assert_eq!(family.of(Operation::Interview, Operation::Speech).get(), 0);
+    }
+
+    #[test]
+    fn of_a_choice_one_word_is_1_and_the_rest_is_0() {
+        let (registry, family) = made::<OneOf<Operation>>("operation");
+        assert_eq!((series(&registry), family.get()), (3, None));
+        for told in [Operation::Chat, Operation::Speech, Operation::Speech] {
+            family.set(told);
+            let ones = |gauge: &&IntGauge| gauge.get() == 1;
+            assert_eq!(family.gauges.iter().filter(ones).count(), 1);
+            assert_eq!(family.gauges[told.index()].get(), 1);
+            assert_eq!(family.get(), Some(told));
+        }
     }
 
     #[test]

@@ -2,6 +2,38 @@
 //!
 //! Invariant: other crates log at most at `info`, whatever the operator asks for, since some of them log whole messages
 //! below that; and a panic tells its place only, since its message may quote what was being worked on.
+//!
+//! Besides `timestamp`, `level`, `target` and `message`, a line has these fields and no others, each only where there is
+//! something to say. `_ms` are milliseconds, `_s` seconds, both whole numbers.
+//!
+//! | field | is |
+//! |---|---|
+//! | `request_id` | the network's id of a request |
+//! | `model` | a model that is offered, by its full name |
+//! | `node` | the node's alias, as the operator set it |
+//! | `operation` | `chat` or `speech` |
+//! | `outcome` | `ok`, `cancelled`, or the code that the error begins with |
+//! | `session` | the session's number, 1 for the first; of a request the last that it came by |
+//! | `queue_ms`, `first_token_ms`, `duration_ms` | from a request's receipt until it ran, had its first token, ended |
+//! | `prompt_tokens`, `generation_tokens` | as the backend counted them |
+//! | `attempts`, `since_s` | how often it happened and how long ago that began, where a line sums up |
+//! | `reason` | why: of a failed login or a session's end as in the metrics, else a few words |
+//! | `error` | what the system or the backend reports |
+//! | `said` | what the gateway says, cut to 200 characters |
+//! | `code` | of the gateway's Close |
+//! | `wait_ms` | until the next attempt to connect |
+//! | `lasted_s` | how long a session was up |
+//! | `retry_after_s` | how long the gateway wants the node to stay away |
+//! | `node_id`, `alias` | what the network calls this node |
+//! | `tier`, `accuracy`, `tokens_per_second` | what an interview has found |
+//! | `frame` | the type of a frame |
+//! | `bytes` | the size of an answer |
+//! | `running` | chats that a drain cuts short |
+//! | `models`, `version` | what is offered; Ollama's version, at the start the sidecar's |
+//! | `address` | where probes are answered |
+//! | `secret`, `settings` | where the secret is from, and the effective settings, at the start |
+//! | `place` | where in the source it panicked |
+//! | `dropped` | lines that were lost, since nobody read the log fast enough |
 
 use std::{
     io::{self, IsTerminal},

@@ -10,11 +10,9 @@ use prometheus::{
 };
 
 use super::{
-    families::{
-        CounterBy, CounterByModel, CounterByModelAnd, CounterByPair, Family, GaugeByModel,
-        HistogramBy, InfoBy,
-    },
-    reasons::{ConnectFailure, DisconnectReason, DropReason, Operation},
+    by_model::{CounterByModel, CounterByModelAnd, GaugeByModel, SumByModel},
+    families::{CounterBy, CounterByPair, Family, HistogramBy, InfoBy, OneOf},
+    reasons::{ConnectFailure, DisconnectReason, DropReason, Operation, Tier},
 };
 use crate::protocol::{AgentMessage, Code, GatewayMessage};
 
@@ -153,6 +151,23 @@ metrics! {
     model_pull_bytes_completed: GaugeByModel,
     /// Bytes of a model that Ollama is told to pull, as far as is known: Ollama tells it layer by layer.
     model_pull_bytes_expected: GaugeByModel,
+
+    /// Interviews of the network that have ended, passed and failed ones.
+    interviews_total: IntCounter,
+    /// Interviews that failed: broken off by the network, or ended with the tier failed.
+    interview_failures_total: IntCounter,
+    /// The tier that the last interview gave: 1 for that one, 0 for the others; all 0 before the first.
+    quality_tier: OneOf<Tier> = "tier",
+    /// Share of right answers in the last interview, from 0 to 1; 0 before the first.
+    interview_accuracy_ratio: Gauge,
+    /// Speed that the network measured in the last interview; 0 before the first.
+    interview_tokens_per_second: Gauge,
+    /// An estimate, not a bill: tokens of answers that were proven delivered, prompt and generated, times the price that
+    /// this node asks for, in US dollars.
+    earnings_estimate_usd_total: SumByModel,
+
+    /// Whether the secret could be read when it was last needed: 1, or 0 while an earlier one is in use.
+    config_last_reload_successful: IntGauge,
 }
 
 impl Metrics {
@@ -170,6 +185,8 @@ impl Metrics {
         let metrics = Self::with_process(Registry::new())
             .expect("the list above names each metric once and validly");
         metrics.build_info.set("", [Self::VERSION, Self::REVISION]);
+        // It would not have started otherwise.
+        metrics.config_last_reload_successful.set(1);
         metrics
     }
 
@@ -213,7 +230,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::label::Label;
+    use crate::{
+        label::Label,
+        telemetry::{by_model::MAX_MODELS, families::MAX_INFO_KEYS},
+    };
 
     fn lines(text: &str) -> Vec<&str> {
         text.lines().filter(|line| !line.starts_with('#')).collect()
@@ -235,6 +255,11 @@ mod tests {
             "outbox_bytes 0",
             "request_duration_seconds_count{operation=\"interview\"} 0",
             "ollama_up 0",
+            "interviews_total 0",
+            "interview_failures_total 0",
+            "interview_accuracy_ratio 0",
+            "interview_tokens_per_second 0",
+            "config_last_reload_successful 1",
             "ollama_load_duration_seconds_sum 0",
         ];
         for series in expected {
@@ -258,6 +283,8 @@ mod tests {
             ("model_pull_bytes_completed", 0),
             ("node_info", 0),
             ("build_info", 1),
+            ("quality_tier", Tier::ALL.len()),
+            ("earnings_estimate_usd_total", 0),
         ] {
             let prefix = format!("pin_sidecar_{}{{", family.0);
             assert_eq!(
@@ -311,19 +338,60 @@ mod tests {
         );
     }
 
+    fn count_for(metrics: &Metrics, model: Option<&str>) {
+        for operation in Operation::ALL {
+            metrics.requests_total.of(model, *operation).inc();
+        }
+        metrics.prompt_tokens_total.of(model).inc();
+        metrics.generation_tokens_total.of(model).inc();
+        metrics.earnings_estimate_usd_total.of(model).inc_by(0.001);
+        if let Some(model) = model {
+            metrics.model_pull_bytes_completed.of(model).set(7);
+            metrics.model_pull_bytes_expected.of(model).set(9);
+        }
+    }
+
+    #[test]
+    fn whatever_names_are_thrown_at_it_the_number_of_series_is_bounded() {
+        let metrics = Metrics::new();
+        let fixed = lines(&metrics.render()).len();
+        let hostile = [
+            "".to_owned(),
+            "a\"b\\c\nd\re\0f\u{202e}g".to_owned(),
+            "é".repeat(1 << 20),
+            "}{model=\"x\"} 1\n# HELP x y".to_owned(),
+        ];
+        for name in &hostile {
+            count_for(&metrics, Some(name));
+            metrics.set_node(name, name, name);
+            metrics.set_ollama_version(name);
+            metrics.quality_tier.set(Tier::of(name));
+        }
+        for n in 0..5_000 {
+            count_for(&metrics, Some(&format!("model-{n}:latest")));
+        }
+        for n in 0..1_000 {
+            metrics.set_node(&format!("alias-{n}"), &format!("node-{n}"), "global");
+        }
+        let text = metrics.render();
+        let per_model = (MAX_MODELS + 1) * (Operation::ALL.len() + 3);
+        let infos = MAX_INFO_KEYS + 1;
+        assert!(lines(&text).len() <= fixed + per_model + infos);
+        assert!(text.len() < 2 << 20, "{} bytes", text.len());
+        found_good_by_promtool(&text);
+    }
+
     #[test]
     fn promtool_finds_nothing_to_complain_about() {
         let metrics = Metrics::new();
         metrics.set_node("gpu", "node_7", "global");
         metrics.set_ollama_version("0.17.4");
-        metrics.model_pull_bytes_completed.of("tiny:latest").set(7);
-        metrics.model_pull_bytes_expected.of("tiny:latest").set(9);
-        metrics.requests_total.of(None, Operation::Chat).inc();
-        metrics.prompt_tokens_total.of(Some("tiny:latest")).inc();
-        metrics
-            .generation_tokens_total
-            .of(Some("tiny:latest"))
-            .inc();
+        count_for(&metrics, None);
+        count_for(&metrics, Some("tiny:latest"));
+        found_good_by_promtool(&metrics.render());
+    }
+
+    fn found_good_by_promtool(text: &str) {
         let promtool = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
@@ -337,7 +405,7 @@ mod tests {
             .stdin
             .take()
             .unwrap()
-            .write_all(metrics.render().as_bytes())
+            .write_all(text.as_bytes())
             .unwrap();
         let output = promtool.wait_with_output().unwrap();
         let findings = format!(

@@ -3,18 +3,20 @@
 //! Invariant: neither ever carries a secret, a prompt, an answer or an address of a backend, metrics no request's id
 //! either, and telling never makes the data path wait.
 
+mod by_model;
 mod families;
 mod log_writer;
 mod logging;
 mod metrics;
 mod reasons;
+mod repeats;
 mod troubles;
 
-pub use families::{
-    CounterBy, CounterByModel, CounterByModelAnd, CounterByPair, HistogramBy, InfoBy,
-};
+pub use by_model::{CounterByModel, CounterByModelAnd, SumByModel};
+pub use families::{CounterBy, CounterByPair, HistogramBy, InfoBy, OneOf};
 pub use log_writer::LogGuard;
 pub use logging::{LogFormat, capped, init};
 pub use metrics::Metrics;
-pub use reasons::{ConnectFailure, DisconnectReason, DropReason, Operation};
+pub use reasons::{ConnectFailure, DisconnectReason, DropReason, Operation, Tier};
+pub use repeats::{Repeats, SETTLED, Told};
 pub use troubles::{RecentTroubles, Trouble, What};

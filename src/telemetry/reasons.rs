@@ -1,7 +1,7 @@
-//! The closed sets that the metrics' labels `operation` and `reason` are from, except for the codes of failed
+//! The closed sets that the metrics' labels `operation`, `reason` and `tier` are from, except for the codes of failed
 //! requests, which the protocol owns.
 
-use crate::label::labels;
+use crate::label::{Label, labels};
 
 labels! {
     /// The kinds of work that the network asks for.
@@ -71,5 +71,32 @@ labels! {
         Rejected = "rejected",
         /// The sidecar ended before it was delivered.
         Shutdown = "shutdown",
+    }
+}
+
+labels! {
+    /// What the network thinks of this node's speed and accuracy.
+    pub enum Tier {
+        /// The best.
+        Elite = "elite",
+        /// Fast and accurate.
+        High = "high",
+        /// Good enough to be given work.
+        Standard = "standard",
+        /// Not good enough: the gateway closes the session.
+        Failed = "failed",
+        /// A word that this version does not know.
+        Other = "other",
+    }
+}
+
+impl Tier {
+    /// The tier of a word of the network's, whatever its case.
+    pub fn of(word: &str) -> Self {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|tier| tier.as_str().eq_ignore_ascii_case(word))
+            .unwrap_or(Self::Other)
     }
 }

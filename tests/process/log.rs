@@ -1,6 +1,8 @@
 //! What the log says, what it never says, and that nobody has to read it.
 
 use std::{
+    collections::HashSet,
+    fmt,
     fs::{File, OpenOptions},
     path::Path,
     process::Command,
@@ -11,6 +13,7 @@ use devnet::{
     agent::{Agent, Signal},
     ollama::{CHAT, Fault},
 };
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use crate::{
@@ -142,6 +145,12 @@ async fn a_log_in_json_is_one_object_a_line_and_each_request_ends_with_the_same_
     net.agent.signal(Signal::TERM);
     net.agent.wait().await;
     let events: Vec<Value> = net.agent.log().iter().map(|line| event(line)).collect();
+    let documented = documented_fields();
+    for line in net.agent.log() {
+        for field in fields_in_order(&line) {
+            assert!(documented.contains(&field), "{field} in {line}");
+        }
+    }
     for event in &events {
         for field in ["timestamp", "level", "message", "target"] {
             assert!(event[field].is_string(), "no {field} in {event}");
@@ -149,7 +158,7 @@ async fn a_log_in_json_is_one_object_a_line_and_each_request_ends_with_the_same_
     }
     let ends: Vec<_> = events
         .iter()
-        .filter(|event| event["request_id"].is_string())
+        .filter(|event| event["outcome"].is_string())
         .collect();
     let outcomes: Vec<_> = ends
         .iter()
@@ -160,13 +169,86 @@ async fn a_log_in_json_is_one_object_a_line_and_each_request_ends_with_the_same_
     }
     for end in ends
         .iter()
-        .filter(|end| end["message"] != "request refused")
+        .filter(|end| end["message"] != "request refused" && end["message"] != "requests refused")
     {
         assert!(
-            end["model"] == MODEL && end["duration_ms"].is_u64(),
+            end["model"] == MODEL
+                && end["node"] == "node-1"
+                && end["operation"] == "chat"
+                && end["session"] == 1
+                && end["request_id"].is_string()
+                && end["duration_ms"].is_u64(),
             "{end}"
         );
+        let is_ours = ["backend", "timeout"].contains(&end["outcome"].as_str().unwrap());
+        assert_eq!(end["level"] == "WARN", is_ours, "{end}");
     }
+}
+
+/// The names in the list at the top of `src/telemetry/logging.rs`, and those that every line has.
+fn documented_fields() -> Vec<String> {
+    let rows = include_str!("../../src/telemetry/logging.rs").lines();
+    let names = rows
+        .filter_map(|row| row.strip_prefix("//! | `")?.split_once(" |"))
+        .flat_map(|(names, _)| names.split(", "));
+    names
+        .chain(["timestamp", "level", "message", "target"])
+        .map(|name| name.trim_matches('`').to_owned())
+        .collect()
+}
+
+/// The keys of an object.
+///
+/// # Panics
+/// One is written twice: which of them a reader takes is anybody's guess.
+fn fields_in_order(line: &str) -> Vec<String> {
+    struct Keys(Vec<String>);
+    impl<'de> Visitor<'de> for &mut Keys {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some((key, _)) = map.next_entry::<String, IgnoredAny>()? {
+                self.0.push(key);
+            }
+            Ok(())
+        }
+    }
+    let mut keys = Keys(Vec::new());
+    serde_json::Deserializer::from_str(line)
+        .deserialize_map(&mut keys)
+        .unwrap();
+    let distinct: HashSet<_> = keys.0.iter().collect();
+    assert_eq!(distinct.len(), keys.0.len(), "a key twice in {line}");
+    keys.0
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_does_not_become_a_flood_of_lines() {
+    const REQUESTS: usize = 2_000;
+    let net = Net::start(&[("PIN_CAPACITY", "2"), ("PIN_LOG_FORMAT", "json")]).await;
+    net.ollama.pause_at(1);
+    let lines_before = net.agent.log().len();
+    for n in 0..REQUESTS {
+        assert!(net.gateway.try_request(&format!("chat-{n}"), &chat("x")));
+    }
+    let is_whole = |line: &str| {
+        let event = event(line);
+        event["message"] == "requests refused" && event["attempts"] == REQUESTS - 4
+    };
+    net.agent.wait_for_log(is_whole).await;
+    let lines = net.agent.log().split_off(lines_before);
+    assert!(lines.len() <= 10, "{lines:#?}");
+    let first = event(&lines[0]);
+    assert_eq!(
+        (&first["outcome"], &first["level"]),
+        (&"busy".into(), &"WARN".into())
+    );
+    assert!(first["request_id"].is_string(), "{first}");
+    net.ollama.go_on();
 }
 
 #[tokio::test]

@@ -25,7 +25,10 @@ use super::{
     },
     wire::{Facts, Running, Show, Tag, Tags, Version, in_a_cloud},
 };
-use crate::{config::ModelGlobs, telemetry::Metrics};
+use crate::{
+    config::ModelGlobs,
+    telemetry::{Metrics, Repeats, Told},
+};
 
 /// A list this young need not be asked for again (delivery rules, "Receipt").
 const FRESH: Duration = Duration::from_secs(1);
@@ -79,6 +82,8 @@ pub(super) struct Catalogue {
     /// When the last look that has ended began.
     last_look: Mutex<Option<Instant>>,
     look_now: Notify,
+    outage: Mutex<Repeats<String>>,
+    undescribed: Mutex<Repeats<String>>,
     metrics: Arc<Metrics>,
 }
 
@@ -105,6 +110,8 @@ impl Catalogue {
             looking: tokio::sync::Mutex::default(),
             last_look: Mutex::default(),
             look_now: Notify::new(),
+            outage: Mutex::new(Repeats::outage()),
+            undescribed: Mutex::new(Repeats::outage()),
             metrics,
         }
     }
@@ -250,9 +257,7 @@ impl Catalogue {
         while let Some((description, tag)) = described.next().await {
             match description {
                 Ok(description) => drop(facts.insert(tag.digest, description)),
-                Err(error) => {
-                    warn!(model = tag.name, %error, "a model is not offered: Ollama does not describe it");
-                }
+                Err(error) => self.tell_undescribed(&tag.name, &error),
             }
         }
         self.described
@@ -304,14 +309,43 @@ impl Catalogue {
             ..Offer::default()
         });
         self.show(&offer);
+        self.tell_trouble(&offer);
         self.offer.send_if_modified(|current| {
             if *current == offer {
                 return false;
             }
-            tell(current, &offer);
+            tell_models(current, &offer);
             *current = offer;
             true
         });
+    }
+
+    /// Logs whether Ollama can be used. Asked at every look, so that what comes and goes is told once it has settled.
+    fn tell_trouble(&self, offer: &Offer) {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        match &offer.trouble {
+            Some(trouble) => {
+                if let Some(Told { attempts, since_s }) = outage.seen(trouble.clone()) {
+                    warn!(attempts, since_s, "no models to offer: {trouble}");
+                }
+            }
+            None => {
+                if let Some(Told { attempts, since_s }) = outage.gone() {
+                    let version = offer.version.as_deref();
+                    info!(version, attempts, since_s, "Ollama answers");
+                }
+            }
+        }
+    }
+
+    fn tell_undescribed(&self, model: &str, error: &HttpError) {
+        let mut undescribed = self
+            .undescribed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(Told { attempts, since_s }) = undescribed.seen(model.to_owned()) {
+            warn!(model, %error, attempts, since_s, "a model is not offered: Ollama does not describe it");
+        }
     }
 
     fn show(&self, offer: &Offer) {
@@ -340,8 +374,7 @@ fn nothing_to_offer(models: usize) -> String {
     }
 }
 
-/// Logs what has changed.
-fn tell(before: &Offer, now: &Offer) {
+fn tell_models(before: &Offer, now: &Offer) {
     let names = |offer: &Offer| {
         offer
             .models
@@ -349,12 +382,6 @@ fn tell(before: &Offer, now: &Offer) {
             .map(|model| model.name.to_string())
             .collect::<Vec<_>>()
     };
-    if before.trouble != now.trouble {
-        match &now.trouble {
-            Some(trouble) => warn!("no models to offer: {trouble}"),
-            None => info!(version = now.version, "Ollama answers"),
-        }
-    }
     if names(before) != names(now) {
         info!(models = names(now).join(" "), "models offered");
     }

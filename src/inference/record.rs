@@ -1,0 +1,136 @@
+//! The line that a request leaves in the log.
+//!
+//! Invariant: one line a request that was taken, at its end, with the same fields whatever became of it; and nothing of
+//! what it said.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::job::Job;
+use crate::{
+    backend::Completion,
+    label::Label,
+    outbox::SessionNumber,
+    protocol::{Code, Failure, RequestId},
+    telemetry::Operation,
+};
+
+/// When things happened.
+#[derive(Default)]
+pub(super) struct Times {
+    pub(super) started: Option<Instant>,
+    pub(super) first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+/// What became of a job, apart from its answer's text.
+pub(super) struct Record {
+    pub(super) request_id: RequestId,
+    pub(super) received: Instant,
+    pub(super) model: Option<Arc<str>>,
+    pub(super) times: Times,
+}
+
+/// How a job has ended.
+#[derive(Clone, Copy)]
+pub(super) enum Ended<'a> {
+    Answered(&'a Completion),
+    Failed(Code),
+    Cancelled,
+}
+
+impl<'a> Ended<'a> {
+    pub(super) fn of(outcome: &'a Result<Completion, Failure>) -> Self {
+        match outcome {
+            Ok(completion) => Self::Answered(completion),
+            Err(failure) => Self::Failed(failure.code),
+        }
+    }
+
+    fn outcome(self) -> &'static str {
+        match self {
+            Self::Answered(_) => "ok",
+            Self::Failed(code) => code.as_str(),
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn tokens(self) -> Option<(u64, u64)> {
+        match self {
+            Self::Answered(completion) => {
+                Some((completion.prompt_tokens, completion.generation_tokens))
+            }
+            Self::Failed(_) | Self::Cancelled => None,
+        }
+    }
+
+    fn is_operators_concern(self) -> bool {
+        matches!(self, Self::Failed(code) if code.is_operators_concern())
+    }
+}
+
+impl Times {
+    pub(super) fn token(&mut self) {
+        let now = Instant::now();
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+    }
+
+    /// The mean time between tokens. The first token's own time is the time to first token.
+    pub(super) fn per_token(&self, tokens: u64) -> Option<Duration> {
+        let gaps = u32::try_from(tokens.checked_sub(1)?)
+            .ok()
+            .filter(|gaps| *gaps > 0)?;
+        Some((self.last_token? - self.first_token?) / gaps)
+    }
+}
+
+impl Record {
+    pub(super) fn new(job: &Job) -> Self {
+        Self {
+            request_id: job.request_id.clone(),
+            received: job.received,
+            model: job.model.as_ref().map(|model| Arc::clone(&model.name)),
+            times: Times::default(),
+        }
+    }
+
+    /// Writes the line. `session`: the last that the request came by.
+    pub(super) fn log(&self, node: &str, session: SessionNumber, ended: Ended<'_>) {
+        let (prompt_tokens, generation_tokens) = ended.tokens().unzip();
+        // The level of an event is part of its call site, so there are two.
+        macro_rules! line {
+            ($level:ident, $message:literal) => {
+                $level!(
+                    request_id = self.request_id.as_str(),
+                    model = self.model.as_deref(),
+                    node,
+                    operation = %Operation::Chat,
+                    outcome = ended.outcome(),
+                    session = session.get(),
+                    queue_ms = self.since_received(self.times.started),
+                    first_token_ms = self.since_received(self.times.first_token),
+                    duration_ms = millis(self.received.elapsed()),
+                    prompt_tokens,
+                    generation_tokens,
+                    $message
+                )
+            };
+        }
+        match ended {
+            Ended::Answered(_) | Ended::Cancelled => line!(info, "request ended"),
+            Ended::Failed(_) if ended.is_operators_concern() => line!(warn, "request failed"),
+            Ended::Failed(_) => line!(info, "request failed"),
+        }
+    }
+
+    fn since_received(&self, then: Option<Instant>) -> Option<u64> {
+        then.map(|then| millis(then - self.received))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,132 @@
+//! What the log says of requests that are refused.
+//!
+//! Invariant: however many are refused, each code has a line at once and then one for all that have come since, within a
+//! second at first and within a minute in the long run. At level `debug` each has a line of its own.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    protocol::{Code, RequestId},
+    telemetry::{Operation, Repeats, Told},
+};
+
+/// A refused request, as the log has it.
+#[derive(Clone, Copy)]
+pub(super) struct Refusal<'a> {
+    pub(super) request_id: &'a RequestId,
+    /// Its model, where that is one that is offered.
+    pub(super) model: Option<&'a str>,
+    pub(super) operation: Operation,
+    pub(super) code: Code,
+}
+
+/// The refusals of late, by kind of work and code.
+pub(super) struct Refusals {
+    /// Whose they are.
+    node: Box<str>,
+    floods: Mutex<HashMap<(Operation, Code), Repeats<()>>>,
+    untold: Notify,
+}
+
+impl Refusals {
+    pub(super) fn new(node: &str) -> Self {
+        Self {
+            node: node.into(),
+            floods: Mutex::default(),
+            untold: Notify::new(),
+        }
+    }
+
+    /// A request has been refused.
+    pub(super) fn tell(&self, refusal: Refusal<'_>) {
+        let Refusal {
+            operation, code, ..
+        } = refusal;
+        let told = {
+            let mut floods = self.lock();
+            let flood = floods
+                .entry((operation, code))
+                .or_insert_with(Repeats::flood);
+            flood.seen(())
+        };
+        self.one(refusal, told);
+        if told.is_none() {
+            self.untold.notify_one();
+        }
+    }
+
+    /// Tells sums when they are due, for as long as it is polled.
+    pub(super) async fn keep_summing(&self) -> Infallible {
+        loop {
+            self.untold.notified().await;
+            while let Some(due) = self.next_sum() {
+                sleep_until(due).await;
+                self.tell_sums(Repeats::sum);
+            }
+        }
+    }
+
+    /// Tells what is left to tell.
+    pub(super) fn tell_rest(&self) {
+        self.tell_sums(Repeats::rest);
+    }
+
+    fn next_sum(&self) -> Option<Instant> {
+        self.lock().values().filter_map(Repeats::sum_due).min()
+    }
+
+    fn tell_sums(&self, sum: impl Fn(&mut Repeats<()>) -> Option<Told>) {
+        for ((operation, code), flood) in self.lock().iter_mut() {
+            if let Some(told) = sum(flood) {
+                self.many(*operation, *code, told);
+            }
+        }
+    }
+
+    fn one(&self, refusal: Refusal<'_>, told: Option<Told>) {
+        let Told { attempts, since_s } = told.unwrap_or_default();
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    request_id = refusal.request_id.as_str(),
+                    model = refusal.model,
+                    node = &*self.node,
+                    operation = %refusal.operation,
+                    outcome = %refusal.code,
+                    attempts,
+                    since_s,
+                    "request refused"
+                )
+            };
+        }
+        match told {
+            None => line!(debug),
+            Some(_) if refusal.code.is_operators_concern() => line!(warn),
+            Some(_) => line!(info),
+        }
+    }
+
+    fn many(&self, operation: Operation, outcome: Code, told: Told) {
+        let Told { attempts, since_s } = told;
+        let node = &*self.node;
+        if outcome.is_operators_concern() {
+            warn!(node, %operation, %outcome, attempts, since_s, "requests refused");
+        } else {
+            info!(node, %operation, %outcome, attempts, since_s, "requests refused");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Operation, Code), Repeats<()>>> {
+        self.floods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
