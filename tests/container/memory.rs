@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
-    docker::inspect,
+    docker::{PATIENCE, inspect},
     lab,
     node::{HARDENED, Node},
     support::MODEL,
@@ -26,9 +26,11 @@ fn bound() -> u64 {
     10 * MIB + OUTBOX * 5 / 4 + QUEUE + 3 * FRAME + CAPACITY * (FRAME + 3 * RESULT)
 }
 
-/// A request that is nearly as large as a frame may be.
+/// A request that is nearly as large as a frame may be, of which two are nearly as large as the queue may be.
+const LARGE: u64 = 900_000;
+
 fn large_request() -> Value {
-    let prompt = "why is the sky blue ".repeat(45_000);
+    let prompt = "why is the sky blue ".repeat(LARGE as usize / 20);
     json!({"model": MODEL, "messages": [{"role": "user", "content": prompt}], "stream": true})
 }
 
@@ -42,31 +44,55 @@ fn peak(id: &str) -> Option<u64> {
     places.iter().find_map(read)
 }
 
-/// Sends requests until everything is full: the outbox, so that Ollama is held back, and the queue before that.
+/// Fills the queue while Ollama is silent, then the outbox while the gateway reads nothing, until there is no room for one
+/// more answer and each slot is taken by a chat that waits for some.
 async fn fill(node: &Node, round: usize) {
     let payload = large_request();
-    let held_back = || {
-        let requests = node.ollama.chat_requests();
-        let held_back = |request: &Duration| *request > Duration::from_secs(2);
-        requests
-            .iter()
-            .map(|request| request.stalled_for())
-            .filter(held_back)
-            .count()
+    let request = |n| {
+        node.gateway
+            .try_request(&format!("chat-{round}-{n}"), &payload)
     };
-    node.gateway.stop_reading();
     let full = async {
-        for n in 0.. {
-            if held_back() >= 2 {
-                break;
+        node.ollama.pause_at(1);
+        (0..CAPACITY * 2).for_each(|n| drop(request(n)));
+        wait_for(node, "requests_waiting", |waiting| {
+            waiting * LARGE > QUEUE - LARGE
+        })
+        .await;
+        node.gateway.stop_reading();
+        node.ollama.go_on();
+        for n in CAPACITY * 2.. {
+            let waiting = metric(node, "outbox_bytes").await;
+            let running = metric(node, "requests_running").await;
+            if waiting > OUTBOX - RESULT && running == CAPACITY {
+                println!("round {round}: full after {n} requests, {waiting} bytes wait");
+                return;
             }
-            node.gateway
-                .try_request(&format!("chat-{round}-{n}"), &payload);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            request(n);
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let filled = tokio::time::timeout(Duration::from_secs(120), full).await;
-    assert!(filled.is_ok(), "Ollama was never held back");
+    if filled.is_err() {
+        panic!(
+            "never full: {}",
+            node.container.get("/metrics").await.unwrap().text()
+        );
+    }
+}
+
+async fn wait_for(node: &Node, name: &str, holds: impl Fn(u64) -> bool) {
+    while !holds(metric(node, name).await) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A gauge, by its name without the prefix.
+async fn metric(node: &Node, name: &str) -> u64 {
+    let metrics = node.container.get("/metrics").await.unwrap().text();
+    let series = format!("pin_sidecar_{name} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    value.unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -95,14 +121,9 @@ async fn the_memory_that_readme_reckons_is_enough_under_a_load_that_fills_every_
     let pid = node.container.state().await["Pid"].clone();
     for round in 0..ROUNDS {
         fill(&node, round).await;
-        let metrics = node.container.get("/metrics").await.unwrap().text();
-        let waiting = metrics.lines().filter(|line| {
-            line.starts_with("pin_sidecar_outbox_bytes")
-                || line.starts_with("pin_sidecar_requests_")
-        });
-        println!("full: {:?}", waiting.collect::<Vec<_>>());
         node.gateway.read_again();
-        node.ollama.wait_until_idle().await;
+        let empty = wait_for(&node, "outbox_bytes", |waiting| waiting == 0);
+        tokio::time::timeout(PATIENCE, empty).await.unwrap();
     }
     let told = inspect(node.container.name()).await;
     let peak = peak(told["Id"].as_str().unwrap());

@@ -25,7 +25,7 @@ async fn a_gateway_and_an_ollama_in_other_containers_are_found_by_name() {
     // A container that has the gateway's name, and passes on to this process whatever comes.
     let gateway = gateway().await;
     let port = gateway.addr().port().to_string();
-    let pass_on = ["nc", "-lk", "-p", "80", "-e", "nc", lab::ADDRESS, &port];
+    let pass_on = ["nc", "-ll", "-p", "80", "-e", "nc", lab::ADDRESS, &port];
     let _gateway = Container::run(&on("pin-gateway"), BUSYBOX, &pass_on).await;
     let settings = [
         ("PIN_API_SECRET", SECRET),
