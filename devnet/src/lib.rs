@@ -3,8 +3,8 @@
 //! [`agent`] under test as a real process.
 //!
 //! It reads the protocol on its own and shares no code with the product, so that a mistake in the one cannot hide
-//! behind the same mistake in the other. Everything listens on loopback, on a port that the system chose, and stops
-//! when its handle is dropped.
+//! behind the same mistake in the other. Everything listens on loopback, on a port that the system chose, unless it
+//! is told where, and stops when its handle is dropped.
 //!
 //! Waiting calls have a deadline of [`PATIENCE`] and panic past it with what was seen instead: a test that hangs tells
 //! nobody anything. What the stand-ins record is kept for as long as they live; a benchmark turns that off.

@@ -1,4 +1,4 @@
-//! A loopback listener that can be stopped and started again on the same port.
+//! A listener, on loopback unless told otherwise, that can be stopped and started again on the same port.
 //!
 //! Invariants: while it lives nobody else is given its port, also while nothing listens there and connections are
 //! refused; nothing that it serves outlives it, nor a stop.
@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,6 +25,9 @@ const BACKLOG: u32 = 4096;
 /// After a failed accept: the reason is nearly always a lack of file descriptors, which passes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A port of this machine's own that the system chooses.
+pub(crate) const ANY_LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 type Serve = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
 
 pub(crate) struct Listener {
@@ -39,15 +42,16 @@ struct Running {
 }
 
 impl Listener {
-    /// Opens a port that the system chooses; each connection is served by its own task.
+    /// Opens a port, one that the system chooses if it is 0; each connection is served by its own task.
     pub(crate) fn start<F>(
+        addr: SocketAddr,
         serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
     ) -> io::Result<Self>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let listener = Self {
-            port: Port::reserve()?,
+            port: Port::reserve(addr)?,
             serve: Arc::new(move |stream| Box::pin(serve(stream))),
             running: Mutex::new(None),
         };
@@ -116,8 +120,8 @@ struct Port {
 }
 
 impl Port {
-    fn reserve() -> io::Result<Self> {
-        let reservation = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    fn reserve(addr: SocketAddr) -> io::Result<Self> {
+        let reservation = bound(addr)?;
         Ok(Self {
             addr: reservation.local_addr()?,
             _reservation: reservation,
@@ -130,7 +134,10 @@ impl Port {
 }
 
 fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     Ok(socket)
@@ -141,7 +148,7 @@ fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
 pub(crate) fn reserved_port() -> io::Result<(u16, socket2::Socket)> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    socket.bind(&ANY_LOOPBACK.into())?;
     let addr = socket.local_addr()?.as_socket();
     Ok((addr.map_or(0, |addr| addr.port()), socket))
 }
@@ -171,7 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_listener_refuses_and_drops_and_comes_back_on_its_port() {
-        let listener = Listener::start(|stream| async move {
+        let listener = Listener::start(ANY_LOOPBACK, |stream| async move {
             let _held = stream;
             std::future::pending::<()>().await;
         })

@@ -41,7 +41,7 @@ pub use signature::Signature;
 
 use crate::{
     journal::{lock, wait_until},
-    listener::Listener,
+    listener::{ANY_LOOPBACK, Listener},
 };
 use hub::Hub;
 
@@ -52,8 +52,8 @@ pub struct Gateway {
 }
 
 /// How a gateway is to begin.
-#[derive(Default)]
 pub struct Builder {
+    addr: SocketAddr,
     secrets: HashMap<String, String>,
     signature: Signature,
     tls: Option<Arc<ServerConfig>>,
@@ -61,7 +61,28 @@ pub struct Builder {
     taken: Vec<String>,
 }
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            addr: ANY_LOOPBACK,
+            secrets: HashMap::new(),
+            signature: Signature::default(),
+            tls: None,
+            policy: Policy::default(),
+            taken: Vec::new(),
+        }
+    }
+}
+
 impl Builder {
+    /// Where it listens, instead of on loopback and a port that the system chooses; agents in containers are not on
+    /// loopback.
+    #[must_use]
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.addr = addr;
+        self
+    }
+
     /// Lets a client in.
     #[must_use]
     pub fn secret(mut self, client_id: &str, secret: &str) -> Self {
@@ -97,10 +118,10 @@ impl Builder {
         self
     }
 
-    /// Starts it on loopback, on a port that the system chooses.
+    /// Starts it.
     ///
     /// # Errors
-    /// The system gives no port.
+    /// The system gives no port, or not the one that was asked for.
     pub async fn start(self) -> io::Result<Gateway> {
         let hub = Arc::new(Hub::new(
             self.signature,
@@ -112,7 +133,9 @@ impl Builder {
             .into_iter()
             .for_each(|alias| lock(&hub.nodes).take(alias));
         let connections = Arc::clone(&hub);
-        let listener = Listener::start(move |tcp| session::serve(Arc::clone(&connections), tcp))?;
+        let listener = Listener::start(self.addr, move |tcp| {
+            session::serve(Arc::clone(&connections), tcp)
+        })?;
         Ok(Gateway { hub, listener })
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 pub use storm::Storm;
 
-use crate::listener::Listener;
+use crate::listener::{ANY_LOOPBACK, Listener};
 use line::Line;
 
 /// One of the two directions, as seen by the client: who connects to the proxy.
@@ -107,7 +107,7 @@ impl Proxy {
             fuses: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
         });
         let shared = Arc::clone(&network);
-        let listener = Listener::start(move |client| {
+        let listener = Listener::start(ANY_LOOPBACK, move |client| {
             let number = shared.taken.fetch_add(1, Ordering::Relaxed);
             Line::serve(Arc::clone(&shared), number, client)
         })?;

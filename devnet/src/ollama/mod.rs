@@ -37,7 +37,7 @@ pub use record::{Chats, Request};
 
 use crate::{
     journal::{lock, wait_until},
-    listener::Listener,
+    listener::{ANY_LOOPBACK, Listener},
 };
 use models::Models;
 use pull::Registry;
@@ -105,14 +105,32 @@ pub struct Ollama {
 }
 
 /// How a stand-in is to begin.
-#[derive(Default)]
 pub struct Builder {
+    addr: SocketAddr,
     models: Models,
     registry: Registry,
     behaviour: Behaviour,
 }
 
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            addr: ANY_LOOPBACK,
+            models: Models::default(),
+            behaviour: Behaviour::default(),
+        }
+    }
+}
+
 impl Builder {
+    /// Where it listens, instead of on loopback and a port that the system chooses; agents in containers are not on
+    /// loopback.
+    #[must_use]
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.addr = addr;
+        self
+    }
+
     /// Adds a model; without a tag it is `:latest`.
     #[must_use]
     pub fn model(mut self, name: &str, shape: ModelShape) -> Self {
@@ -148,14 +166,16 @@ impl Builder {
         self
     }
 
-    /// Starts it on loopback, on a port that the system chooses.
+    /// Starts it.
     ///
     /// # Errors
-    /// The system gives no port.
+    /// The system gives no port, or not the one that was asked for.
     pub async fn start(self) -> io::Result<Ollama> {
         let state = Arc::new(State::new(self.models, self.registry, self.behaviour));
         let connections = Arc::clone(&state);
-        let listener = Listener::start(move |tcp| server::serve(Arc::clone(&connections), tcp))?;
+        let listener = Listener::start(self.addr, move |tcp| {
+            server::serve(Arc::clone(&connections), tcp)
+        })?;
         Ok(Ollama { state, listener })
     }
 }
