@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use devnet::{
     agent::{Agent, Signal},
-    gateway::{Chat, Gateway},
+    gateway::{Chat, Frame, Gateway},
     network::{Proxy, Reach, Way},
     ollama::{CHAT, ModelShape, Ollama},
 };
@@ -287,6 +287,11 @@ async fn a_scrape_with_200_models_takes_less_than_5_ms_under_full_load() {
     for n in 0..MODELS {
         node.ollama.add_model(&name(n), ModelShape::default());
     }
+    let offers_all = |frame: &Frame| {
+        let models = frame.value["models"].as_array();
+        frame.name() == "MODEL_LIST" && models.is_some_and(|models| models.len() == MODELS + 1)
+    };
+    node.gateway.wait_for(offers_all).await;
     for n in 0..MODELS {
         let mut payload = chat("x");
         payload["model"] = json!(name(n));
