@@ -114,6 +114,8 @@ impl Relay {
         let troubles = Arc::<RecentTroubles>::default();
         let connections = TaskTracker::new();
         let registration = Registration::new(&config);
+        let alias = &registration.alias;
+        metrics.set_node(alias, alias, "", registration.region);
         let generation = config.identity.generation;
         let policy = Policy {
             max_context: config.policy.max_context,

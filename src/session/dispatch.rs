@@ -165,8 +165,12 @@ impl Dispatch<'_> {
                 "the gateway registered this node under another alias: the one asked for is taken"
             );
         }
-        self.metrics
-            .set_node(&alias, &node_id, self.registration.region);
+        let Registration {
+            alias: asked_for,
+            region,
+            ..
+        } = self.registration;
+        self.metrics.set_node(asked_for, &alias, &node_id, region);
         self.status
             .update(|status| status.node = Some(Node { alias, node_id }));
     }

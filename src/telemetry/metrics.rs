@@ -195,10 +195,10 @@ impl Metrics {
         Self::registered(registry)
     }
 
-    /// Tells a node's id and region, in place of what was told for the same alias. `node_id` is empty until the
-    /// gateway gave one.
-    pub fn set_node(&self, alias: &str, node_id: &str, region: &str) {
-        self.node_info.set(alias, [alias, node_id, region]);
+    /// Tells the alias, id and region that a node has, in place of what was told of it before. `node` is the alias that
+    /// it asks for, whichever it is given; `node_id` is empty until the gateway gave one.
+    pub fn set_node(&self, node: &str, alias: &str, node_id: &str, region: &str) {
+        self.node_info.set(node, [alias, node_id, region]);
     }
 
     /// Tells the version of the Ollama that answers.
@@ -308,8 +308,8 @@ mod tests {
     #[test]
     fn a_node_has_one_series_that_follows_what_the_network_says() {
         let metrics = Metrics::new();
-        metrics.set_node("gpu", "", "global");
-        metrics.set_node("gpu", "node_7", "eu-west");
+        metrics.set_node("gpu", "gpu", "", "global");
+        metrics.set_node("gpu", "gpu-a", "node_7", "eu-west");
         metrics.set_ollama_version("0.17.3");
         metrics.set_ollama_version("0.17.4");
         let text = metrics.render();
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(
             infos,
             [
-                r#"pin_sidecar_node_info{alias="gpu",node_id="node_7",pin_region="eu-west"} 1"#,
+                r#"pin_sidecar_node_info{alias="gpu-a",node_id="node_7",pin_region="eu-west"} 1"#,
                 r#"pin_sidecar_ollama_info{version="0.17.4"} 1"#,
             ]
         );
@@ -363,7 +363,7 @@ mod tests {
         ];
         for name in &hostile {
             count_for(&metrics, Some(name));
-            metrics.set_node(name, name, name);
+            metrics.set_node(name, name, name, name);
             metrics.set_ollama_version(name);
             metrics.quality_tier.set(Tier::of(name));
         }
@@ -371,10 +371,11 @@ mod tests {
             count_for(&metrics, Some(&format!("model-{n}:latest")));
         }
         for n in 0..1_000 {
-            metrics.set_node(&format!("alias-{n}"), &format!("node-{n}"), "global");
+            let alias = format!("alias-{n}");
+            metrics.set_node(&alias, &alias, &format!("node-{n}"), "global");
         }
         let text = metrics.render();
-        let per_model = (MAX_MODELS + 1) * (Operation::ALL.len() + 3);
+        let per_model = (MAX_MODELS + 1) * (Operation::ALL.len() + 5);
         let infos = MAX_INFO_KEYS + 1;
         assert!(lines(&text).len() <= fixed + per_model + infos);
         assert!(text.len() < 2 << 20, "{} bytes", text.len());
@@ -384,7 +385,7 @@ mod tests {
     #[test]
     fn promtool_finds_nothing_to_complain_about() {
         let metrics = Metrics::new();
-        metrics.set_node("gpu", "node_7", "global");
+        metrics.set_node("gpu", "gpu", "node_7", "global");
         metrics.set_ollama_version("0.17.4");
         count_for(&metrics, None);
         count_for(&metrics, Some("tiny:latest"));

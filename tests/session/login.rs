@@ -107,6 +107,8 @@ async fn a_node_whose_alias_is_taken_is_shown_under_the_one_that_it_got() {
     // The metric is there once the acknowledgement has come, and a chat comes after it.
     net.chat("one").outcome().await.result();
     assert_eq!(net.sidecar.metric(shown).await, 1.0);
+    let (_, metrics) = net.sidecar.get("/metrics").await;
+    assert_eq!(metrics.matches("node_info{").count(), 1, "{metrics}");
 }
 
 /// A clock that goes only when it is told.

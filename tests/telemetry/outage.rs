@@ -88,6 +88,10 @@ async fn an_hour_without_gateway_and_ollama_is_told_in_a_dozen_lines() {
     let metrics = relay.metrics();
     assert_eq!(relay.run(sleep(HOUR)).await, Outcome::Drained);
 
+    // Alerts carry the alias, also before the first login.
+    let node = r#"pin_sidecar_node_info{alias="node-1",node_id="",pin_region="global"} 1"#;
+    assert!(metrics.render().contains(node));
+
     let attempts = metrics.connect_attempts_total.get();
     let lines = log.lines();
     let about_the_gateway = |line: &&String| line.contains("no session");
