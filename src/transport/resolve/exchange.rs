@@ -13,6 +13,7 @@ use domain::{
     base::{Message, MessageBuilder, Name, ParsedName, Rtype, ToName, iana::Rcode},
     rdata::{A, Aaaa},
 };
+use rustix::rand::GetRandomFlags;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
@@ -96,13 +97,20 @@ async fn ask_patiently(server: SocketAddr, question: &Question) -> Result<Answer
 
 fn query(question: &Question) -> io::Result<Packet> {
     let mut message = MessageBuilder::new_vec();
-    message.header_mut().set_random_id();
+    message.header_mut().set_id(random_id()?);
     message.header_mut().set_rd(true);
     let mut message = message.question();
     message
         .push((&question.name, question.family.record_type()))
         .map_err(io::Error::other)?;
     Ok(message.into_message())
+}
+
+/// From the kernel itself: what falls back to `/dev/urandom` fails in an image that has no such file.
+fn random_id() -> io::Result<u16> {
+    let mut id = [0; 2];
+    rustix::rand::getrandom(&mut id, GetRandomFlags::empty())?;
+    Ok(u16::from_ne_bytes(id))
 }
 
 async fn over_udp(server: SocketAddr, query: &Packet) -> io::Result<Packet> {
