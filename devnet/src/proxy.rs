@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
     journal::{Journal, lock},
-    listener::Listener,
+    listener::{ANY_LOOPBACK, Listener},
 };
 
 /// How a CONNECT is answered, if its credentials are right.
@@ -91,7 +91,7 @@ impl ConnectProxy {
             asked: Journal::default(),
         });
         let served = Arc::clone(&shared);
-        let listener = Listener::start(move |client| {
+        let listener = Listener::start(ANY_LOOPBACK, move |client| {
             let shared = Arc::clone(&served);
             async move {
                 // A connection that breaks is the client's to tell.
