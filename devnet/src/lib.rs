@@ -9,8 +9,10 @@
 //! nobody anything. What the stand-ins record is kept for as long as they live; a benchmark turns that off.
 
 pub mod agent;
+pub mod control;
 pub mod gateway;
 pub mod http;
+mod interrupted;
 mod journal;
 mod listener;
 pub mod network;
@@ -18,5 +20,6 @@ pub mod ollama;
 pub mod sim;
 mod skip;
 
+pub use interrupted::interrupted;
 pub use journal::PATIENCE;
 pub use skip::skip_without;
