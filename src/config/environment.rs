@@ -12,6 +12,14 @@ use super::{
 
 const PREFIX: &str = "PIN_";
 
+/// What `docker-compose.yml` reads from the file that has the settings, too: about the sidecar, not for it.
+const FOR_COMPOSE: [&str; 4] = [
+    "PIN_SIDECAR_ENV_FILE",
+    "PIN_SIDECAR_IMAGE",
+    "PIN_SIDECAR_MEMORY",
+    "PIN_SIDECAR_PORT",
+];
+
 /// Reads the settings; what is no setting, or not text, is added to `errors`.
 pub(super) fn read(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
@@ -40,7 +48,7 @@ fn classify(
     value: OsString,
 ) -> Result<Option<(&'static Setting, String)>, ConfigError> {
     let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-        if is_service_link(name) {
+        if FOR_COMPOSE.contains(&name) || is_service_link(name) {
             return Ok(None);
         }
         return Err(ConfigError::Unknown {
@@ -136,6 +144,19 @@ mod tests {
         ] {
             assert!(is_service_link(name), "{name}");
         }
+    }
+
+    #[test]
+    fn what_compose_reads_from_the_same_file_is_no_mistake() {
+        let compose = include_str!("../../docker-compose.yml");
+        let mut read: Vec<&str> = compose
+            .split("${")
+            .skip(1)
+            .filter_map(|rest| rest.split([':', '}']).next())
+            .filter(|name| SETTINGS.iter().all(|setting| setting.name != *name))
+            .collect();
+        read.sort_unstable();
+        assert_eq!(read, FOR_COMPOSE);
     }
 
     #[test]
