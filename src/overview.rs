@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Overview, Status},
-    backend::Offer,
+    backend::{
+        Offer,
+        ollama::{PullBoard, PullStatus},
+    },
     clock::WallClock,
     inference::Admission,
     protocol::Generation,
@@ -69,6 +72,7 @@ pub(crate) struct View {
     pub(crate) registration: Registration,
     pub(crate) status: Arc<StatusBoard>,
     pub(crate) offer: watch::Receiver<Offer>,
+    pub(crate) pulls: Arc<PullBoard>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) troubles: Arc<RecentTroubles>,
@@ -88,7 +92,7 @@ impl Overview for View {
             .is_cancelled()
             .then(|| "Draining: running chats finish, new ones are refused.".into());
         let session = session_sentence(&self.status.read());
-        let backend = backend_sentence(&self.offer.borrow());
+        let backend = backend_sentence(&self.offer.borrow(), &self.pulls);
         [draining, session, backend].into_iter().flatten().collect()
     }
 
@@ -115,6 +119,7 @@ impl Overview for View {
                     loaded: model.loaded_context.is_some(),
                 })
                 .collect(),
+            pulls: self.pulls.list().into_iter().map(pull).collect(),
             load: self.load(),
             counts: admin::Counts::of(&self.metrics),
             backend: admin::BackendStatus {
@@ -174,6 +179,15 @@ impl View {
     }
 }
 
+fn pull(pull: PullStatus) -> admin::PullStatus {
+    admin::PullStatus {
+        state: pull.state_word(),
+        model: pull.model.to_string(),
+        completed_bytes: pull.completed_bytes,
+        total_bytes: pull.total_bytes,
+    }
+}
+
 fn time_left(phase: Phase) -> Option<Duration> {
     match phase {
         Phase::Waiting { until } => {
@@ -201,9 +215,11 @@ fn session_sentence(session: &SessionStatus) -> Option<String> {
     }
 }
 
-fn backend_sentence(offer: &Offer) -> Option<String> {
+/// A pull says more than that there is no model yet, but nothing to somebody whose Ollama is away.
+fn backend_sentence(offer: &Offer, pulls: &PullBoard) -> Option<String> {
+    let pull = || offer.version.as_ref().and_then(|_| pulls.sentence());
     match &offer.trouble {
-        Some(trouble) => Some(trouble.clone()),
+        Some(trouble) => Some(pull().unwrap_or_else(|| trouble.clone())),
         None if offer.models.is_empty() => {
             Some("Ollama has not been asked for its models yet.".to_owned())
         }

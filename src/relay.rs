@@ -87,6 +87,8 @@ pub struct Relay {
     clock: Arc<dyn WallClock>,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
+    /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
+    random: fastrand::Rng,
 }
 
 impl Relay {
@@ -124,6 +126,7 @@ impl Relay {
         };
         let inference = Inference::new(parts, config.admission, config.job);
         let timing = Timing::default();
+        let random = world.random.clone();
         let status = Arc::<StatusBoard>::default();
         let parts = session::Parts {
             dial: world.dial,
@@ -159,6 +162,7 @@ impl Relay {
             clock: world.clock,
             metrics,
             connections,
+            random,
         })
     }
 
@@ -174,6 +178,7 @@ impl Relay {
             registration: self.registration.clone(),
             status: Arc::clone(&self.status),
             offer: self.ollama.offer(),
+            pulls: self.ollama.pulls(),
             admission: self.inference.admission(),
             metrics: Arc::clone(&self.metrics),
             troubles: Arc::clone(&self.troubles),
@@ -188,6 +193,8 @@ impl Relay {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
         let mut background = JoinSet::new();
         let (ollama, pulse) = (self.ollama, self.pulse);
+        let (puller, stop) = (Arc::clone(&ollama), self.timing.draining.clone());
+        background.spawn(async move { puller.keep_pulling(self.random, stop).await });
         background.spawn(async move { ollama.keep_looking().await });
         background.spawn(async move { pulse.beat().await });
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));

@@ -8,8 +8,9 @@
 mod support;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,10 +19,16 @@ use devnet::{
     http,
     network::Proxy,
     ollama::{ModelShape, Ollama},
+    registry::{Registry, Repository},
 };
 use pin_sidecar::relay::Outcome as Drain;
 use serde_json::{Value, json};
 use support::{CLIENT, DESKTOP, Sidecar, gateway};
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
 
 /// The model that both have. It never ends by itself: `num_predict` ends it.
 const TINY: &str = "tiny";
@@ -37,6 +44,8 @@ struct Real {
     script: PathBuf,
     port: u16,
     log: PathBuf,
+    /// Certificates that it trusts instead of the usual ones.
+    trusts: Option<PathBuf>,
 }
 
 impl Real {
@@ -47,6 +56,7 @@ impl Real {
             script,
             port: listener.local_addr().unwrap().port(),
             log: PathBuf::new(),
+            trusts: None,
         }
     }
 
@@ -65,6 +75,7 @@ impl Real {
         let output = Command::new("bash")
             .arg(&self.script)
             .args([what, &self.port.to_string()])
+            .envs(self.trusts.iter().map(|file| ("SSL_CERT_FILE", file)))
             .stdin(Stdio::null())
             .output()
             .unwrap();
@@ -75,8 +86,27 @@ impl Real {
 
     /// How many chats Ollama is done with: it logs a request when it ends.
     fn chats_ended(&self) -> usize {
+        self.requests_ended("/api/chat")
+    }
+
+    fn requests_ended(&self, path: &str) -> usize {
         let log = std::fs::read_to_string(&self.log).unwrap();
-        log.matches("\"/api/chat\"").count()
+        log.matches(&format!("\"{path}\"")).count()
+    }
+
+    /// The tiny model as a registry would have it, from the files that Ollama keeps beside its log.
+    fn repository(&self) -> Repository {
+        let models = self.log.with_file_name("models");
+        let manifest = "manifests/registry.ollama.ai/library/tiny/latest";
+        let manifest = std::fs::read(models.join(manifest)).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        let layers = manifest["layers"].as_array().unwrap().iter();
+        let blobs = layers.chain([&manifest["config"]]).map(|layer| {
+            let digest = layer["digest"].as_str().unwrap().to_owned();
+            let file = models.join("blobs").join(digest.replace(':', "-"));
+            (digest, std::fs::read(file).unwrap().into())
+        });
+        Repository::new(manifest.clone(), blobs.collect())
     }
 
     /// The processes that run models for it.
@@ -476,5 +506,105 @@ async fn a_runner_that_is_killed_costs_its_answer_and_no_more() {
         "{}",
         outcome.error()
     );
+    net.ask(payload(3)).await.result();
+}
+
+/// What the layer weighs that a real Ollama has to fetch.
+const LAYER: usize = 2_000_000;
+
+/// What a registry needs to speak TLS, and its certificate as a file for Ollama to trust.
+fn registry_tls(folder: &Path) -> (Arc<ServerConfig>, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let certificate = folder.join("registry.pem");
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    (Arc::new(tls), certificate)
+}
+
+/// A registry with a model of which Ollama lacks one layer.
+async fn registry(real: &Real, tls: Arc<ServerConfig>) -> Registry {
+    let layer = vec![b'x'; LAYER].into();
+    let repository = real
+        .repository()
+        .with_layer("application/vnd.ollama.image.license", layer);
+    let registry = Registry::start("library/copy", repository, tls).await;
+    registry.unwrap()
+}
+
+/// The state of each pull.
+fn pulls(status: &Value) -> Vec<&str> {
+    let pulls = status["pulls"].as_array().unwrap().iter();
+    pulls.map(|pull| pull["state"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_real_pull_goes_on_where_it_was_and_disturbs_nothing() {
+    let Some(script) = script() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (tls, certificate) = registry_tls(folder.path());
+    let mut real = Real::reserve(script);
+    real.trusts = Some(certificate);
+    let real = real.up().await;
+    let registry = registry(&real, tls).await;
+    registry.stop_at(LAYER / 4);
+    let copy = registry.model("library/copy");
+    let models = format!("tiny,{copy},{}", registry.model("library/nope"));
+    let settings = [("PIN_PULL_MODELS", models.as_str())];
+    let mut net = Net::start(CLIENT, Server::Real(real), &settings).await;
+    registry.wait_for_sending(1).await;
+    let status = net
+        .sidecar
+        .wait_for_status(|status| status["pulls"][1]["completed_bytes"].as_u64() > Some(0))
+        .await;
+    assert_eq!(pulls(&status), ["done", "pulling", "waiting"]);
+    net.ask(payload(3)).await.result();
+
+    // A drain ends the request, and with it what Ollama does for it.
+    assert_eq!(net.sidecar.drain().await, Drain::Drained);
+    registry.wait_for_sending(0).await;
+    registry.go_on();
+    net.sidecar = Sidecar::start(CLIENT, &net.gateway.url(), &net.server.url(), &settings);
+    net.sidecar
+        .wait_for_status(|status| pulls(status) == ["done", "done", "failed"])
+        .await;
+    let asked = registry.asked();
+    assert!(
+        asked[0].start == 0 && asked.last().unwrap().start > 0,
+        "{asked:?}"
+    );
+    net.sidecar
+        .wait_for_status(|status| status["models"].as_array().unwrap().len() == 2)
+        .await;
+    let mut payload = payload(3);
+    payload["model"] = json!(copy);
+    net.ask(payload).await.result();
+    let Server::Real(real) = &net.server else {
+        return;
+    };
+    let asked = real.requests_ended("/api/pull");
+    assert_eq!(
+        asked, 3,
+        "tiny was there, and what is nowhere is not asked for again soon"
+    );
+}
+
+#[tokio::test]
+async fn what_a_real_ollama_cannot_pull_fails_and_disturbs_nothing() {
+    let Some(script) = script() else { return };
+    let real = Real::reserve(script).up().await;
+    let settings = [(
+        "PIN_PULL_MODELS",
+        "registry.invalid/library/nope,127.0.0.1:9/library/nope,tiny",
+    )];
+    let net = Net::start(CLIENT, Server::Real(real), &settings).await;
+    net.sidecar
+        .wait_for_status(|status| pulls(status) == ["failed", "failed", "done"])
+        .await;
     net.ask(payload(3)).await.result();
 }

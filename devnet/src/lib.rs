@@ -17,6 +17,7 @@ mod journal;
 mod listener;
 pub mod network;
 pub mod ollama;
+pub mod registry;
 pub mod sim;
 mod skip;
 

@@ -27,7 +27,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use healthcheck::{HealthcheckError, HealthcheckTarget, healthcheck};
 pub use status::{
-    BackendStatus, Counts, Load, ModelStatus, NodeStatus, SessionStatus, Status, Versions,
+    BackendStatus, Counts, Load, ModelStatus, NodeStatus, PullStatus, SessionStatus, Status,
+    Versions,
 };
 
 use crate::telemetry::Metrics;

@@ -21,6 +21,8 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// The models that are offered.
     pub models: Vec<ModelStatus>,
+    /// The models that Ollama was told to pull, in the order of the settings.
+    pub pulls: Vec<PullStatus>,
     /// How busy it is.
     pub load: Load,
     /// What was counted since the start.
@@ -87,6 +89,19 @@ pub struct ModelStatus {
     pub context_length: Option<u64>,
     /// Whether it is in memory.
     pub loaded: bool,
+}
+
+/// A model that Ollama was told to pull.
+#[derive(Clone, Debug, Serialize)]
+pub struct PullStatus {
+    /// Its full name.
+    pub model: String,
+    /// `waiting`, `pulling`, `done` or `failed`; what failed is tried again.
+    pub state: &'static str,
+    /// What Ollama has of it, in bytes.
+    pub completed_bytes: u64,
+    /// How large it is, in bytes, as far as is known: Ollama tells it layer by layer.
+    pub total_bytes: u64,
 }
 
 /// How busy it is, in requests.

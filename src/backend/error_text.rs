@@ -1,4 +1,4 @@
-//! What the gateway may read of a backend's failure: the backend's own words, cleaned.
+//! What the gateway and the log may read of a backend's failure: the backend's own words, cleaned.
 //!
 //! Invariant: at most [`MAX_BYTES`], on one line, and nothing that says where the backend is or what lies on its disk:
 //! URLs, addresses with a port, IP addresses and absolute paths become `…`. What is no JSON error (a proxy's
@@ -19,22 +19,25 @@ const HIDDEN: &str = "…";
 
 /// The failure that a status other than 2xx means.
 pub(super) fn failure_of_status(status: u16, body: &[u8]) -> Failure {
-    let words = serde_json::from_slice::<ErrorBody<'_>>(body)
+    Failure::new(Code::Backend, words_of_status(status, body))
+}
+
+/// The words that come with a status other than 2xx.
+pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
+    serde_json::from_slice::<ErrorBody<'_>>(body)
         .ok()
-        .and_then(|body| words_of(body.error?));
-    Failure::new(
-        Code::Backend,
-        words.unwrap_or_else(|| format!("HTTP {status}")),
-    )
+        .and_then(|body| words_of(body.error?))
+        .unwrap_or_else(|| format!("HTTP {status}"))
 }
 
 /// The failure that an `error` field means, as Ollama (`"…"`) or OpenAI (`{"message": "…"}`) spells it.
 pub(super) fn failure_of_error(error: &RawValue) -> Failure {
-    let words = words_of(error);
-    Failure::new(
-        Code::Backend,
-        words.unwrap_or_else(|| "an error without words".to_owned()),
-    )
+    Failure::new(Code::Backend, words_of_error(error))
+}
+
+/// The words of an `error` field.
+pub(super) fn words_of_error(error: &RawValue) -> String {
+    words_of(error).unwrap_or_else(|| "an error without words".to_owned())
 }
 
 #[derive(Deserialize)]

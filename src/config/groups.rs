@@ -1,6 +1,6 @@
 //! The settings as the parts of the sidecar take them: plain values that have been checked, a struct for each part.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tracing_subscriber::filter::Targets;
 
@@ -73,6 +73,8 @@ pub struct BackendSettings {
     pub allow: ModelGlobs,
     /// Models not to offer, even if allowed.
     pub deny: ModelGlobs,
+    /// Models that it is to pull, by the names under which it lists them; each once, and few.
+    pub pull: Vec<Arc<str>>,
 }
 
 /// What requests may ask of the machine.

@@ -10,6 +10,7 @@ mod field;
 mod globs;
 mod groups;
 mod log;
+mod model_names;
 mod table;
 mod url;
 mod value;
@@ -140,6 +141,7 @@ impl Config {
                 refresh_interval: values.model_refresh_interval.0,
                 allow: values.allow_models,
                 deny: values.deny_models.unwrap_or_default(),
+                pull: values.pull_models.map(|names| names.0).unwrap_or_default(),
             },
             policy: PolicySettings {
                 max_context: values.max_context.map(|tokens| tokens.0),

@@ -12,6 +12,7 @@ use super::{
     field::{Field, Slot, Value},
     globs::ModelGlobs,
     log::LogFilter,
+    model_names::ModelNames,
     url::{BackendUrl, GatewayUrl},
     value::{
         Choice, ClientId, Count, FilePath, Interval, ListenAddr, Patience, Price, PrivateText,
@@ -140,6 +141,8 @@ settings! {
         "models to offer: globs with commas between; embedding and cloud models only if named in full";
     deny_models: Option<ModelGlobs>, "PIN_DENY_MODELS", Unset,
         "models not to offer, even if allowed";
+    pull_models: Option<ModelNames>, "PIN_PULL_MODELS", Unset,
+        "models to pull through Ollama at start, with commas between";
     max_context: Option<Tokens>, "PIN_MAX_CONTEXT", FoundOut("the model's context length"),
         "cap on num_ctx, in tokens";
     max_output_tokens: Option<Tokens>, "PIN_MAX_OUTPUT_TOKENS", FoundOut("the model's context length"),

@@ -113,6 +113,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
         ("PIN_PAYOUT_ADDRESS", "0xabc"),
         ("PIN_ALLOW_MODELS", "llama*"),
         ("PIN_DENY_MODELS", "llama2"),
+        ("PIN_PULL_MODELS", "llama3.2, qwen3:8b"),
         ("PIN_MAX_CONTEXT", "8192"),
         ("PIN_MAX_OUTPUT_TOKENS", "512"),
         ("PIN_ALLOW_CONSUMER_HARDWARE_OPTIONS", "true"),
@@ -174,6 +175,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
         (seconds(5), seconds(10))
     );
     assert!(backend.allow.matches("llama3:latest") && backend.deny.matches("llama2:latest"));
+    assert_eq!(backend.pull.join(" "), "llama3.2:latest qwen3:8b");
     assert_eq!(
         (config.policy.max_context, config.policy.max_output_tokens),
         (Some(8192), Some(512))

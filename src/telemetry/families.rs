@@ -261,6 +261,35 @@ impl Family for CounterByModel {
     }
 }
 
+/// Gauges per model. A model's series starts with its first use.
+pub struct GaugeByModel {
+    known: KnownModels,
+    family: IntGaugeVec,
+}
+
+impl GaugeByModel {
+    /// The gauge of a model, by its full name.
+    pub fn of(&self, model: &str) -> IntGauge {
+        self.family
+            .with_label_values(&[self.known.word(Some(model))])
+    }
+}
+
+impl Family for GaugeByModel {
+    type Spec = ();
+
+    fn register(registry: &Registry, name: String, help: &str, (): ()) -> prometheus::Result<Self> {
+        let family = registered(
+            registry,
+            IntGaugeVec::new(Opts::new(name, help), &["model"])?,
+        )?;
+        Ok(Self {
+            known: KnownModels::default(),
+            family,
+        })
+    }
+}
+
 /// Counters per model and a label from a closed set. A pair's series starts with its first use.
 pub struct CounterByModelAnd<L> {
     known: KnownModels,

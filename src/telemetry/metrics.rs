@@ -11,7 +11,8 @@ use prometheus::{
 
 use super::{
     families::{
-        CounterBy, CounterByModel, CounterByModelAnd, CounterByPair, Family, HistogramBy, InfoBy,
+        CounterBy, CounterByModel, CounterByModelAnd, CounterByPair, Family, GaugeByModel,
+        HistogramBy, InfoBy,
     },
     reasons::{ConnectFailure, DisconnectReason, DropReason, Operation},
 };
@@ -145,6 +146,10 @@ metrics! {
     ollama_vram_bytes: IntGauge,
     /// Time that Ollama took to load the model, for answers that had to wait for it.
     ollama_load_duration_seconds: Histogram = WAIT,
+    /// Bytes that Ollama has of a model that it is told to pull.
+    model_pull_bytes_completed: GaugeByModel,
+    /// Bytes of a model that Ollama is told to pull, as far as is known: Ollama tells it layer by layer.
+    model_pull_bytes_expected: GaugeByModel,
 }
 
 impl Metrics {
@@ -247,6 +252,7 @@ mod tests {
             ),
             ("results_dropped_total", DropReason::ALL.len()),
             ("requests_total", 0),
+            ("model_pull_bytes_completed", 0),
             ("node_info", 0),
             ("build_info", 1),
         ] {
@@ -307,6 +313,8 @@ mod tests {
         let metrics = Metrics::new();
         metrics.set_node("gpu", "node_7", "global");
         metrics.set_ollama_version("0.17.4");
+        metrics.model_pull_bytes_completed.of("tiny:latest").set(7);
+        metrics.model_pull_bytes_expected.of("tiny:latest").set(9);
         metrics.requests_total.of(None, Operation::Chat).inc();
         metrics.prompt_tokens_total.of(Some("tiny:latest")).inc();
         metrics

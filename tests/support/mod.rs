@@ -135,7 +135,12 @@ impl Sidecar {
         Self::run(App::build_in(world, config).unwrap())
     }
 
-    fn config(client_id: &str, gateway: &str, ollama: &str, settings: &[(&str, &str)]) -> Config {
+    pub fn config(
+        client_id: &str,
+        gateway: &str,
+        ollama: &str,
+        settings: &[(&str, &str)],
+    ) -> Config {
         let necessary = [
             ("PIN_CLIENT_ID", client_id),
             ("PIN_API_SECRET", SECRET),

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::journal::lock;
 
-/// What goes wrong with one answer. Those after [`Fault::HangBeforeHeaders`] need a chat.
+/// What goes wrong with one answer. Those after [`Fault::HangBeforeHeaders`] need a chat or, except for the splits and
+/// the single object, a pull, where lines take the place of tokens.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Answer with this instead: an HTML page with 502, a redirect, 503 with `Retry-After`…
@@ -81,6 +82,26 @@ impl Fault {
                 .map(|line| Bytes::from(format!("{line}\n")))
                 .collect(),
         )
+    }
+}
+
+impl Fault {
+    /// After how many tokens of a chat, or lines of a pull, it strikes, if that is what it depends on.
+    pub(super) fn after(&self) -> Option<usize> {
+        match self {
+            Self::ErrorLine { after, .. }
+            | Self::Cut { after }
+            | Self::EndWithoutDone { after }
+            | Self::Hang { after }
+            | Self::HalfLine { after } => Some(*after),
+            Self::Answer { .. }
+            | Self::HangBeforeHeaders
+            | Self::Split(_)
+            | Self::SplitEvery(_)
+            | Self::Garbage { .. }
+            | Self::SingleObject
+            | Self::Script(_) => None,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod answer;
 mod fault;
 mod fold;
 mod models;
+mod pull;
 mod record;
 mod request;
 mod server;
@@ -31,6 +32,7 @@ use serde_json::Value;
 pub use answer::spoken;
 pub use fault::Fault;
 pub use models::ModelShape;
+pub use pull::Pullable;
 pub use record::{Chats, Request};
 
 use crate::{
@@ -38,6 +40,7 @@ use crate::{
     listener::{ANY_LOOPBACK, Listener},
 };
 use models::Models;
+use pull::Registry;
 use state::State;
 
 /// The version that it says it is.
@@ -45,6 +48,9 @@ pub const VERSION: &str = "0.17.4";
 
 /// Where chats go, for [`Ollama::fail_next`].
 pub const CHAT: &str = "/api/chat";
+
+/// Where pulls go, for [`Ollama::fail_next`].
+pub const PULL: &str = "/api/pull";
 
 /// How the stand-in speaks.
 #[derive(Clone, Debug)]
@@ -66,6 +72,10 @@ pub struct Behaviour {
     /// What a connection's socket holds of what the client has not taken, in bytes, for connections to come; `None`
     /// leaves that to the system, which takes megabytes.
     pub send_buffer: Option<usize>,
+    /// How many bytes of a model that is pulled arrive in 60 ms.
+    pub pull_bytes_per_tick: u64,
+    /// Once so many bytes of all models have been pulled, none arrive any more; the lines go on.
+    pub pull_stops_at: Option<u64>,
     /// Keep every request for [`Ollama::requests`] and the waiting calls.
     pub record: bool,
 }
@@ -81,6 +91,8 @@ impl Default for Behaviour {
             lines_per_write: 1,
             tool_arguments: None,
             send_buffer: None,
+            pull_bytes_per_tick: u64::MAX,
+            pull_stops_at: None,
             record: true,
         }
     }
@@ -96,6 +108,7 @@ pub struct Ollama {
 pub struct Builder {
     addr: SocketAddr,
     models: Models,
+    registry: Registry,
     behaviour: Behaviour,
 }
 
@@ -125,6 +138,13 @@ impl Builder {
         self
     }
 
+    /// Adds a model that it does not have, but can pull.
+    #[must_use]
+    pub fn pullable(mut self, name: &str, model: Pullable) -> Self {
+        self.registry.publish(name, model);
+        self
+    }
+
     /// From one token to the next.
     #[must_use]
     pub fn token_delay(mut self, delay: Duration) -> Self {
@@ -151,7 +171,7 @@ impl Builder {
     /// # Errors
     /// The system gives no port, or not the one that was asked for.
     pub async fn start(self) -> io::Result<Ollama> {
-        let state = Arc::new(State::new(self.models, self.behaviour));
+        let state = Arc::new(State::new(self.models, self.registry, self.behaviour));
         let connections = Arc::clone(&state);
         let listener = Listener::start(self.addr, move |tcp| {
             server::serve(Arc::clone(&connections), tcp)
@@ -211,6 +231,11 @@ impl Ollama {
         lock(&self.state.models).add(name, shape);
     }
 
+    /// From now on there is such a model to pull.
+    pub fn publish(&self, name: &str, model: Pullable) {
+        lock(&self.state.registry).publish(name, model);
+    }
+
     /// Removes a model; answers that it is giving go on.
     pub fn remove_model(&self, name: &str) {
         lock(&self.state.models).remove(name);
@@ -251,6 +276,20 @@ impl Ollama {
         let mut requests = self.requests();
         requests.retain(|request| request.path == CHAT);
         requests
+    }
+
+    /// Every request to pull a model so far, by the model's name.
+    pub fn pull_requests(&self) -> Vec<String> {
+        let requests = self.requests();
+        let pulls = requests.iter().filter(|request| request.path == PULL);
+        pulls
+            .map(|request| {
+                request.json()["model"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect()
     }
 
     /// The first request to a path, of the past or the future.

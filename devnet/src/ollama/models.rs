@@ -176,7 +176,12 @@ impl Models {
     }
 }
 
-fn with_tag(name: &str) -> String {
+pub(super) fn hex_digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn with_tag(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains(':') {
         name.to_owned()
@@ -190,10 +195,7 @@ impl Model {
         if !self.shape.digest.is_empty() {
             return self.shape.digest.clone();
         }
-        Sha256::digest(self.name.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex_digest(self.name.as_bytes())
     }
 
     fn details(&self) -> Value {

@@ -49,7 +49,7 @@ impl Request {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// When the client closed the connection before the answer was complete, for a chat.
+    /// When the client closed the connection before the answer was complete, for a chat or a pull.
     pub fn left_at(&self) -> Option<Instant> {
         self.left.get().copied()
     }
@@ -75,7 +75,7 @@ impl Request {
         Stalled(self)
     }
 
-    fn leave(&self) {
+    pub(super) fn leave(&self) {
         // Only the first time counts.
         let _ = self.left.set(Instant::now());
         self.gone.cancel();

@@ -19,6 +19,7 @@ use super::{
     VERSION,
     answer::{Answer, Dialect},
     fault::Fault,
+    pull::pull,
     record::{ChatGuard, Request},
     request::{ChatRequest, Refusal, entries},
     state::State,
@@ -69,6 +70,10 @@ async fn answer(state: &Arc<State>, request: hyper::Request<Incoming>) -> Respon
     match (&method, request.path.as_str()) {
         (&Method::POST, "/api/chat") => chat(state, &request, fault, false).await,
         (&Method::POST, "/v1/chat/completions") => chat(state, &request, fault, true).await,
+        (&Method::POST, "/api/pull") => match fault {
+            Some(fault @ (Fault::Answer { .. } | Fault::HangBeforeHeaders)) => fail(fault).await,
+            fault => pull(state, &request, fault).unwrap_or_else(|refusal| json_answer(&refusal)),
+        },
         _ => match fault {
             Some(fault) => fail(fault).await,
             None => look_up(state, &method, &request),
@@ -91,7 +96,7 @@ fn look_up(state: &State, method: &Method, request: &Request) -> Response<Body> 
             drop(models);
             show(state, &request.body).unwrap_or_else(|refusal| json_answer(&refusal))
         }
-        (_, "/api/version" | "/api/tags" | "/api/ps" | "/api/show" | "/api/chat") => {
+        (_, "/api/version" | "/api/tags" | "/api/ps" | "/api/show" | "/api/chat" | "/api/pull") => {
             whole(405, "text/plain", "405 method not allowed")
         }
         _ => whole(404, "text/plain", "404 page not found"),
@@ -258,7 +263,7 @@ fn whole(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Res
     )
 }
 
-fn respond(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
+pub(super) fn respond(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

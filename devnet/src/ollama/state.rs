@@ -8,6 +8,7 @@ use super::{
     Behaviour,
     fault::Faults,
     models::Models,
+    pull::Registry,
     record::{Chats, Request},
     request::{ChatRequest, Refusal},
 };
@@ -15,6 +16,7 @@ use crate::journal::{Journal, lock};
 
 pub(super) struct State {
     pub(super) models: Mutex<Models>,
+    pub(super) registry: Mutex<Registry>,
     pub(super) behaviour: Mutex<Behaviour>,
     pub(super) faults: Faults,
     pub(super) requests: Journal<Request>,
@@ -24,9 +26,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(models: Models, behaviour: Behaviour) -> Self {
+    pub(super) fn new(models: Models, registry: Registry, behaviour: Behaviour) -> Self {
         Self {
             models: Mutex::new(models),
+            registry: Mutex::new(registry),
             behaviour: Mutex::new(behaviour),
             faults: Faults::default(),
             requests: Journal::default(),

@@ -38,7 +38,7 @@ pub(super) enum Write {
 }
 
 /// The client is gone.
-struct Gone;
+pub(super) struct Gone;
 
 pub(super) fn body(request: Arc<Request>, pause: watch::Receiver<Option<usize>>) -> (Writer, Body) {
     let (writes, queue) = mpsc::channel(AHEAD);
@@ -68,7 +68,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    async fn put(&self, write: Write) -> Result<(), Gone> {
+    pub(super) async fn put(&self, write: Write) -> Result<(), Gone> {
         let permit = match self.writes.try_reserve() {
             Ok(permit) => permit,
             Err(_) => {
@@ -80,7 +80,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn write(&self, bytes: impl Into<Bytes>) -> Result<(), Gone> {
+    pub(super) async fn write(&self, bytes: impl Into<Bytes>) -> Result<(), Gone> {
         let bytes = bytes.into();
         if bytes.is_empty() {
             Ok(())
@@ -90,7 +90,10 @@ impl Writer {
     }
 
     /// Each part leaves on its own.
-    async fn write_parts(&self, parts: impl IntoIterator<Item = Bytes>) -> Result<(), Gone> {
+    pub(super) async fn write_parts(
+        &self,
+        parts: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), Gone> {
         for part in parts {
             self.write(part).await?;
             self.put(Write::Flush).await?;
@@ -98,11 +101,29 @@ impl Writer {
         Ok(())
     }
 
-    async fn sleep_until(&self, when: Instant) -> Result<(), Gone> {
+    pub(super) async fn sleep_until(&self, when: Instant) -> Result<(), Gone> {
         tokio::select! {
             () = sleep_until(when) => Ok(()),
             () = self.writes.closed() => Err(Gone),
         }
+    }
+
+    /// So many bytes of one letter.
+    pub(super) async fn garbage(&self, bytes: u64) -> Result<(), Gone> {
+        let mut left = bytes;
+        while left > 0 {
+            let size = usize::try_from(left).map_or(GARBAGE.len(), |left| left.min(GARBAGE.len()));
+            self.write(Bytes::from_static(&GARBAGE).slice(..size))
+                .await?;
+            left -= size as u64;
+        }
+        Ok(())
+    }
+
+    /// Waits for the client to go.
+    pub(super) async fn closed(&self) -> Result<(), Gone> {
+        self.writes.closed().await;
+        Err(Gone)
     }
 
     /// Waits while an answer of so many tokens is to stop.
@@ -132,7 +153,7 @@ pub(super) async fn speak(
     let spoken = match fault {
         Some(Fault::Split(ends)) => speaker.split(ends).await,
         Some(Fault::SplitEvery(size)) => speaker.split((1..).map(|part| part * size.max(1))).await,
-        Some(Fault::Garbage { bytes }) => speaker.garbage(bytes).await,
+        Some(Fault::Garbage { bytes }) => speaker.writer.garbage(bytes).await,
         Some(Fault::Script(parts)) => speaker.writer.write_parts(parts).await,
         fault => speaker.stream(fault).await,
     };
@@ -152,7 +173,7 @@ impl Speaker {
         let begun = Instant::now() + self.behaviour.first_token_delay;
         let mut pending = String::new();
         for index in 0..self.answer.len() {
-            if strikes(fault.as_ref(), index) {
+            if fault.as_ref().and_then(Fault::after) == Some(index) {
                 break;
             }
             let due = begun + self.behaviour.token_delay * u32::try_from(index).unwrap_or(u32::MAX);
@@ -187,10 +208,7 @@ impl Speaker {
                 self.writer.write(line[..line.len() / 2].to_owned()).await
             }
             Fault::Cut { .. } => self.writer.put(Write::Cut).await,
-            Fault::Hang { .. } => {
-                self.writer.writes.closed().await;
-                Err(Gone)
-            }
+            Fault::Hang { .. } => self.writer.closed().await,
             Fault::EndWithoutDone { .. } => Ok(()),
             // The others are handled before a word is said.
             Fault::Answer { .. }
@@ -225,30 +243,5 @@ impl Speaker {
             self.writer.write_parts([part]).await?;
         }
         self.writer.write(rest).await
-    }
-
-    async fn garbage(&self, bytes: u64) -> Result<(), Gone> {
-        let mut left = bytes;
-        while left > 0 {
-            let size = usize::try_from(left).map_or(GARBAGE.len(), |left| left.min(GARBAGE.len()));
-            self.writer
-                .write(Bytes::from_static(&GARBAGE).slice(..size))
-                .await?;
-            left -= size as u64;
-        }
-        Ok(())
-    }
-}
-
-fn strikes(fault: Option<&Fault>, index: usize) -> bool {
-    match fault {
-        Some(
-            Fault::ErrorLine { after, .. }
-            | Fault::Cut { after }
-            | Fault::EndWithoutDone { after }
-            | Fault::Hang { after }
-            | Fault::HalfLine { after },
-        ) => *after == index,
-        _ => false,
     }
 }

@@ -23,7 +23,7 @@ use super::{
         Model, Offer,
         http::{HttpClient, HttpError, read_body},
     },
-    wire::{Facts, Running, Show, Tag, Tags, Version},
+    wire::{Facts, Running, Show, Tag, Tags, Version, in_a_cloud},
 };
 use crate::{config::ModelGlobs, telemetry::Metrics};
 
@@ -55,6 +55,13 @@ impl Rules {
         let allowed =
             self.allow.names_in_full(&tag.name) || (suits && self.allow.matches(&tag.name));
         allowed && !self.deny.matches(&tag.name)
+    }
+
+    /// Whether a model of this name may be offered, as far as the name tells.
+    fn may_offer(&self, name: &str) -> bool {
+        let allowed =
+            self.allow.names_in_full(name) || (self.allow.matches(name) && !in_a_cloud(name));
+        allowed && !self.deny.matches(name)
     }
 }
 
@@ -141,6 +148,16 @@ impl Catalogue {
         self.look_now.notify_one();
     }
 
+    /// Whether a model of this name may be offered, as far as the name tells.
+    pub(super) fn may_offer(&self, name: &str) -> bool {
+        self.rules.may_offer(name)
+    }
+
+    /// All models that Ollama has, offered or not.
+    pub(super) async fn tags(&self) -> Result<Vec<Tag>, HttpError> {
+        Ok(self.get::<Tags>("/api/tags").await?.models)
+    }
+
     /// An offered model by its name, whatever its case; no tag means `latest`.
     pub(super) fn find(&self, name: &str) -> Option<Model> {
         let is_it = |model: &&Model| {
@@ -184,11 +201,10 @@ impl Catalogue {
 
     async fn look(&self) -> Result<Offer, HttpError> {
         let version = self.version().await?;
-        let tags: Tags = self.get("/api/tags").await?;
+        let tags = self.tags().await?;
         let running: Running = self.get("/api/ps").await?;
-        let facts = self.describe_all(&tags.models).await;
+        let facts = self.describe_all(&tags).await;
         let models: Vec<_> = tags
-            .models
             .iter()
             .filter_map(|tag| Some((tag, facts.get(&tag.digest)?)))
             .filter(|(tag, facts)| self.rules.offers(tag, facts))
@@ -204,9 +220,7 @@ impl Catalogue {
             })
             .collect();
         Ok(Offer {
-            trouble: models
-                .is_empty()
-                .then(|| nothing_to_offer(tags.models.len())),
+            trouble: models.is_empty().then(|| nothing_to_offer(tags.len())),
             models,
             vram_bytes: running.models.iter().map(|model| model.size_vram).sum(),
             version: Some(version),

@@ -4,22 +4,25 @@ mod answer;
 mod catalogue;
 mod policy;
 mod prepare;
+mod pull;
 mod result;
 mod translate;
 mod wire;
 
 pub use policy::Policy;
+pub use pull::{PullBoard, PullState, PullStatus};
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, time::Instant};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     answer::ChatDecoder,
     catalogue::{Catalogue, Rules},
+    pull::Pulls,
 };
 use super::{
     Answering, Backend, Chat, ChatHead, Model, Offer,
@@ -40,6 +43,7 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 pub struct Ollama {
     client: Arc<HttpClient>,
     catalogue: Catalogue,
+    pulls: Pulls,
     policy: Policy,
 }
 
@@ -62,11 +66,13 @@ impl Ollama {
             rules,
             settings.refresh_interval,
             settings.connect_timeout,
-            metrics,
+            Arc::clone(&metrics),
         );
+        let pulls = Pulls::new(Arc::clone(&client), settings.pull, &catalogue, &metrics);
         Self {
             client,
             catalogue,
+            pulls,
             policy,
         }
     }
@@ -74,6 +80,17 @@ impl Ollama {
     /// Follows the server's models for as long as it is polled.
     pub async fn keep_looking(&self) {
         self.catalogue.keep().await;
+    }
+
+    /// Has the server pull the models that the settings name, until all are there or `stop` is told. Needs somebody who
+    /// keeps looking.
+    pub async fn keep_pulling(&self, random: fastrand::Rng, stop: CancellationToken) {
+        self.pulls.keep(&self.catalogue, random, &stop).await;
+    }
+
+    /// How far the pulls are.
+    pub fn pulls(&self) -> Arc<PullBoard> {
+        self.pulls.board()
     }
 
     /// What there is to offer, now and whenever it changes.

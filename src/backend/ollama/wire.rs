@@ -25,6 +25,9 @@ pub(super) struct Tag {
     pub(super) name: String,
     #[serde(default)]
     pub(super) digest: String,
+    /// On disk, in bytes.
+    #[serde(default)]
+    pub(super) size: u64,
     #[serde(default)]
     remote_model: String,
     #[serde(default)]
@@ -34,10 +37,13 @@ pub(super) struct Tag {
 impl Tag {
     /// Whether the model runs in somebody's cloud and is only named here.
     pub(super) fn is_remote(&self) -> bool {
-        !self.remote_model.is_empty()
-            || !self.remote_host.is_empty()
-            || self.name.ends_with("cloud")
+        !self.remote_model.is_empty() || !self.remote_host.is_empty() || in_a_cloud(&self.name)
     }
+}
+
+/// Whether a model's name alone says that it runs in somebody's cloud.
+pub(super) fn in_a_cloud(name: &str) -> bool {
+    name.ends_with("cloud")
 }
 
 /// `GET /api/ps`.

@@ -1,0 +1,205 @@
+//! Names of models, as an operator writes them for Ollama to pull.
+//!
+//! Invariant: each name is one that Ollama takes, written as it lists the model once it has it, and there are so few of
+//! them that each may be a metric's label.
+
+use std::{fmt, sync::Arc};
+
+use super::{error::Invalid, field::Value};
+
+/// How many models one machine is told to pull, at most: beyond what anybody's disk holds.
+const MOST: usize = 64;
+
+/// The longest name, in bytes: what a metric's label may have.
+const LONGEST: usize = 256;
+
+/// The longest namespace, model and tag that Ollama takes, in bytes (its `types/model/name.go`).
+const LONGEST_PART: usize = 80;
+
+/// Where Ollama pulls from unless a name says otherwise; it lists such models without it.
+const DEFAULT_HOST: &str = "registry.ollama.ai";
+const DEFAULT_NAMESPACE: &str = "library";
+const DEFAULT_TAG: &str = "latest";
+
+const NOT_A_NAME: &str = "is not a model's name; write it as in ollama pull, such as llama3.2, qwen3:8b or hf.co/owner/model:Q4_K_M";
+
+/// Names in the order given, each once.
+pub(super) struct ModelNames(pub(super) Vec<Arc<str>>);
+
+impl Value for ModelNames {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for written in text.split(',') {
+            let name = full_name(written.trim())?;
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+                names.push(name.into());
+            }
+        }
+        if names.len() > MOST {
+            let sentence = format!("has {} names; write at most {MOST}", names.len());
+            return Err(Invalid::new(sentence));
+        }
+        Ok(Self(names))
+    }
+}
+
+impl fmt::Display for ModelNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+/// The name as Ollama lists the model: with a tag, and without the registry and the namespace that go without saying.
+fn full_name(written: &str) -> Result<String, Invalid> {
+    if let Some(mistake) = mistake(written) {
+        return Err(Invalid::value(written, mistake));
+    }
+    let (path, tag) = match written.rsplit_once(':') {
+        // A colon before a slash is a host's port.
+        Some((path, tag)) if !tag.contains('/') => (path, tag),
+        Some(_) | None => (written, DEFAULT_TAG),
+    };
+    let (owner, model) = path.rsplit_once('/').unwrap_or((DEFAULT_NAMESPACE, path));
+    let (host, namespace) = owner.rsplit_once('/').unwrap_or((DEFAULT_HOST, owner));
+    if !(is_host(host) && is_part(namespace, "") && is_part(model, ".") && is_part(tag, ".")) {
+        return Err(Invalid::value(written, NOT_A_NAME));
+    }
+    Ok(if !host.eq_ignore_ascii_case(DEFAULT_HOST) {
+        format!("{host}/{namespace}/{model}:{tag}")
+    } else if !namespace.eq_ignore_ascii_case(DEFAULT_NAMESPACE) {
+        format!("{namespace}/{model}:{tag}")
+    } else {
+        format!("{model}:{tag}")
+    })
+}
+
+/// What is so plainly wrong that it deserves a word of its own.
+fn mistake(written: &str) -> Option<&'static str> {
+    let has = |wrong: fn(char) -> bool| written.contains(wrong);
+    if written.is_empty() {
+        Some("is no name; write names with one comma between them, such as llama3.2,qwen3:8b")
+    } else if has(char::is_control) {
+        Some("has control characters; write names with commas between them")
+    } else if has(char::is_whitespace) {
+        Some("has a blank in it; write names with commas between them")
+    } else if has(|c| matches!(c, '*' | '?')) {
+        Some("is a pattern; Ollama pulls a model only by its name, so write that in full")
+    } else if written.contains("://") {
+        Some("has a scheme; write it without, such as hf.co/owner/model")
+    } else if written.contains('@') {
+        Some("has a digest; Ollama pulls a model by its name and tag alone")
+    } else if written.len() > LONGEST {
+        Some("is too long for a model's name")
+    } else {
+        None
+    }
+}
+
+fn is_part(text: &str, punctuation: &str) -> bool {
+    text.len() <= LONGEST_PART && is_spelled_as(text, punctuation)
+}
+
+fn is_host(text: &str) -> bool {
+    is_spelled_as(text, ".:")
+}
+
+fn is_spelled_as(text: &str, punctuation: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.starts_with(is_letter)
+        && text
+            .chars()
+            .all(|c| is_letter(c) || c == '-' || punctuation.contains(c))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(text: &str) -> String {
+        ModelNames::parse(text).unwrap().to_string()
+    }
+
+    fn refusal(text: &str) -> String {
+        ModelNames::parse(text).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn names_become_those_that_ollama_lists() {
+        for (written, listed) in [
+            ("llama3.2", "llama3.2:latest"),
+            ("qwen3:8b", "qwen3:8b"),
+            ("library/llama3.2", "llama3.2:latest"),
+            ("registry.ollama.ai/library/llama3.2:1b", "llama3.2:1b"),
+            ("Registry.Ollama.AI/someone/model", "someone/model:latest"),
+            ("someone/model:v1.5-q4_0", "someone/model:v1.5-q4_0"),
+            (
+                "hf.co/Owner/Model-GGUF:Q4_K_M",
+                "hf.co/Owner/Model-GGUF:Q4_K_M",
+            ),
+            ("library/library/a", "library/library/a:latest"),
+            (
+                "127.0.0.1:5000/library/tiny",
+                "127.0.0.1:5000/library/tiny:latest",
+            ),
+        ] {
+            assert_eq!(names(written), listed);
+        }
+    }
+
+    #[test]
+    fn the_order_is_kept_and_a_name_that_comes_twice_counts_once() {
+        assert_eq!(
+            names(" b , a:latest,B:latest,a,c:1b "),
+            "b:latest,a:latest,c:1b"
+        );
+    }
+
+    #[test]
+    fn what_is_no_name_is_told_with_what_is_wrong_with_it() {
+        for (written, words) in [
+            ("a,,b", "\"\" is no name"),
+            ("a,", "\"\" is no name"),
+            ("a b", "\"a b\" has a blank in it"),
+            ("a\tb", "has control characters"),
+            ("llama*", "\"llama*\" is a pattern"),
+            ("qwen?:8b", "is a pattern"),
+            ("https://hf.co/a/b", "has a scheme"),
+            ("a@sha256:abc", "has a digest"),
+            ("a:", "is not a model's name"),
+            (":8b", "is not a model's name"),
+            ("-a", "is not a model's name"),
+            ("a/b/c/d", "is not a model's name"),
+            ("hf.co/model", "is not a model's name"),
+            ("ä", "is not a model's name"),
+            ("a//b", "is not a model's name"),
+        ] {
+            let refusal = refusal(written);
+            assert!(refusal.contains(words), "{written}: {refusal}");
+        }
+        assert!(refusal(&"a".repeat(81)).contains("is not a model's name"));
+        let long = format!("{}/b/c", "a".repeat(260));
+        assert!(refusal(&long).contains("is too long"));
+    }
+
+    #[test]
+    fn there_may_be_so_many_and_no_more() {
+        let list = |n: usize| {
+            let names: Vec<_> = (0..n).map(|n| format!("m{n}")).collect();
+            names.join(",")
+        };
+        assert_eq!(ModelNames::parse(&list(MOST)).unwrap().0.len(), MOST);
+        assert_eq!(refusal(&list(MOST + 1)), "has 65 names; write at most 64");
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_read_back_as_they_are_shown(text in "[a-z0-9_.:/-]{1,30}(,[a-z]{1,9}){0,3}") {
+            if let Ok(read) = ModelNames::parse(&text) {
+                prop_assert_eq!(names(&read.to_string()), read.to_string());
+            }
+        }
+    }
+}
