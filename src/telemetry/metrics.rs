@@ -53,6 +53,9 @@ macro_rules! metrics {
         }
 
         impl Metrics {
+            /// The names of all metrics, in the order of the list; those of the process are not among them.
+            pub const NAMES: &'static [&'static str] = &[$(concat!("pin_sidecar_", stringify!($name))),+];
+
             fn registered(registry: Registry) -> prometheus::Result<Self> {
                 Ok(Self {
                     $($name: {
