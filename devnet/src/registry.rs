@@ -22,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
     journal::{lock, wait_until},
-    listener::Listener,
+    listener::{ANY_LOOPBACK, Listener},
 };
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -96,7 +96,9 @@ impl Registry {
             sending: watch::Sender::new(0),
         });
         let connections = Arc::clone(&shared);
-        let listener = Listener::start(move |tcp| serve(Arc::clone(&connections), tcp))?;
+        let listener = Listener::start(ANY_LOOPBACK, move |tcp| {
+            serve(Arc::clone(&connections), tcp)
+        })?;
         Ok(Self { listener, shared })
     }
 

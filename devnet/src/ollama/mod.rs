@@ -117,6 +117,7 @@ impl Default for Builder {
         Self {
             addr: ANY_LOOPBACK,
             models: Models::default(),
+            registry: Registry::default(),
             behaviour: Behaviour::default(),
         }
     }
