@@ -14,6 +14,10 @@ const SCRIPT: &str = "DOCKER_LAB";
 /// Those that the compose files name and that no test builds.
 const IMAGES: [&str; 4] = ["ollama", "prometheus", "grafana", "busybox"];
 
+/// What README has everybody write.
+pub(crate) const DEMO: &str =
+    "--env-file deploy/compose/demo/demo.env -f docker-compose.yml -f deploy/compose/demo.yml";
+
 /// How often something is looked at again that cannot tell by itself.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -38,19 +42,38 @@ impl Lab {
     pub(crate) fn find() -> Option<&'static Self> {
         static LAB: OnceLock<Option<Lab>> = OnceLock::new();
         let lab = LAB.get_or_init(|| {
-            let script = std::env::var_os(SCRIPT)?;
-            let lab = Self {
-                script: script.into(),
-            };
+            let script = std::env::var_os(SCRIPT)?.into();
+            let lab = Self { script };
             lab.command(["up"]).expect_success();
             lab.command(["image"].iter().chain(&IMAGES))
                 .expect_success();
+            lab.build_if_missing();
             Some(lab)
         });
         if lab.is_none() {
-            devnet::skip_without("the engine of tools/docker-lab (DOCKER_LAB names the script)");
+            devnet::skip_without("a Docker engine (DOCKER_LAB)");
         }
         lab.as_ref()
+    }
+
+    /// For those who run these tests alone. What is there is taken as it is: it may be older than the sources.
+    fn build_if_missing(&self) {
+        let images = "image inspect pin-sidecar:0.1.0 pin-devnet-gateway:0.1.0";
+        if !self.docker(images).success {
+            self.build("v2");
+        }
+    }
+
+    /// Builds the sidecar's image and the demo gateway's, as README says.
+    pub(crate) fn build(&self, generation: &str) {
+        self.command(["image", "rust"]).expect_success();
+        let compose = ["compose", generation]
+            .into_iter()
+            .chain(words(DEMO))
+            .chain(["build"]);
+        let mut command = self.command(compose);
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.expect_success();
     }
 
     /// `docker-lab` with arguments.
@@ -58,8 +81,11 @@ impl Lab {
         &self,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Command {
-        let mut command = Command::new(&self.script);
-        command.args(arguments).stdin(Stdio::null());
+        let mut command = Command::new("bash");
+        command
+            .arg(&self.script)
+            .args(arguments)
+            .stdin(Stdio::null());
         command
     }
 

@@ -5,10 +5,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+// The first in the alphabet, so that everything else is done while it waits.
+mod alerts;
 mod demo;
 mod files;
 mod host_ollama;
 mod lab;
 mod mistakes;
-mod monitoring;
 mod stack;

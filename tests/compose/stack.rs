@@ -14,14 +14,10 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::{Lab, Run, Said, wait_for, words};
+use crate::lab::{DEMO, Lab, Run, Said, wait_for, words};
 
 /// From `up` to ready, and from a kill to ready again. Far more than it takes, so that a busy machine is no trouble.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(180);
-
-/// What README has everybody write.
-const DEMO: &str =
-    "--env-file deploy/compose/demo/demo.env -f docker-compose.yml -f deploy/compose/demo.yml";
 
 /// The sidecar's user.
 const SIDECAR_UID: u32 = 65532;
@@ -65,10 +61,10 @@ impl Stack {
         }
     }
 
-    /// The demo, and what comes on top of it.
+    /// The demo, and what comes on top of it. It asks for a model that no registry can be asked for here, and does with
+    /// the one that Ollama has.
     pub(crate) fn demo(lab: &'static Lab, generation: &'static str, more: &str) -> Self {
-        // There is nowhere to pull a model from, and Ollama has one.
-        Self::new(lab, generation, &format!("{DEMO} {more}")).with("DEMO_MODEL", "")
+        Self::new(lab, generation, &format!("{DEMO} {more}"))
     }
 
     /// Sets a variable of the shell that Compose is called from.
@@ -81,13 +77,6 @@ impl Stack {
     pub(crate) fn at_the_port_of(mut self, other: &Self) -> Self {
         self.ports = other.ports;
         self
-    }
-
-    /// Builds the images, from the repository itself.
-    pub(crate) fn build(&self) {
-        let mut command = self.command("build");
-        command.current_dir(env!("CARGO_MANIFEST_DIR"));
-        command.expect_success();
     }
 
     /// Does what README has an operator do before the first start.
@@ -236,32 +225,33 @@ impl Stack {
         }
     }
 
-    /// The id of a service's container.
+    /// The id of a service's container, also of one that has ended; empty where there is none.
     pub(crate) fn container(&self, service: &str) -> String {
-        let id = self.compose_well(&format!("ps -q {service}"));
-        id.trim().to_owned()
+        let filter = format!("--filter label=com.docker.compose.service={service}");
+        self.of_this_project(&format!("ps --all {filter}"))
+            .trim()
+            .to_owned()
     }
 
     /// One fact of a service's container, as `docker inspect --format` gives it.
     pub(crate) fn fact(&self, service: &str, format: &str) -> String {
-        let said = self.lab.docker(&format!(
-            "inspect --format {format} {}",
-            self.container(service)
-        ));
-        said.stdout.trim().to_owned()
+        let container = self.container(service);
+        let inspect = format!("inspect --format {format} {container}");
+        self.lab.docker(&inspect).stdout.trim().to_owned()
     }
 
     /// Containers, networks and volumes of this project.
     pub(crate) fn leftovers(&self) -> String {
-        let filter = format!(
-            "--quiet --filter label=com.docker.compose.project={}",
-            self.project
-        );
-        let lists = ["ps --all", "network ls", "volume ls"];
-        lists
-            .iter()
-            .map(|list| self.lab.docker(&format!("{list} {filter}")).stdout)
-            .collect()
+        ["ps --all", "network ls", "volume ls"]
+            .map(|list| self.of_this_project(list))
+            .concat()
+    }
+
+    fn of_this_project(&self, list: &str) -> String {
+        let project = format!("label=com.docker.compose.project={}", self.project);
+        self.lab
+            .docker(&format!("{list} --quiet --filter {project}"))
+            .stdout
     }
 }
 
