@@ -160,6 +160,19 @@ mod tests {
     }
 
     #[test]
+    fn every_name_in_the_example_for_compose_is_one() {
+        let example = include_str!("../../.env.example");
+        let names = example.lines().filter_map(|line| {
+            let name = line.trim_start_matches('#').split_once('=')?.0;
+            name.starts_with(PREFIX).then_some(name)
+        });
+        for name in names {
+            let known = SETTINGS.iter().any(|setting| setting.name == name);
+            assert!(known || FOR_COMPOSE.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
     fn a_misspelt_setting_is_not_taken_for_a_service() {
         for name in [
             "PIN_CAPACTY",
