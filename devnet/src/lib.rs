@@ -10,9 +10,11 @@
 //! nobody anything. What the stand-ins record is kept for as long as they live; a benchmark turns that off.
 
 pub mod agent;
+pub mod control;
 pub mod dns;
 pub mod gateway;
 pub mod http;
+mod interrupted;
 mod journal;
 mod listener;
 pub mod network;
@@ -22,5 +24,6 @@ pub mod registry;
 pub mod sim;
 mod skip;
 
+pub use interrupted::interrupted;
 pub use journal::PATIENCE;
 pub use skip::skip_without;

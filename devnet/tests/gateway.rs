@@ -122,6 +122,7 @@ async fn frames_are_acknowledged_as_long_as_the_policy_says_so() {
         .send(json!({"type": "MODEL_LIST", "models": ["a"]}))
         .await;
     assert_eq!(agent.next().await["type"], "MODEL_LIST_ACK");
+    assert_eq!(gateway.models(), ["a"]);
     gateway.set_policy(|policy| policy.acknowledge_heartbeats = false);
     agent.send(json!({"type": "HEARTBEAT"})).await;
     agent

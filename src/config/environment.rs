@@ -11,6 +11,14 @@ use super::{
     table::{Fallback, Fields, PREFIX, SETTINGS, Setting},
 };
 
+/// What `docker-compose.yml` reads from the file that has the settings, too: about the sidecar, not for it.
+const FOR_COMPOSE: [&str; 4] = [
+    "PIN_SIDECAR_ENV_FILE",
+    "PIN_SIDECAR_IMAGE",
+    "PIN_SIDECAR_MEMORY",
+    "PIN_SIDECAR_PORT",
+];
+
 /// Reads the settings; what is no setting, or not text, is added to `errors`.
 pub(super) fn read(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
@@ -38,7 +46,7 @@ fn classify(name: &str, value: OsString) -> Result<Option<String>, ConfigError> 
             && setting.spellings().iter().any(|spelt| spelt == name)
     };
     if !SETTINGS.iter().any(is_setting) {
-        if !name.starts_with(PREFIX) || is_service_link(name) {
+        if !name.starts_with(PREFIX) || FOR_COMPOSE.contains(&name) || is_service_link(name) {
             return Ok(None);
         }
         return Err(ConfigError::Unknown {
@@ -132,6 +140,32 @@ mod tests {
             "PIN_SERVICE_HOST",
         ] {
             assert!(is_service_link(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_compose_reads_from_the_same_file_is_no_mistake() {
+        let compose = include_str!("../../docker-compose.yml");
+        let mut read: Vec<&str> = compose
+            .split("${")
+            .skip(1)
+            .filter_map(|rest| rest.split([':', '}']).next())
+            .filter(|name| SETTINGS.iter().all(|setting| setting.name != *name))
+            .collect();
+        read.sort_unstable();
+        assert_eq!(read, FOR_COMPOSE);
+    }
+
+    #[test]
+    fn every_name_in_the_example_for_compose_is_one() {
+        let example = include_str!("../../.env.example");
+        let names = example.lines().filter_map(|line| {
+            let name = line.trim_start_matches('#').split_once('=')?.0;
+            name.starts_with(PREFIX).then_some(name)
+        });
+        for name in names {
+            let known = SETTINGS.iter().any(|setting| setting.name == name);
+            assert!(known || FOR_COMPOSE.contains(&name), "{name}");
         }
     }
 

@@ -56,6 +56,7 @@ struct Connection {
     outgoing: Outgoing,
     reset: CancellationToken,
     operator: Option<String>,
+    models: Vec<String>,
 }
 
 /// What waits to be written. Without a bound on purpose: only the test that owns the gateway fills it, and a gateway
@@ -103,6 +104,7 @@ impl Hub {
             outgoing,
             reset: reset.clone(),
             operator: None,
+            models: Vec::new(),
         };
         lock(&self.connections).insert(number, connection);
         Entry {
@@ -150,14 +152,22 @@ impl Hub {
         }
     }
 
+    /// Notes what an agent says it has.
+    pub(super) fn offer(&self, number: u64, models: Vec<String>) {
+        if let Some(connection) = lock(&self.connections).get_mut(&number) {
+            connection.models = models;
+        }
+    }
+
+    /// What the newest session has; nothing where there is none.
+    pub(super) fn models(&self) -> Vec<String> {
+        newest(&lock(&self.connections)).map_or_else(Vec::new, |session| session.models.clone())
+    }
+
     /// To the newest session; false if there is none.
     pub(super) fn send(&self, message: Message) -> bool {
-        let connections = lock(&self.connections);
-        let newest = connections
-            .values()
-            .rev()
-            .find(|connection| connection.operator.is_some());
-        newest.is_some_and(|connection| connection.outgoing.send(message).is_ok())
+        newest(&lock(&self.connections))
+            .is_some_and(|session| session.outgoing.send(message).is_ok())
     }
 
     /// To every connection.
@@ -235,6 +245,11 @@ impl Hub {
         let since = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
+}
+
+fn newest(connections: &BTreeMap<u64, Connection>) -> Option<&Connection> {
+    let mut connections = connections.values().rev();
+    connections.find(|connection| connection.operator.is_some())
 }
 
 impl Drop for Entry {

@@ -209,6 +209,11 @@ impl Gateway {
         .await
     }
 
+    /// The models on the newest session's last list; none if no session is open.
+    pub fn models(&self) -> Vec<String> {
+        self.hub.models()
+    }
+
     /// Every frame so far, both ways.
     pub fn frames(&self) -> Vec<Arc<Frame>> {
         self.hub.frames.all()

@@ -275,6 +275,9 @@ impl Session<'_> {
         if is_answer(frame) {
             self.hub.book(frame);
         }
+        if frame.name() == "MODEL_LIST" {
+            self.hub.offer(self.number, models(frame));
+        }
         if let Some(reply) = self.reply(frame, operator) {
             self.send(&reply);
             if frame.name() == "HEARTBEAT" && self.hub.policy.borrow().repeat_heartbeat_acks {
@@ -350,6 +353,12 @@ fn result_ack(frame: &Frame, policy: &Policy) -> Value {
         AckId::Own | AckId::Missing => json!({"type": "RESULT_ACK"}),
         AckId::Another => json!({"type": "RESULT_ACK", "request_id": "another-request"}),
     }
+}
+
+fn models(model_list: &Frame) -> Vec<String> {
+    let listed = model_list.value["models"].as_array();
+    let names = listed.into_iter().flatten().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
 }
 
 fn is_answer(frame: &Frame) -> bool {

@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
     let mut terminal = Terminal::new();
     let done = tokio::select! {
         done = demonstrate(&options, &mut terminal) => done,
-        () = interrupted(), if !options.serve => Err("interrupted".to_owned()),
+        () = devnet::interrupted(), if !options.serve => Err("interrupted".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,17 +73,4 @@ async fn demonstrate(options: &Options, terminal: &mut Terminal) -> Result<(), T
         sidecar::report(&stage.sidecar, terminal).await?;
     }
     sidecar::drain(&stage.sidecar, terminal).await
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        },
-        // Without handlers the system ends the process on both, which is as well.
-        Err(_) => std::future::pending().await,
-    }
 }

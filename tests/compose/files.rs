@@ -1,0 +1,67 @@
+//! The files as Compose reads them, without starting anything.
+
+use crate::{
+    lab::{GENERATIONS, Lab},
+    stack::Stack,
+};
+
+/// What README names besides docker-compose.yml alone.
+const OVERLAYS: [&str; 4] = ["gpu", "monitoring", "host-ollama", "demo"];
+
+fn of(overlays: &[&str]) -> String {
+    let overlays = overlays
+        .iter()
+        .map(|name| format!(" -f deploy/compose/{name}.yml"));
+    format!("-f docker-compose.yml{}", overlays.collect::<String>())
+}
+
+#[test]
+fn every_combination_that_readme_names_is_taken_without_a_word() {
+    let Some(lab) = Lab::find() else { return };
+    let alone = OVERLAYS.map(|name| of(&[name]));
+    let together = [
+        of(&[]),
+        of(&["gpu", "monitoring"]),
+        of(&["host-ollama", "monitoring"]),
+        of(&["demo", "monitoring"]),
+        of(&["demo", "host-ollama"]),
+    ];
+    for generation in GENERATIONS {
+        for files in alone.iter().chain(&together) {
+            let stack = Stack::new(lab, generation, files);
+            stack.fill_in();
+            let said = stack.compose("config -q");
+            assert!(said.success, "{generation}, {files}: {}", said.stderr);
+            assert_eq!(said.stderr, "", "{generation}, {files}");
+        }
+    }
+}
+
+#[test]
+fn one_number_in_env_is_the_capacity_of_both() {
+    let Some(lab) = Lab::find() else { return };
+    for generation in GENERATIONS {
+        let stack = Stack::new(lab, generation, "").with("PIN_CAPACITY", "7");
+        stack.fill_in();
+        let config = stack.compose_well("config").replace(['"', '\''], "");
+        for line in ["OLLAMA_NUM_PARALLEL: 7", "PIN_CAPACITY: 7"] {
+            assert!(config.contains(line), "{generation}: {config}");
+        }
+    }
+}
+
+#[test]
+fn overlays_may_be_named_in_env_once_and_for_all() {
+    let Some(lab) = Lab::find() else { return };
+    for generation in GENERATIONS {
+        let stack = Stack::new(lab, generation, "");
+        stack.fill_in();
+        stack.append(
+            ".env",
+            "COMPOSE_FILE=docker-compose.yml:deploy/compose/gpu.yml:deploy/compose/monitoring.yml",
+        );
+        let services = stack.compose_well("config --services");
+        assert!(services.contains("grafana"), "{generation}: {services}");
+        assert!(stack.compose_well("config").contains("driver: nvidia"));
+    }
+}
