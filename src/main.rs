@@ -126,7 +126,7 @@ async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
     tokio::select! {
         outcome = app.run(shutdown.cancelled()) => match outcome {
             Ok(Outcome::Drained) => ExitCode::SUCCESS,
-            Ok(Outcome::Dropped) => ExitCode::FAILURE,
+            Ok(Outcome::Dropped | Outcome::Failed) => ExitCode::FAILURE,
             Err(error) => complain(1, &error),
         },
         () = second_signal => {

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     backend::{
@@ -81,6 +81,9 @@ pub enum Outcome {
     Drained,
     /// Something that was worked on was not delivered, or is not known to have been.
     Dropped,
+    /// A part of the relay came to an end by itself, which only a defect makes it do. It drained as far as it could;
+    /// whoever runs it is to start it again.
+    Failed,
 }
 
 /// A relay that is ready to run.
@@ -207,10 +210,11 @@ impl Relay {
     /// Serves until `shutdown`, then drains: waiting work is refused, running work finishes or is cut short after
     /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
-        let mut background = JoinSet::new();
         let (ollama, pulse) = (self.ollama, self.pulse);
         let (puller, stop) = (Arc::clone(&ollama), self.timing.draining.clone());
-        background.spawn(async move { puller.keep_pulling(self.random, stop).await });
+        let mut pulls = JoinSet::new();
+        pulls.spawn(async move { puller.keep_pulling(self.random, stop).await });
+        let mut background = JoinSet::new();
         background.spawn(async move { ollama.keep_looking().await });
         background.spawn(async move { pulse.beat().await });
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
@@ -221,7 +225,11 @@ impl Relay {
         let mut session = JoinSet::new();
         session.spawn(self.supervisor.run());
 
-        shutdown.await;
+        let failed = tokio::select! {
+            biased;
+            () = shutdown => false,
+            () = end_of_any(&mut session, &mut background) => true,
+        };
         info!("draining");
         let lost_before = self.outbox.lost();
         let deadline = Instant::now() + self.drain_timeout + DRAIN_SLACK;
@@ -234,12 +242,15 @@ impl Relay {
         session.shutdown().await;
         self.outbox.abandon();
         background.shutdown().await;
+        pulls.shutdown().await;
         self.inference.tell_last_refusals();
         // Connections to the backend end when nobody is left who could use them.
         drop(self.inference);
         self.connections.close();
         let _ = timeout(GOODBYE, self.connections.wait()).await;
-        if closed && self.outbox.lost() == lost_before {
+        if failed {
+            Outcome::Failed
+        } else if closed && self.outbox.lost() == lost_before {
             info!("drained");
             Outcome::Drained
         } else {
@@ -247,6 +258,16 @@ impl Relay {
             Outcome::Dropped
         }
     }
+}
+
+/// Waits for what never comes to an end by itself. Without the session nothing is earned, without the others nothing is
+/// kept up to date: a process that starts anew is better than one that looks alive.
+async fn end_of_any(session: &mut JoinSet<()>, background: &mut JoinSet<()>) {
+    tokio::select! {
+        Some(_) = session.join_next() => {}
+        Some(_) = background.join_next() => {}
+    }
+    error!("a part of the sidecar has failed: ending, to be started again");
 }
 
 /// Lets running jobs finish, for as long as they may.

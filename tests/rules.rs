@@ -93,7 +93,7 @@ impl Rule<'_> {
     fn value(&self, key: &str) -> String {
         let key = format!("{key}: ");
         let is_key = |line: &&str| line.trim_start_matches([' ', '-']).starts_with(&key);
-        let Some(at) = self.0.iter().position(|line| is_key(&line)) else {
+        let Some(at) = self.0.iter().position(is_key) else {
             return String::new();
         };
         let (_, value) = self.0[at].split_once(": ").unwrap();

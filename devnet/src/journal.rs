@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    #[should_panic(expected = "waited 20s for a two; the last of what was seen:\n  1\n")]
+    #[should_panic(expected = "waited 60s for a two; the last of what was seen:\n  1\n")]
     async fn a_wait_that_is_in_vain_ends_with_what_was_seen() {
         let journal = Journal::default();
         journal.push(Arc::new(1));

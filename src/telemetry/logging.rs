@@ -28,10 +28,11 @@
 //! | `tier`, `accuracy`, `tokens_per_second` | what an interview has found |
 //! | `frame` | the type of a frame |
 //! | `bytes` | the size of an answer |
+//! | `completed_bytes`, `total_bytes` | of a model that is pulled, as far as Ollama has told |
 //! | `running` | chats that a drain cuts short |
 //! | `models`, `version` | what is offered; Ollama's version, at the start the sidecar's |
 //! | `address` | where probes are answered |
-//! | `secret`, `settings` | where the secret is from, and the effective settings, at the start |
+//! | `secret`, `proxy`, `settings` | at the start: where the secret is from, the way out, and the effective settings |
 //! | `place` | where in the source it panicked |
 //! | `dropped` | lines that were lost, since nobody read the log fast enough |
 

@@ -29,6 +29,15 @@ impl Dial for Nobody {
     }
 }
 
+/// A network with a defect.
+struct Broken;
+
+impl Dial for Broken {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>> {
+        panic!("the test's own")
+    }
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -111,4 +120,22 @@ async fn an_hour_without_gateway_and_ollama_is_told_in_a_dozen_lines() {
         lines.iter().any(|line| line.contains("since_s=")),
         "{lines:#?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_defect_ends_the_sidecar_instead_of_leaving_one_that_looks_alive() {
+    let worlds: [(Arc<dyn Dial>, Arc<dyn Dial>); 2] = [
+        (Arc::new(Broken), Arc::new(Nobody)),
+        (Arc::new(Nobody), Arc::new(Broken)),
+    ];
+    for (gateway, backend) in worlds {
+        let world = World {
+            gateway,
+            backend,
+            clock: Arc::new(SystemClock),
+            random: fastrand::Rng::with_seed(1),
+        };
+        let relay = Relay::new(world, config()).unwrap();
+        assert_eq!(relay.run(sleep(HOUR)).await, Outcome::Failed);
+    }
 }

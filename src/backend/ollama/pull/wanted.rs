@@ -139,16 +139,13 @@ impl Wanted {
         let (model, attempts) = (&*self.model, self.attempts);
         match remedy {
             Remedy::AskAgain => {
-                warn!(
-                    model,
-                    attempts, "the model is not pulled yet, and is tried again: {error}"
-                );
+                warn!(model, attempts, %error, "the model is not pulled yet, and is tried again");
             }
             Remedy::Operator => warn!(
                 model,
                 attempts,
-                "the model cannot be pulled: {error}. Correct PIN_PULL_MODELS, or what Ollama says; \
-                 it is tried again in an hour"
+                %error,
+                "the model cannot be pulled: correct PIN_PULL_MODELS, or what Ollama says; it is tried again in an hour"
             ),
         }
     }
