@@ -614,14 +614,12 @@ async fn a_real_pull_goes_on_where_it_was_and_disturbs_nothing() {
 #[tokio::test]
 async fn what_a_real_ollama_cannot_pull_fails_and_disturbs_nothing() {
     let Some(script) = script() else { return };
+    // Nothing listens there; a name that has to be resolved may take its time where there is no DNS.
     let real = Real::reserve(script).up().await;
-    let settings = [(
-        "PIN_PULL_MODELS",
-        "registry.invalid/library/nope,127.0.0.1:9/library/nope,tiny",
-    )];
+    let settings = [("PIN_PULL_MODELS", "127.0.0.1:9/library/nope,tiny")];
     let net = Net::start(CLIENT, Server::Real(real), &settings).await;
     net.sidecar
-        .wait_for_status(|status| pulls(status) == ["failed", "failed", "done"])
+        .wait_for_status(|status| pulls(status) == ["failed", "done"])
         .await;
     net.ask(payload(3)).await.result();
 }

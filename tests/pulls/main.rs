@@ -40,7 +40,11 @@ fn go_on(ollama: &Ollama) {
 }
 
 fn sidecar(gateway: &Gateway, ollama: &Ollama, models: &str) -> Sidecar {
-    let settings = [("PIN_PULL_MODELS", models)];
+    // What is done to Ollama by hand is noticed soon.
+    let settings = [
+        ("PIN_PULL_MODELS", models),
+        ("PIN_MODEL_REFRESH_INTERVAL", "50ms"),
+    ];
     Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings)
 }
 
