@@ -93,7 +93,7 @@ impl Rule<'_> {
     fn value(&self, key: &str) -> String {
         let key = format!("{key}: ");
         let is_key = |line: &&str| line.trim_start_matches([' ', '-']).starts_with(&key);
-        let Some(at) = self.0.iter().position(|line| is_key(&line)) else {
+        let Some(at) = self.0.iter().position(is_key) else {
             return String::new();
         };
         let (_, value) = self.0[at].split_once(": ").unwrap();
@@ -162,6 +162,8 @@ fn reasons_of(alert: &str) -> BTreeSet<String> {
     let rules = rules(&text);
     let rule = rules.iter().find(|rule| rule.value("alert") == alert);
     let expr = rule.unwrap().value("expr");
+    let selectors: BTreeSet<_> = quoted(&expr, "{reason", "}").into_iter().collect();
+    assert_eq!(selectors.len(), 1, "{alert} does not always mean the same");
     let matchers = matchers(&expr).into_iter();
     matchers
         .filter(|(_, label, _)| *label == "reason")
