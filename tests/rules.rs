@@ -162,6 +162,8 @@ fn reasons_of(alert: &str) -> BTreeSet<String> {
     let rules = rules(&text);
     let rule = rules.iter().find(|rule| rule.value("alert") == alert);
     let expr = rule.unwrap().value("expr");
+    let selectors: BTreeSet<_> = quoted(&expr, "{reason", "}").into_iter().collect();
+    assert_eq!(selectors.len(), 1, "{alert} does not always mean the same");
     let matchers = matchers(&expr).into_iter();
     matchers
         .filter(|(_, label, _)| *label == "reason")
