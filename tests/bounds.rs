@@ -77,6 +77,20 @@ impl Node {
         kib / 1024.0
     }
 
+    /// How long the thread that answers scrapes has been on a processor.
+    fn admin_cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.agent.pid())).unwrap();
+        let read = |task: &std::fs::DirEntry, file| {
+            std::fs::read_to_string(task.path().join(file)).unwrap()
+        };
+        let admin = tasks
+            .map(Result::unwrap)
+            .find(|task| read(task, "comm").trim() == "admin")
+            .unwrap();
+        let schedule = read(&admin, "schedstat");
+        Duration::from_nanos(schedule.split(' ').next().unwrap().parse().unwrap())
+    }
+
     fn memory_now(&self) -> f64 {
         self.memory("VmRSS:")
     }
@@ -304,8 +318,9 @@ async fn a_scrape_with_200_models_takes_less_than_5_ms_under_full_load() {
         let answer = node.agent.get(path).await.unwrap();
         (began.elapsed(), answer.text())
     };
-    // What a probe takes is the way there and back, and what this machine is busy with.
+    // The clock also measures what else this machine is busy with, which a probe shows; the processor's time does not.
     let (mut scraped, mut probed) = (Vec::new(), Vec::new());
+    let mut on_cpu = Duration::ZERO;
     let mut text = String::new();
     let scrapes = async {
         wait_until("all slots to be taken", || {
@@ -314,7 +329,9 @@ async fn a_scrape_with_200_models_takes_less_than_5_ms_under_full_load() {
         .await;
         for _ in 0..SCRAPES {
             probed.push(ask("/healthz").await.0);
+            let before = node.admin_cpu();
             let (took, page) = ask("/metrics").await;
+            on_cpu += node.admin_cpu() - before;
             scraped.push(took);
             text = page;
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -330,9 +347,10 @@ async fn a_scrape_with_200_models_takes_less_than_5_ms_under_full_load() {
     };
     let (probe, scrape) = (median(&mut probed), median(&mut scraped));
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    let each = on_cpu / SCRAPES as u32;
     println!(
-        "{SCRAPES} scrapes of {MODELS} models while {CAPACITY} chats stream: {scrape:.1?} (median), where a probe takes \
-         {probe:.1?}; {series} series, {} KiB",
+        "{SCRAPES} scrapes of {MODELS} models while {CAPACITY} chats stream: {each:.1?} of a processor each; {scrape:.1?} by \
+         the clock (median), where a probe takes {probe:.1?}; {series} series, {} KiB",
         text.len() / 1024
     );
     for family in [
@@ -347,8 +365,8 @@ async fn a_scrape_with_200_models_takes_less_than_5_ms_under_full_load() {
             .count();
         assert_eq!(models, MODELS, "{family}");
     }
-    let limit = Duration::from_millis(if RELEASE { 5 } else { 250 });
-    assert!(scrape.saturating_sub(probe) < limit, "{scrape:?}");
+    let limit = Duration::from_millis(if RELEASE { 5 } else { 100 });
+    assert!(each < limit, "{each:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
