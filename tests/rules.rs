@@ -9,9 +9,9 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
+use devnet::promtool;
 use pin_sidecar::{
     config::settings,
     label::Label,
@@ -176,27 +176,10 @@ fn all_words<L: Label>(labels: &[L]) -> BTreeSet<String> {
     words.collect()
 }
 
-/// Runs it, or skips where it is not installed.
-fn promtool(arguments: &[&str], files: &[PathBuf]) {
-    let promtool = Command::new("promtool")
-        .args(arguments)
-        .args(files)
-        .output();
-    let Ok(output) = promtool else {
-        return devnet::skip_without("promtool");
-    };
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 #[test]
 fn prometheus_takes_its_configuration_and_the_rules_beside_it() {
-    promtool(&["check", "config"], &[path("prometheus/prometheus.yml")]);
-    promtool(&["check", "rules"], &[path("prometheus/rules.yml")]);
+    promtool::run(&["check", "config"], &[path("prometheus/prometheus.yml")]);
+    promtool::run(&["check", "rules"], &[path("prometheus/rules.yml")]);
     let configuration = read("prometheus/prometheus.yml");
     for needed in [
         "  - rules.yml",
@@ -209,7 +192,7 @@ fn prometheus_takes_its_configuration_and_the_rules_beside_it() {
 
 #[test]
 fn alerts_fire_for_their_cause_and_stay_quiet_for_others() {
-    promtool(&["test", "rules"], &unit_tests());
+    promtool::run(&["test", "rules"], &unit_tests());
 }
 
 #[test]

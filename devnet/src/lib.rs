@@ -19,6 +19,7 @@ mod journal;
 mod listener;
 pub mod network;
 pub mod ollama;
+pub mod promtool;
 pub mod proxy;
 pub mod registry;
 pub mod sim;

@@ -75,7 +75,7 @@ pub(super) struct HttpClient {
 impl HttpClient {
     /// A client of the server at `url`. Its connections are tasks of `tasks`.
     pub(super) fn new(dial: Arc<dyn Dial>, url: BackendUrl, tasks: TaskTracker) -> Self {
-        let endpoint = Endpoint::from(&url);
+        let endpoint = Endpoint::from(url.origin());
         let client = Client::builder(Tracked(tasks))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -114,8 +114,12 @@ impl HttpClient {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, HttpError> {
-        let host = self.url.host_header();
-        let scheme = if self.url.tls() { "https" } else { "http" };
+        let host = self.url.origin().authority();
+        let scheme = if self.url.origin().tls() {
+            "https"
+        } else {
+            "http"
+        };
         let uri = format!("{scheme}://{host}{}", self.url.path(path));
         let mut request = Request::builder()
             .method(method)

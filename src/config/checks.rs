@@ -121,7 +121,7 @@ fn heartbeat_order(fields: &Fields) -> Option<Conflict> {
 
 fn plaintext(fields: &Fields) -> Option<Conflict> {
     let (url, Choice(allowed)) = (fields.server_url.right()?, fields.allow_plaintext.right()?);
-    (!url.tls() && !url.is_loopback() && !allowed).then(|| {
+    (!url.origin().tls() && !url.origin().is_loopback() && !allowed).then(|| {
         let sentence = format!(
             "{url} is not encrypted and not on this machine; write wss:// or https://, or set PIN_ALLOW_PLAINTEXT=true \
              if nobody can listen in between"

@@ -28,7 +28,7 @@ pub use self::{
     },
     proxy::ProxyUrl,
     table::{Fallback, Setting, help, settings},
-    url::{BackendUrl, GatewayUrl},
+    url::{BackendUrl, GatewayUrl, Origin},
     value::{Price, Region},
 };
 use self::{field::Field, table::Values};

@@ -22,20 +22,10 @@ pub struct ProxyUrl {
 }
 
 impl ProxyUrl {
-    /// The name or address to dial, IPv6 without brackets.
-    pub fn host(&self) -> &str {
-        self.origin.host()
-    }
-
-    /// The port to dial. Unless it is given it is the scheme's own, as most programs have it; curl's 1080 is a SOCKS
+    /// Where it leads. The port is the scheme's own unless it is given, as most programs have it; curl's 1080 is a SOCKS
     /// proxy's.
-    pub fn port(&self) -> u16 {
-        self.origin.port
-    }
-
-    /// Whether the connection to the proxy is itself encrypted.
-    pub fn tls(&self) -> bool {
-        self.origin.tls
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The value of the `Proxy-Authorization` header, where the URL has a user and password. Secret.
@@ -75,13 +65,13 @@ impl Value for ProxyUrl {
 impl fmt::Display for ProxyUrl {
     /// With its port even where that is the scheme's own: whoever forgot to write it is to see where it goes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.origin.tls { "https" } else { "http" };
+        let scheme = if self.origin.tls() { "https" } else { "http" };
         let credentials = if self.authorization.is_some() {
             "…@"
         } else {
             ""
         };
-        let Origin { host, port, .. } = &self.origin;
+        let (host, port) = (self.origin.bracketed_host(), self.origin.port());
         write!(f, "{scheme}://{credentials}{host}:{port}")
     }
 }
@@ -99,6 +89,7 @@ pub(super) fn on_the_way_to(
     proxy: Option<ProxyUrl>,
     except: Option<&NoProxy>,
 ) -> Option<ProxyUrl> {
+    let gateway = gateway.origin();
     let direct = gateway.is_loopback()
         || except.is_some_and(|except| except.has(gateway.host(), gateway.port()));
     proxy.filter(|_| !direct)
@@ -257,7 +248,11 @@ mod tests {
             assert_eq!(proxy.authorization(), None, "{given}");
         }
         let by_address = proxy("https://[2001:db8::1]");
-        let whom = (by_address.host(), by_address.port(), by_address.tls());
+        let whom = (
+            by_address.origin.host(),
+            by_address.origin.port(),
+            by_address.origin.tls(),
+        );
         assert_eq!(whom, ("2001:db8::1", 443, true));
     }
 

@@ -140,7 +140,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
     assert_eq!(config.identity.generation, Generation::Operator);
     assert_eq!(config.identity.signature, SignatureScheme::HmacSha256);
     let gateway = &config.gateway;
-    assert_eq!(gateway.url.host_header(), "pin.example");
+    assert_eq!(gateway.url.origin().authority(), "pin.example");
     assert_eq!(gateway.ca_file.as_deref(), Some("/ca.pem".as_ref()));
     assert_eq!(
         (gateway.max_frame_bytes, gateway.connect_timeout),
@@ -352,6 +352,7 @@ fn a_gateway_without_encryption_is_fine_on_this_machine() {
         !config(&[("PIN_SERVER_URL", "ws://127.0.0.1:8080")])
             .gateway
             .url
+            .origin()
             .tls()
     );
 }

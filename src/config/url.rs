@@ -12,26 +12,42 @@ use super::{error::Invalid, field::Value};
 /// Where the protocol's WebSocket is on a host that is given without a path.
 const GATEWAY_PATH: &str = "/api/v1/pin/ws";
 
-/// Another machine and how to speak to it.
+/// Where a URL leads, and how to speak there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) tls: bool,
+pub struct Origin {
+    tls: bool,
     /// As in the URL: an IPv6 address has its brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
+    host: String,
+    port: u16,
 }
 
 impl Origin {
-    pub(super) fn host(&self) -> &str {
+    /// The name or address to dial, IPv6 without brackets; also the name that a certificate must have.
+    pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The same as in a URL: an IPv6 address has its brackets.
+    pub(super) fn bracketed_host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port to dial: the scheme's own unless it is given.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn tls(&self) -> bool {
+        self.tls
     }
 
     fn default_port(tls: bool) -> u16 {
         if tls { 443 } else { 80 }
     }
 
-    /// The host, with the port unless it is the scheme's own.
-    fn authority(&self) -> String {
+    /// The host, with the port unless it is the scheme's own: the value of the `Host` header.
+    pub fn authority(&self) -> String {
         if self.port == Self::default_port(self.tls) {
             self.host.clone()
         } else {
@@ -39,7 +55,8 @@ impl Origin {
         }
     }
 
-    fn is_loopback(&self) -> bool {
+    /// Whether this is this machine: `localhost` or a loopback address.
+    pub fn is_loopback(&self) -> bool {
         match self.host().parse::<IpAddr>() {
             Ok(address) => address.to_canonical().is_loopback(),
             Err(_) => self.host.eq_ignore_ascii_case("localhost"),
@@ -144,34 +161,14 @@ pub struct GatewayUrl {
 }
 
 impl GatewayUrl {
-    /// The name or address to dial, IPv6 without brackets; also the name that the certificate must have.
-    pub fn host(&self) -> &str {
-        self.origin.host()
-    }
-
-    /// The port to dial.
-    pub fn port(&self) -> u16 {
-        self.origin.port
-    }
-
-    /// Whether the connection is encrypted.
-    pub fn tls(&self) -> bool {
-        self.origin.tls
+    /// Where it leads.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// What to ask for.
     pub fn path_and_query(&self) -> &str {
         &self.path_and_query
-    }
-
-    /// The value of the `Host` header.
-    pub fn host_header(&self) -> String {
-        self.origin.authority()
-    }
-
-    /// Whether the gateway is on this machine: `localhost` or a loopback address.
-    pub fn is_loopback(&self) -> bool {
-        self.origin.is_loopback()
     }
 }
 
@@ -240,29 +237,14 @@ pub struct BackendUrl {
 }
 
 impl BackendUrl {
-    /// The name or address to dial, IPv6 without brackets.
-    pub fn host(&self) -> &str {
-        self.origin.host()
-    }
-
-    /// The port to dial.
-    pub fn port(&self) -> u16 {
-        self.origin.port
-    }
-
-    /// Whether the connection is encrypted.
-    pub fn tls(&self) -> bool {
-        self.origin.tls
+    /// Where it leads.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The path to ask for, given the model server's own: behind a reverse proxy the base URL's path goes before it.
     pub fn path(&self, path: &str) -> String {
         format!("{}{path}", self.base_path)
-    }
-
-    /// The value of the `Host` header.
-    pub fn host_header(&self) -> String {
-        self.origin.authority()
     }
 
     /// The value of the `Authorization` header, where the URL has a user and password. Secret.
@@ -382,13 +364,16 @@ mod tests {
     fn a_gateway_url_says_whom_to_dial_and_what_to_ask_for() {
         let url = gateway("wss://[2001:db8::1]:8443/pin?token=t0p");
         assert_eq!(
-            (url.host(), url.port(), url.tls()),
+            (url.origin.host(), url.origin.port, url.origin.tls),
             ("2001:db8::1", 8443, true)
         );
         assert_eq!(url.path_and_query(), "/pin?token=t0p");
-        assert_eq!(url.host_header(), "[2001:db8::1]:8443");
-        assert_eq!(gateway("wss://pin.example").port(), 443);
-        assert_eq!(gateway("ws://pin.example").host_header(), "pin.example");
+        assert_eq!(url.origin.authority(), "[2001:db8::1]:8443");
+        assert_eq!(gateway("wss://pin.example").origin.port, 443);
+        assert_eq!(
+            gateway("ws://pin.example").origin.authority(),
+            "pin.example"
+        );
         assert!(!format!("{url} {url:?}").contains("t0p"));
     }
 
@@ -401,7 +386,7 @@ mod tests {
             "ws://127.9.9.9",
             "ws://[::1]:80",
         ] {
-            assert!(gateway(here).is_loopback(), "{here}");
+            assert!(gateway(here).origin.is_loopback(), "{here}");
         }
         for there in [
             "ws://localhost.example",
@@ -410,7 +395,7 @@ mod tests {
             "ws://127.0.0.1.example",
             "ws://[::]",
         ] {
-            assert!(!gateway(there).is_loopback(), "{there}");
+            assert!(!gateway(there).origin.is_loopback(), "{there}");
         }
     }
 
@@ -418,7 +403,7 @@ mod tests {
     fn a_backend_behind_a_reverse_proxy_keeps_its_base_path_and_its_password() {
         let url = backend("https://ann:p%40ss%zz@gpu.example/ollama//");
         assert_eq!(
-            (url.host(), url.port(), url.tls()),
+            (url.origin.host(), url.origin.port, url.origin.tls),
             ("gpu.example", 443, true)
         );
         assert_eq!(url.path("/api/chat"), "/ollama/api/chat");
@@ -431,7 +416,7 @@ mod tests {
     fn a_plain_backend_has_no_base_path() {
         let url = backend("http://localhost:11434/");
         assert_eq!(url.path("/api/tags"), "/api/tags");
-        assert_eq!(url.host_header(), "localhost:11434");
+        assert_eq!(url.origin.authority(), "localhost:11434");
         assert_eq!(url.authorization(), None);
     }
 
@@ -503,7 +488,7 @@ mod tests {
         ) {
             let scheme = if tls { "wss" } else { "ws" };
             let url = gateway(&format!("{scheme}://{host}:{port}{path}"));
-            prop_assert_eq!(url.port(), port);
+            prop_assert_eq!(url.origin.port, port);
             prop_assert_eq!(&gateway(&url.to_string()), &url);
         }
 

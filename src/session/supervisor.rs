@@ -169,7 +169,7 @@ impl Supervisor {
     }
 
     async fn connect(&mut self) -> Result<Link, Trouble> {
-        let endpoint = Endpoint::from(&self.gateway.url);
+        let endpoint = Endpoint::from(self.gateway.url.origin());
         let stream = self
             .parts
             .dial
@@ -331,7 +331,7 @@ impl Supervisor {
                 self.backoff.failed(limit)
             }
         };
-        let gateway = Endpoint::from(&self.gateway.url);
+        let gateway = Endpoint::from(self.gateway.url.origin());
         let sentence = trouble.sentence(&gateway, self.backoff.is_pushed_out());
         self.journal.trouble(trouble, &sentence, wait);
         if let Some(failure) = trouble.failure() {

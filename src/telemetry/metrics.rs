@@ -224,11 +224,6 @@ impl Default for Metrics {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{
-        io::Write,
-        process::{Command, Stdio},
-    };
-
     use super::*;
     use crate::{
         label::Label,
@@ -379,7 +374,7 @@ mod tests {
         let infos = MAX_INFO_KEYS + 1;
         assert!(lines(&text).len() <= fixed + per_model + infos);
         assert!(text.len() < 2 << 20, "{} bytes", text.len());
-        found_good_by_promtool(&text);
+        devnet::promtool::check_metrics(&text);
     }
 
     #[test]
@@ -389,31 +384,6 @@ mod tests {
         metrics.set_ollama_version("0.17.4");
         count_for(&metrics, None);
         count_for(&metrics, Some("tiny:latest"));
-        found_good_by_promtool(&metrics.render());
-    }
-
-    fn found_good_by_promtool(text: &str) {
-        let promtool = Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let Ok(mut promtool) = promtool else {
-            return devnet::skip_without("promtool");
-        };
-        promtool
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
-        let output = promtool.wait_with_output().unwrap();
-        let findings = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(output.status.success() && findings.is_empty(), "{findings}");
+        devnet::promtool::check_metrics(&metrics.render());
     }
 }

@@ -24,7 +24,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::config::{BackendUrl, GatewayUrl, ProxyUrl};
+use crate::config::Origin;
 
 /// What we call ourselves, to the gateway and to a proxy.
 const AGENT: &str = concat!("pin-sidecar/", env!("CARGO_PKG_VERSION"));
@@ -40,32 +40,12 @@ pub struct Endpoint {
     pub tls: bool,
 }
 
-impl From<&GatewayUrl> for Endpoint {
-    fn from(url: &GatewayUrl) -> Self {
+impl From<&Origin> for Endpoint {
+    fn from(origin: &Origin) -> Self {
         Self {
-            host: url.host().to_owned(),
-            port: url.port(),
-            tls: url.tls(),
-        }
-    }
-}
-
-impl From<&BackendUrl> for Endpoint {
-    fn from(url: &BackendUrl) -> Self {
-        Self {
-            host: url.host().to_owned(),
-            port: url.port(),
-            tls: url.tls(),
-        }
-    }
-}
-
-impl From<&ProxyUrl> for Endpoint {
-    fn from(url: &ProxyUrl) -> Self {
-        Self {
-            host: url.host().to_owned(),
-            port: url.port(),
-            tls: url.tls(),
+            host: origin.host().to_owned(),
+            port: origin.port(),
+            tls: origin.tls(),
         }
     }
 }

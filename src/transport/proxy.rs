@@ -34,7 +34,7 @@ impl ProxyDialer {
     pub fn new(direct: Arc<TcpDialer>, url: ProxyUrl) -> Self {
         Self {
             direct,
-            proxy: Endpoint::from(&url),
+            proxy: Endpoint::from(url.origin()),
             url,
         }
     }

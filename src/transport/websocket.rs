@@ -133,8 +133,12 @@ pub async fn connect(
 }
 
 fn request(url: &GatewayUrl) -> Result<Request, ConnectError> {
-    let scheme = if url.tls() { "wss" } else { "ws" };
-    let uri = format!("{scheme}://{}{}", url.host_header(), url.path_and_query());
+    let scheme = if url.origin().tls() { "wss" } else { "ws" };
+    let uri = format!(
+        "{scheme}://{}{}",
+        url.origin().authority(),
+        url.path_and_query()
+    );
     let mut request = uri
         .into_client_request()
         .map_err(|error| ConnectError::Protocol(error.to_string()))?;

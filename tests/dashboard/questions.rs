@@ -1,6 +1,6 @@
 //! The dashboard's expressions: each parses, asks for metrics that there are, and only for the nodes that were chosen.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs};
 
 use pin_sidecar::telemetry::Metrics;
 use serde_json::json;
@@ -153,19 +153,7 @@ fn every_expression_parses() {
     let file = folder.path().join("questions.yml");
     // JSON is YAML.
     fs::write(&file, groups.to_string()).unwrap();
-    let check = Command::new("promtool")
-        .args(["check", "rules"])
-        .arg(&file)
-        .output();
-    let Ok(check) = check else {
-        return devnet::skip_without("promtool");
-    };
-    assert!(
-        check.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&check.stdout),
-        String::from_utf8_lossy(&check.stderr)
-    );
+    devnet::promtool::run(&["check", "rules"], &[file]);
 }
 
 #[test]

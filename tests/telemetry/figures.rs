@@ -1,10 +1,6 @@
 //! Figures at `/metrics` and `/status`, of a whole sidecar over real sockets.
 
-use std::{
-    fs,
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::fs;
 
 use devnet::ollama::{CHAT, Fault};
 use serde_json::json;
@@ -152,22 +148,5 @@ async fn what_prometheus_reads_after_traffic_is_as_it_should_be() {
         let series = format!("pin_sidecar_{family}{{model=\"{MODEL}\"");
         assert!(text.contains(&series), "no {series} in\n{text}");
     }
-    let promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut promtool) = promtool else {
-        return devnet::skip_without("promtool");
-    };
-    promtool
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-    let output = promtool.wait_with_output().unwrap();
-    let findings = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && findings.is_empty(), "{findings}");
+    devnet::promtool::check_metrics(&text);
 }
