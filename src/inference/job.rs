@@ -77,6 +77,7 @@ impl Inference {
                     Failure::new(Code::Orphaned, sentence)
                 }
                 Some(Stop::Cancelled) | None => {
+                    self.count_request(&record);
                     record.log(&self.parts.node, handle.session(), Ended::Cancelled);
                     return;
                 }
@@ -248,12 +249,17 @@ impl Inference {
         }
     }
 
+    fn count_request(&self, record: &Record) {
+        let requests = &self.parts.metrics.requests_total;
+        requests.of(record.model.as_deref(), Operation::Chat).inc();
+    }
+
     fn count(&self, record: &Record, outcome: &Result<Completion, Failure>) {
         let metrics = &self.parts.metrics;
         let model = record.model.as_deref();
         let times = &record.times;
         let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
-        metrics.requests_total.of(model, Operation::Chat).inc();
+        self.count_request(record);
         metrics
             .request_duration_seconds
             .of(Operation::Chat)

@@ -198,6 +198,7 @@ async fn an_id_that_was_cancelled_is_new_work_when_it_comes_again() {
             .await
             .contains(r#""request_id":"r","error":"internal: "#)
     );
+    assert_eq!(bench.metrics.requests_total.total(), 2);
     assert_eq!(bench.metrics.cancelled_requests_total.get(), 1);
     assert_eq!(bench.metrics.duplicate_requests_total.get(), 0);
 }

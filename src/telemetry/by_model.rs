@@ -190,21 +190,10 @@ fn sum(family: &IntCounterVec) -> u64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::telemetry::reasons::Operation;
-
-    fn made<F: Family>(spec: F::Spec) -> (Registry, F) {
-        let registry = Registry::new();
-        let family = F::register(&registry, "test_total".into(), "A test.", spec).unwrap();
-        (registry, family)
-    }
-
-    fn series(registry: &Registry) -> usize {
-        let families = registry.gather();
-        families
-            .iter()
-            .map(|family| family.get_metric().len())
-            .sum()
-    }
+    use crate::telemetry::{
+        families::tests::{made, series},
+        reasons::Operation,
+    };
 
     #[test]
     fn a_thousand_models_are_told_apart_and_the_rest_is_other() {

@@ -299,17 +299,17 @@ fn shortened(value: &str) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::telemetry::reasons::Operation;
 
-    fn made<F: Family>(spec: F::Spec) -> (Registry, F) {
+    pub(crate) fn made<F: Family>(spec: F::Spec) -> (Registry, F) {
         let registry = Registry::new();
         let family = F::register(&registry, "test_total".into(), "A test.", spec).unwrap();
         (registry, family)
     }
 
-    fn series(registry: &Registry) -> usize {
+    pub(crate) fn series(registry: &Registry) -> usize {
         registry
             .gather()
             .iter()

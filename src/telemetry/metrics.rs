@@ -100,7 +100,7 @@ metrics! {
     /// Time from a heartbeat to its acknowledgement.
     heartbeat_rtt_seconds: Histogram = ROUND_TRIP,
 
-    /// Requests received, by model and kind of work.
+    /// Requests that have ended, refused and cancelled ones too, by model and kind of work.
     requests_total: CounterByModelAnd<Operation> = "operation",
     /// Requests that were refused or failed, by kind of work and code.
     request_failures_total: CounterByPair<Operation, Code> = ["operation", "reason"],
@@ -145,7 +145,7 @@ metrics! {
     ollama_models: IntGauge,
     /// GPU memory that Ollama's loaded models take.
     ollama_vram_bytes: IntGauge,
-    /// Time that Ollama took to load the model, for answers that had to wait for it.
+    /// Time that Ollama took to have the model ready for an answer; some milliseconds where it was loaded already.
     ollama_load_duration_seconds: Histogram = WAIT,
     /// Bytes that Ollama has of a model that it is told to pull.
     model_pull_bytes_completed: GaugeByModel,
