@@ -23,12 +23,8 @@ use devnet::{
 };
 use pin_sidecar::relay::Outcome as Drain;
 use serde_json::{Value, json};
-use support::{CLIENT, DESKTOP, Sidecar, gateway};
-use tokio_rustls::rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use support::{CLIENT, DESKTOP, Sidecar, gateway, self_signed};
+use tokio_rustls::rustls::ServerConfig;
 
 /// The model that both have. It never ends by itself: `num_predict` ends it.
 const TINY: &str = "tiny";
@@ -531,17 +527,10 @@ const LAYER: usize = 2_000_000;
 
 /// What a registry needs to speak TLS, and its certificate as a file for Ollama to trust.
 fn registry_tls(folder: &Path) -> (Arc<ServerConfig>, PathBuf) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
+    let (tls, pem) = self_signed(&["127.0.0.1"]);
     let certificate = folder.join("registry.pem");
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    (Arc::new(tls), certificate)
+    std::fs::write(&certificate, pem).unwrap();
+    (tls, certificate)
 }
 
 /// A registry with a model of which Ollama lacks one layer.

@@ -12,13 +12,9 @@ use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use devnet::{gateway::Gateway, proxy::ConnectProxy};
 use tempfile::TempDir;
-use tokio_rustls::rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use tokio_rustls::rustls::ServerConfig;
 
-use support::{CLIENT, SECRET};
+use support::{CLIENT, SECRET, self_signed};
 
 /// A name that only the proxy can resolve.
 const NAME: &str = "gateway.test";
@@ -37,20 +33,12 @@ struct Certificate {
 
 impl Certificate {
     fn make() -> Self {
-        let names = [NAME, ELSEWHERE, "127.0.0.1"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
+        let (config, pem) = self_signed(&[NAME, ELSEWHERE, "127.0.0.1"]);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
-        fs::write(&file, made.cert.pem()).unwrap();
+        fs::write(&file, pem).unwrap();
         Self {
-            config: Arc::new(config),
+            config,
             file,
             _folder: folder,
         }

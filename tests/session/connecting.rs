@@ -2,39 +2,26 @@
 
 use std::{
     fs,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use devnet::gateway::{Gateway, Login};
-use tokio_rustls::rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
 
 use crate::{
     next_attempt, quick,
-    support::{CLIENT, Net, SECRET, Sidecar, chat, gateway, ollama},
+    support::{CLIENT, Net, SECRET, Sidecar, chat, gateway, ollama, self_signed},
 };
 
 /// A gateway that speaks TLS with a certificate of its own, which comes as PEM.
 async fn encrypted_gateway() -> (Gateway, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
+    let (tls, pem) = self_signed(&["localhost"]);
     let gateway = Gateway::builder()
         .secret(CLIENT, SECRET)
-        .tls(Arc::new(config))
+        .tls(tls)
         .start()
         .await
         .unwrap();
-    (gateway, made.cert.pem())
+    (gateway, pem)
 }
 
 #[tokio::test]

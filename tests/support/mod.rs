@@ -17,6 +17,11 @@ use pin_sidecar::{
 };
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
 
 pub const CLIENT: &str = "op_test";
 pub const DESKTOP: &str = "pin_test";
@@ -35,6 +40,20 @@ pub struct Sidecar {
     pub admin: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
     run: JoinHandle<std::io::Result<Outcome>>,
+}
+
+/// What a server of these names needs to speak TLS, and its certificate as PEM, for others to trust.
+pub fn self_signed(names: &[&str]) -> (Arc<ServerConfig>, String) {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (Arc::new(config), made.cert.pem())
 }
 
 /// A gateway that knows both clients.
