@@ -12,6 +12,7 @@ use crate::{
     overview::View,
     relay::{Outcome, Relay, World},
     secret::SecretError,
+    service::Service,
     telemetry::Metrics,
     transport::TlsError,
 };
@@ -51,6 +52,7 @@ impl BuildError {
 pub struct App {
     admin: Bound,
     view: View,
+    service: Arc<Service>,
     metrics: Arc<Metrics>,
     relay: Relay,
 }
@@ -78,6 +80,7 @@ impl App {
         Ok(Self {
             admin,
             view: relay.view(),
+            service: relay.service(),
             metrics: relay.metrics(),
             relay,
         })
@@ -93,7 +96,9 @@ impl App {
     /// # Errors
     /// The thread for probes and metrics cannot be started.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<Outcome> {
-        let admin = self.admin.serve(Arc::new(self.view), self.metrics)?;
+        let admin = self
+            .admin
+            .serve(Arc::new(self.view), self.service, self.metrics)?;
         let outcome = self.relay.run(shutdown).await;
         admin.stop();
         Ok(outcome)

@@ -18,6 +18,7 @@ mod overview;
 pub mod protocol;
 pub mod relay;
 pub mod secret;
+pub mod service;
 pub mod session;
 pub mod telemetry;
 pub mod transport;

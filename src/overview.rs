@@ -13,7 +13,6 @@ use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Overview, Status},
@@ -25,6 +24,7 @@ use crate::{
     inference::Admission,
     label::Label,
     protocol::Generation,
+    service::{Service, Stage},
     session::{Phase, Registration, SessionStatus, StatusBoard},
     telemetry::{Metrics, RecentTroubles},
 };
@@ -77,7 +77,7 @@ pub(crate) struct View {
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) troubles: Arc<RecentTroubles>,
-    pub(crate) draining: CancellationToken,
+    pub(crate) service: Arc<Service>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) clock: Arc<dyn WallClock>,
 }
@@ -88,13 +88,10 @@ impl Overview for View {
     }
 
     fn pending(&self) -> Vec<String> {
-        let draining = self
-            .draining
-            .is_cancelled()
-            .then(|| "Draining: running chats finish, new ones are refused.".into());
+        let service = service_sentence(self.service.stage());
         let session = session_sentence(&self.status.read());
         let backend = backend_sentence(&self.offer.borrow(), &self.pulls);
-        [draining, session, backend].into_iter().flatten().collect()
+        [service, session, backend].into_iter().flatten().collect()
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -129,7 +126,7 @@ impl Overview for View {
             },
             last_errors: self.troubles.list(),
             versions: admin::Versions::with_ollama(offer.version),
-            draining: self.draining.is_cancelled(),
+            draining: self.service.stage() != Stage::Open,
             uptime_seconds: self.pulse.since.elapsed().as_secs(),
         }
     }
@@ -199,6 +196,18 @@ fn time_left(phase: Phase) -> Option<Duration> {
     }
 }
 
+fn service_sentence(stage: Stage) -> Option<String> {
+    let sentence = match stage {
+        Stage::Open => return None,
+        Stage::Draining | Stage::Ending => "Draining: running chats finish, new ones are refused.",
+        Stage::Drained => {
+            "Drained as it was asked to. `POST /session/connect` opens the session again, and so does a restart of Ollama."
+        }
+        Stage::Ended => "Drained: the process ends.",
+    };
+    Some(sentence.to_owned())
+}
+
 fn session_sentence(session: &SessionStatus) -> Option<String> {
     let trouble = || {
         session
@@ -208,7 +217,7 @@ fn session_sentence(session: &SessionStatus) -> Option<String> {
     };
     match session.phase {
         Phase::Up => None,
-        Phase::Ended => Some("The session has been closed for shutdown.".to_owned()),
+        Phase::Ended => Some("The session is closed.".to_owned()),
         Phase::Connecting => Some(format!("{} Connecting now.", trouble())),
         Phase::Waiting { .. } => {
             let left = time_left(session.phase).unwrap_or_default().as_secs();

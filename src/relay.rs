@@ -3,13 +3,17 @@
 //!
 //! Invariant: when `run` returns, nothing of the relay is left running.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -24,6 +28,7 @@ use crate::{
     overview::{Pulse, View},
     protocol::Generation,
     secret::{SecretError, SecretKeeper},
+    service::{Rest, Service},
     session::{self, Registration, StatusBoard, Supervisor, Timing},
     telemetry::{Metrics, RecentTroubles},
     transport::{self, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
@@ -88,22 +93,40 @@ pub enum Outcome {
 
 /// A relay that is ready to run.
 pub struct Relay {
-    drain_timeout: Duration,
+    node: Node,
+    supervisor: Supervisor,
     generation: Generation,
     registration: Registration,
-    ollama: Arc<Ollama>,
-    inference: Arc<Inference>,
-    outbox: Arc<Outbox>,
-    supervisor: Supervisor,
-    timing: Timing,
-    pulse: Arc<Pulse>,
     status: Arc<StatusBoard>,
     troubles: Arc<RecentTroubles>,
     clock: Arc<dyn WallClock>,
+}
+
+/// What a node is, its session apart.
+struct Node {
+    drain_timeout: Duration,
+    ollama: Arc<Ollama>,
+    inference: Arc<Inference>,
+    outbox: Arc<Outbox>,
+    service: Arc<Service>,
+    pulse: Arc<Pulse>,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
     /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
     random: fastrand::Rng,
+}
+
+/// What ends a node's service, or its rest after a drain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// The process is to end.
+    End,
+    /// A part has failed.
+    Fail,
+    /// Somebody wants it drained.
+    Drain,
+    /// It is to serve again.
+    Serve,
 }
 
 impl Relay {
@@ -144,7 +167,6 @@ impl Relay {
             price_per_thousand_tokens: registration.price_per_thousand_tokens.as_f64(),
         };
         let inference = Inference::new(parts, config.admission, config.job);
-        let timing = Timing::default();
         let random = world.random.clone();
         let status = Arc::<StatusBoard>::default();
         let parts = session::Parts {
@@ -159,35 +181,38 @@ impl Relay {
             status: Arc::clone(&status),
             troubles: Arc::clone(&troubles),
         };
-        let supervisor = Supervisor::new(
-            config.identity,
-            config.gateway,
-            registration.clone(),
-            parts,
-            timing.clone(),
-        );
-        Ok(Self {
+        let supervisor =
+            Supervisor::new(config.identity, config.gateway, registration.clone(), parts);
+        let node = Node {
             drain_timeout: config.drain_timeout,
-            generation,
-            registration,
             ollama,
             inference,
             outbox,
-            supervisor,
-            timing,
+            service: Arc::default(),
             pulse: Arc::default(),
-            status,
-            troubles,
-            clock: world.clock,
             metrics,
             connections,
             random,
+        };
+        Ok(Self {
+            node,
+            supervisor,
+            generation,
+            registration,
+            status,
+            troubles,
+            clock: world.clock,
         })
     }
 
     /// Where it counts.
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.metrics)
+        Arc::clone(&self.node.metrics)
+    }
+
+    /// Where it may be asked to drain and to serve again.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.node.service)
     }
 
     /// What probes and people may see of it.
@@ -196,76 +221,195 @@ impl Relay {
             generation: self.generation,
             registration: self.registration.clone(),
             status: Arc::clone(&self.status),
-            offer: self.ollama.offer(),
-            pulls: self.ollama.pulls(),
-            admission: self.inference.admission(),
-            metrics: Arc::clone(&self.metrics),
+            offer: self.node.ollama.offer(),
+            pulls: self.node.ollama.pulls(),
+            admission: self.node.inference.admission(),
+            metrics: self.metrics(),
             troubles: Arc::clone(&self.troubles),
-            draining: self.timing.draining.clone(),
-            pulse: Arc::clone(&self.pulse),
+            service: self.service(),
+            pulse: Arc::clone(&self.node.pulse),
             clock: Arc::clone(&self.clock),
         }
     }
 
     /// Serves until `shutdown`, then drains: waiting work is refused, running work finishes or is cut short after
-    /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes.
+    /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes. Before that it may be drained and opened again
+    /// any number of times, through its [`Service`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
-        let (ollama, pulse) = (self.ollama, self.pulse);
-        let (puller, stop) = (Arc::clone(&ollama), self.timing.draining.clone());
-        let mut pulls = JoinSet::new();
-        pulls.spawn(async move { puller.keep_pulling(self.random, stop).await });
+        let Self {
+            node,
+            mut supervisor,
+            ..
+        } = self;
+        let mut shutdown = pin!(shutdown);
+        let mut background = node.start_background();
+        let (mut pulls, stop_pulls) = node.start_pulls();
+        let (lost_before, failed) = loop {
+            let timing = Timing::default();
+            let mut session = start_session(supervisor, timing.clone());
+            let call = tokio::select! {
+                biased;
+                () = &mut shutdown => Call::End,
+                () = node.service.drain_requested() => Call::Drain,
+                () = failure_of(&mut session) => Call::Fail,
+                () = failure_of(&mut background) => Call::Fail,
+            };
+            let mut restart = JoinSet::new();
+            if call == Call::Drain {
+                restart.spawn(restarted(Arc::clone(&node.ollama)));
+            } else {
+                node.service.end();
+                stop_pulls.cancel();
+            }
+            let lost_before = node.outbox.lost();
+            let Some(idle) = node.drain(&timing, &mut session).await else {
+                break (lost_before, true);
+            };
+            supervisor = idle;
+            let next = match call {
+                Call::Drain => node.rest(restart, shutdown.as_mut(), &mut background).await,
+                end => end,
+            };
+            match next {
+                Call::Serve | Call::Drain => node.resume(),
+                Call::End => break (lost_before, false),
+                Call::Fail => break (lost_before, true),
+            }
+        };
+        stop_pulls.cancel();
+        pulls.shutdown().await;
+        node.end(background, lost_before, failed).await
+    }
+}
+
+impl Node {
+    /// Starts what goes on for as long as the process does.
+    fn start_background(&self) -> JoinSet<()> {
+        let (ollama, pulse) = (Arc::clone(&self.ollama), Arc::clone(&self.pulse));
+        let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
+        let refusing = Arc::clone(&self.inference);
         let mut background = JoinSet::new();
         background.spawn(async move { ollama.keep_looking().await });
         background.spawn(async move { pulse.beat().await });
-        let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
         background.spawn(async move { inference.watch_orphans().await });
-        let inference = Arc::clone(&self.inference);
-        background.spawn(async move { match inference.sum_up_refusals().await {} });
+        background.spawn(async move { match refusing.sum_up_refusals().await {} });
         background.spawn(async move { match outbox.keep_fresh().await {} });
-        let mut session = JoinSet::new();
-        session.spawn(self.supervisor.run());
+        background
+    }
 
-        let failed = tokio::select! {
-            biased;
-            () = shutdown => false,
-            () = end_of_any(&mut session, &mut background) => true,
-        };
+    /// Starts what comes to an end by itself, and gives what stops it before.
+    fn start_pulls(&self) -> (JoinSet<()>, CancellationToken) {
+        let stop = CancellationToken::new();
+        let (ollama, random, stopped) =
+            (Arc::clone(&self.ollama), self.random.clone(), stop.clone());
+        let mut pulls = JoinSet::new();
+        pulls.spawn(async move { ollama.keep_pulling(random, stopped).await });
+        (pulls, stop)
+    }
+
+    /// Lets running jobs finish and their answers be delivered, and closes the session. Gives its supervisor back, unless
+    /// that has failed.
+    async fn drain(
+        &self,
+        timing: &Timing,
+        session: &mut JoinSet<Supervisor>,
+    ) -> Option<Supervisor> {
         info!("draining");
-        let lost_before = self.outbox.lost();
         let deadline = Instant::now() + self.drain_timeout + DRAIN_SLACK;
         self.metrics.draining.set(1);
-        self.timing.draining.cancel();
+        timing.draining.cancel();
         finish_jobs(&self.inference, self.drain_timeout).await;
-        self.timing.finish.cancel();
-        let closed = timeout_at(deadline, session.join_next()).await.is_ok();
+        timing.finish.cancel();
+        let closed = match timeout_at(deadline, session.join_next()).await {
+            Ok(closed) => closed,
+            Err(_) => {
+                timing.give_up.cancel();
+                session.join_next().await
+            }
+        };
+        closed?.ok()
+    }
 
-        session.shutdown().await;
+    /// Stays drained until it is to serve again or to end.
+    async fn rest(
+        &self,
+        mut restart: JoinSet<()>,
+        shutdown: Pin<&mut impl Future<Output = ()>>,
+        background: &mut JoinSet<()>,
+    ) -> Call {
+        let undelivered = self.outbox.undelivered();
+        info!(
+            undelivered,
+            "drained: the session opens again when it is asked to, or when Ollama has been restarted"
+        );
+        self.service.drained(Rest { undelivered });
+        tokio::select! {
+            biased;
+            () = shutdown => Call::End,
+            () = failure_of(background) => Call::Fail,
+            () = self.service.reopened() => Call::Serve,
+            Some(_) = restart.join_next() => {
+                info!("Ollama has been restarted");
+                self.service.reopen();
+                Call::Serve
+            }
+        }
+    }
+
+    /// Takes work again.
+    fn resume(&self) {
+        info!("the session opens again");
+        self.metrics.draining.set(0);
+        self.inference.resume();
+    }
+
+    /// Ends all that still runs, and tells how it went since there were so many answers lost.
+    async fn end(self, mut background: JoinSet<()>, lost_before: usize, failed: bool) -> Outcome {
+        let undelivered = self.outbox.undelivered();
         self.outbox.abandon();
         background.shutdown().await;
-        pulls.shutdown().await;
         self.inference.tell_last_refusals();
+        self.service.end();
+        self.service.drained(Rest { undelivered });
+        let lost = self.outbox.lost() - lost_before;
         // Connections to the backend end when nobody is left who could use them.
-        drop(self.inference);
+        drop((self.inference, self.ollama));
         self.connections.close();
         let _ = timeout(GOODBYE, self.connections.wait()).await;
         if failed {
             Outcome::Failed
-        } else if closed && self.outbox.lost() == lost_before {
+        } else if lost == 0 {
             info!("drained");
             Outcome::Drained
         } else {
-            warn!("drained, but not every answer is known to have been delivered");
+            warn!(
+                lost,
+                "drained, but not every answer is known to have been delivered"
+            );
             Outcome::Dropped
         }
     }
 }
 
-/// Waits for what never comes to an end by itself. Without the session nothing is earned, without the others nothing is
-/// kept up to date: a process that starts anew is better than one that looks alive.
-async fn end_of_any(session: &mut JoinSet<()>, background: &mut JoinSet<()>) {
-    tokio::select! {
-        Some(_) = session.join_next() => {}
-        Some(_) = background.join_next() => {}
+/// Keeps a session up until `timing` ends it.
+fn start_session(mut supervisor: Supervisor, timing: Timing) -> JoinSet<Supervisor> {
+    let mut session = JoinSet::new();
+    session.spawn(async move {
+        supervisor.run(&timing).await;
+        supervisor
+    });
+    session
+}
+
+async fn restarted(ollama: Arc<Ollama>) {
+    ollama.restarted().await;
+}
+
+/// Waits for the end of what never comes to an end by itself. Without the session nothing is earned, without the others
+/// nothing is kept up to date: a process that starts anew is better than one that looks alive.
+async fn failure_of<T: 'static>(tasks: &mut JoinSet<T>) {
+    if tasks.join_next().await.is_none() {
+        return std::future::pending().await;
     }
     error!("a part of the sidecar has failed: ending, to be started again");
 }

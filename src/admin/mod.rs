@@ -1,8 +1,10 @@
-//! The HTTP server for probes, Prometheus and people.
+//! The HTTP server for probes, Prometheus and people, and for those who may tell the sidecar what to do.
 //!
 //! Invariant: it runs on a thread and a runtime of its own, so that no load on the data path can starve a probe, and it
-//! answers until it is stopped at the very end. It knows the rest of the sidecar only as an [`Overview`].
+//! answers until it is stopped at the very end. It knows the rest of the sidecar only as an [`Overview`] and its
+//! [`Verbs`].
 
+mod caller;
 mod healthcheck;
 mod host;
 mod listen;
@@ -23,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use healthcheck::{HealthcheckError, HealthcheckTarget, healthcheck};
@@ -52,6 +55,15 @@ pub trait Overview: Send + Sync + 'static {
     fn status(&self) -> Status;
 }
 
+/// What the sidecar may be told to do. It is asked on the server's thread.
+pub trait Verbs: Send + Sync + 'static {
+    /// Has it drain; gives how many answers are not known to have been delivered, once it has.
+    fn drain(&self) -> BoxFuture<'static, usize>;
+
+    /// Has it open its session again after a drain. Tells whether it serves now, which it does not while it drains.
+    fn connect(&self) -> bool;
+}
+
 /// An address that was bound and that nothing answers at yet.
 pub struct Bound {
     listener: TcpListener,
@@ -71,12 +83,17 @@ impl Bound {
     pub fn serve(
         self,
         overview: Arc<dyn Overview>,
+        verbs: Arc<dyn Verbs>,
         metrics: Arc<Metrics>,
     ) -> io::Result<AdminServer> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let routes = Routes { overview, metrics };
+        let routes = Routes {
+            overview,
+            verbs,
+            metrics,
+        };
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (ending, ended) = sync_channel::<()>(0);

@@ -1,9 +1,9 @@
 //! What each path answers.
 //!
-//! Invariant: every answer is made from memory and at once; nothing here waits for the gateway, a model server or the
-//! reader of a body.
+//! Invariant: every answer to a question is made from memory and at once; nothing here waits for the gateway, a model
+//! server or the reader of a body. Only `/drain` waits, for as long as a drain may take, and only for a caller who may.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,7 +13,7 @@ use hyper::{
 };
 use serde::Serialize;
 
-use super::{Overview, host};
+use super::{Overview, Verbs, caller, host};
 use crate::telemetry::Metrics;
 
 /// From what age of the data path's tick on the process counts as stuck: far beyond what load does to it.
@@ -29,26 +29,41 @@ type Answer = Response<Full<Bytes>>;
 #[derive(Clone)]
 pub(super) struct Routes {
     pub(super) overview: Arc<dyn Overview>,
+    pub(super) verbs: Arc<dyn Verbs>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 #[derive(Clone, Copy)]
 enum Endpoint {
+    Question(Question),
+    Verb(Verb),
+}
+
+#[derive(Clone, Copy)]
+enum Question {
     Health,
     Readiness,
     Metrics,
     Status,
 }
 
+#[derive(Clone, Copy)]
+enum Verb {
+    Drain,
+    Connect,
+}
+
 impl Endpoint {
     fn of(path: &str) -> Option<Self> {
-        match path {
-            "/healthz" | "/livez" => Some(Self::Health),
-            "/readyz" => Some(Self::Readiness),
-            "/metrics" => Some(Self::Metrics),
-            "/status" => Some(Self::Status),
-            _ => None,
-        }
+        Some(match path {
+            "/healthz" | "/livez" => Self::Question(Question::Health),
+            "/readyz" => Self::Question(Question::Readiness),
+            "/metrics" => Self::Question(Question::Metrics),
+            "/status" => Self::Question(Question::Status),
+            "/drain" => Self::Verb(Verb::Drain),
+            "/session/connect" => Self::Verb(Verb::Connect),
+            _ => return None,
+        })
     }
 }
 
@@ -66,23 +81,77 @@ struct Readiness {
     warnings: Vec<String>,
 }
 
+#[derive(Serialize)]
+struct Drained {
+    drained: bool,
+    undelivered: usize,
+}
+
+#[derive(Serialize)]
+struct Connecting {
+    connecting: bool,
+}
+
 impl Routes {
-    /// The answer to a request, whose body is not looked at. For HEAD the server leaves the answer's body out.
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Answer {
-        let Some(endpoint) = Endpoint::of(request.uri().path()) else {
-            return text(
+    /// The answer to a request of somebody at this address, whose body is not looked at. For HEAD the server leaves the
+    /// answer's body out.
+    pub(super) async fn answer<B>(&self, caller: IpAddr, request: Request<B>) -> Answer {
+        match Endpoint::of(request.uri().path()) {
+            None => text(
                 StatusCode::NOT_FOUND,
-                "Not found. There are /healthz, /livez, /readyz, /metrics and /status.\n",
-            );
-        };
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            return method_not_allowed();
+                "Not found. There are /healthz, /livez, /readyz, /metrics and /status, and to POST /drain and \
+                 /session/connect.\n",
+            ),
+            Some(Endpoint::Question(question)) => self.tell(question, &request),
+            Some(Endpoint::Verb(verb)) => self.obey(verb, caller, &request).await,
         }
-        match endpoint {
-            Endpoint::Health => self.health(),
-            Endpoint::Readiness => self.readiness(),
-            Endpoint::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
-            Endpoint::Status => self.status(request.headers()),
+    }
+
+    fn tell<B>(&self, question: Question, request: &Request<B>) -> Answer {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return method_not_allowed("GET, HEAD", "Only GET and HEAD.\n");
+        }
+        match question {
+            Question::Health => self.health(),
+            Question::Readiness => self.readiness(),
+            Question::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
+            Question::Status => self.status(request.headers()),
+        }
+    }
+
+    async fn obey<B>(&self, verb: Verb, caller: IpAddr, request: &Request<B>) -> Answer {
+        if request.method() != Method::POST {
+            return method_not_allowed("POST", "Only POST.\n");
+        }
+        if let Err(refusal) = caller::may_command(caller, request.headers()) {
+            return text(StatusCode::FORBIDDEN, refusal.sentence());
+        }
+        match verb {
+            Verb::Drain => self.drain().await,
+            Verb::Connect => self.connect(),
+        }
+    }
+
+    /// 200 if all that ran was answered and every answer is known to have been delivered.
+    async fn drain(&self) -> Answer {
+        let undelivered = self.verbs.drain().await;
+        let drained = undelivered == 0;
+        json(
+            ok_or_unavailable(drained),
+            &Drained {
+                drained,
+                undelivered,
+            },
+        )
+    }
+
+    fn connect(&self) -> Answer {
+        if self.verbs.connect() {
+            json(StatusCode::OK, &Connecting { connecting: true })
+        } else {
+            let why =
+                "It drains just now. Ask again when that is done, which `POST /drain` waits for.\n";
+            text(StatusCode::CONFLICT, why)
         }
     }
 
@@ -129,11 +198,11 @@ fn ok_or_unavailable(ok: bool) -> StatusCode {
     }
 }
 
-fn method_not_allowed() -> Answer {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
+fn method_not_allowed(allowed: &'static str, sentence: &'static str) -> Answer {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, sentence);
     response
         .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        .insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 

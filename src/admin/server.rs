@@ -1,11 +1,20 @@
 //! Accepts connections and serves them.
 //!
 //! Invariant: no peer can keep another from being answered. At most 64 connections are open; one more closes the
-//! oldest, since an answer takes microseconds and what is old is idle or up to no good. Nothing that happens to a
-//! connection, nor a machine that is out of file descriptors, ends the server.
+//! oldest, since an answer takes microseconds and what is old is idle or up to no good, unless it waits for a drain.
+//! Nothing that happens to a connection, nor a machine that is out of file descriptors, ends the server.
 
 use std::{
-    collections::VecDeque, convert::Infallible, future::ready, io, pin::pin, time::Duration,
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use hyper::{
@@ -46,13 +55,16 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, stop: Cancellat
     let mut accepting = Accepting(Repeats::outage());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 accepting.works();
-                connections.open(serve_connection(
-                    TokioIo::new(stream),
-                    routes.clone(),
-                    stop.clone(),
-                ));
+                let connection = Connection {
+                    caller: peer.ip(),
+                    routes: routes.clone(),
+                    is_answering: Arc::default(),
+                };
+                let is_answering = Arc::clone(&connection.is_answering);
+                let served = connection.serve(TokioIo::new(stream), stop.clone());
+                connections.open(served, is_answering);
             }
             Err(error) => {
                 accepting.fails(&error);
@@ -85,18 +97,37 @@ impl Accepting {
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
-    ages: VecDeque<AbortHandle>,
+    ages: VecDeque<Open>,
+}
+
+struct Open {
+    task: AbortHandle,
+    is_answering: Arc<AtomicBool>,
 }
 
 impl Connections {
-    fn open(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+    fn open(
+        &mut self,
+        connection: impl Future<Output = ()> + Send + 'static,
+        is_answering: Arc<AtomicBool>,
+    ) {
         // A connection that panicked has lost itself only.
         while self.tasks.try_join_next().is_some() {}
-        self.ages.retain(|connection| !connection.is_finished());
+        self.ages
+            .retain(|connection| !connection.task.is_finished());
         if self.ages.len() >= MAX_CONNECTIONS {
-            self.ages.pop_front().inspect(AbortHandle::abort);
+            self.close_one();
         }
-        self.ages.push_back(self.tasks.spawn(connection));
+        let task = self.tasks.spawn(connection);
+        self.ages.push_back(Open { task, is_answering });
+    }
+
+    fn close_one(&mut self) {
+        let is_idle = |connection: &Open| !connection.is_answering.load(Ordering::Relaxed);
+        let oldest = self.ages.iter().position(is_idle).unwrap_or(0);
+        if let Some(connection) = self.ages.remove(oldest) {
+            connection.task.abort();
+        }
     }
 
     async fn finish(mut self) {
@@ -106,24 +137,40 @@ impl Connections {
     }
 }
 
-/// Serves one connection until it ends, is idle for too long, or all is told to stop.
-pub(super) async fn serve_connection<S>(stream: S, routes: Routes, stop: CancellationToken)
-where
-    S: Read + Write + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request| ready(Ok::<_, Infallible>(routes.answer(&request))));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(stream, service);
-    let mut connection = pin!(connection);
-    // A connection that breaks is the peer's affair.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+/// What a connection is served with.
+pub(super) struct Connection {
+    /// Who has opened it.
+    pub(super) caller: IpAddr,
+    pub(super) routes: Routes,
+    /// Set while an answer is being made.
+    pub(super) is_answering: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Serves it until it ends, is idle for too long, or all is told to stop.
+    pub(super) async fn serve<S>(self, stream: S, stop: CancellationToken)
+    where
+        S: Read + Write + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request| async {
+            self.is_answering.store(true, Ordering::Relaxed);
+            let answer = self.routes.answer(self.caller, request).await;
+            self.is_answering.store(false, Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(stream, service);
+        let mut connection = pin!(connection);
+        // A connection that breaks is the peer's affair.
+        tokio::select! {
+            _ = connection.as_mut() => {}
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
         }
     }
 }

@@ -5,19 +5,23 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::Command,
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
+use futures_util::FutureExt;
 use hyper_util::rt::TokioIo;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+};
 
 use super::*;
 use crate::{
@@ -33,6 +37,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Scripted {
     tick_age_seconds: AtomicU64,
     pending: Mutex<Vec<String>>,
+    /// Answers that a drain leaves; a drain is over once there is a number.
+    undelivered: watch::Sender<Option<usize>>,
+    serves: AtomicBool,
+}
+
+impl Verbs for Scripted {
+    fn drain(&self) -> BoxFuture<'static, usize> {
+        let mut undelivered = self.undelivered.subscribe();
+        async move {
+            let left = undelivered.wait_for(Option::is_some).await.unwrap();
+            left.unwrap()
+        }
+        .boxed()
+    }
+
+    fn connect(&self) -> bool {
+        self.serves.load(Ordering::Relaxed)
+    }
+}
+
+fn scripted_connection() -> server::Connection {
+    let sidecar = Arc::new(Scripted::default());
+    server::Connection {
+        caller: Ipv4Addr::LOCALHOST.into(),
+        routes: Routes {
+            overview: sidecar.clone(),
+            verbs: sidecar,
+            metrics: Arc::new(Metrics::new()),
+        },
+        is_answering: Arc::default(),
+    }
 }
 
 impl Overview for Scripted {
@@ -108,7 +143,7 @@ impl Fixture {
         let bound = AdminServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = bound.addr();
         let server = bound
-            .serve(sidecar.clone(), Arc::new(Metrics::new()))
+            .serve(sidecar.clone(), sidecar.clone(), Arc::new(Metrics::new()))
             .unwrap();
         Self {
             sidecar,
@@ -350,15 +385,82 @@ fn connections_that_never_ask_do_not_keep_a_probe_from_its_answer() {
     }
 }
 
+#[test]
+fn a_drain_is_answered_when_it_is_over_and_says_what_it_has_left() {
+    for (undelivered, status, body) in [
+        (0, 200, "{\"drained\":true,\"undelivered\":0}\n"),
+        (2, 503, "{\"drained\":false,\"undelivered\":2}\n"),
+    ] {
+        let fixture = Fixture::start();
+        let mut hook = fixture.connect();
+        write!(
+            hook,
+            "POST /drain HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        wait_for(|| fixture.sidecar.undelivered.receiver_count() == 1);
+        // However many come meanwhile, it is answered.
+        let _strangers: Vec<_> = (0..server::MAX_CONNECTIONS + 10)
+            .map(|_| fixture.connect())
+            .collect();
+        assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
+        fixture.sidecar.undelivered.send(Some(undelivered)).unwrap();
+        let mut answer = String::new();
+        hook.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(answer.ends_with(body), "{answer}");
+    }
+}
+
+#[test]
+fn a_session_is_opened_again_unless_it_is_just_being_drained() {
+    let fixture = Fixture::start();
+    let refused = fixture.ask("POST", "/session/connect");
+    assert_eq!(refused.status(), 409);
+    assert!(
+        refused.body.contains("It drains just now"),
+        "{}",
+        refused.body
+    );
+    fixture.sidecar.serves.store(true, Ordering::Relaxed);
+    assert_eq!(fixture.ask("POST", "/session/connect").status(), 200);
+}
+
+#[test]
+fn a_verb_is_for_post_and_for_those_who_may() {
+    let fixture = Fixture::start();
+    for path in ["/drain", "/session/connect"] {
+        let answer = fixture.ask("GET", path);
+        assert_eq!(
+            (answer.status(), answer.header("allow")),
+            (405, Some("POST")),
+            "{path}"
+        );
+        let answer = fixture.ask_as("evil.example", "POST", path);
+        assert_eq!(answer.status(), 403, "{path}");
+        assert!(answer.body.contains("Host"), "{}", answer.body);
+    }
+    assert_eq!(fixture.sidecar.undelivered.receiver_count(), 0);
+}
+
+/// Waits for something that nothing tells of.
+fn wait_for(holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_sends_its_request_byte_by_byte_is_hung_up_on() {
-    let routes = Routes {
-        overview: Arc::new(Scripted::default()),
-        metrics: Arc::new(Metrics::new()),
-    };
+    let connection = scripted_connection();
     let (mut peer, stream) = tokio::io::duplex(1 << 10);
     let started = tokio::time::Instant::now();
-    let serving = server::serve_connection(TokioIo::new(stream), routes, CancellationToken::new());
+    let serving = connection.serve(TokioIo::new(stream), CancellationToken::new());
     let dripping = async {
         while peer.write_all(b"x").await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -374,12 +476,9 @@ async fn a_peer_that_sends_its_request_byte_by_byte_is_hung_up_on() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_after_its_answer() {
-    let routes = Routes {
-        overview: Arc::new(Scripted::default()),
-        metrics: Arc::new(Metrics::new()),
-    };
+    let connection = scripted_connection();
     let (mut peer, stream) = tokio::io::duplex(1 << 10);
-    let serving = server::serve_connection(TokioIo::new(stream), routes, CancellationToken::new());
+    let serving = connection.serve(TokioIo::new(stream), CancellationToken::new());
     let asking = async {
         peer.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await

@@ -240,7 +240,7 @@ impl Inference {
         !self.jobs.is_empty()
     }
 
-    /// From now on nothing new is taken, and what waits for a slot is refused.
+    /// From now on nothing new is taken, and what waits for a slot is refused, until [`Inference::resume`].
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.jobs.stop_waiting(Stop::Draining);
@@ -255,6 +255,12 @@ impl Inference {
     /// Waits until every job has ended, once [`Inference::drain`] was called.
     pub async fn drained(&self) {
         self.tasks.wait().await;
+    }
+
+    /// Takes work again.
+    pub fn resume(&self) {
+        self.tasks.reopen();
+        self.draining.store(false, Ordering::Relaxed);
     }
 
     /// How busy this node is.

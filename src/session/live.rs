@@ -12,9 +12,9 @@ use tokio::{
     task::{coop::consume_budget, yield_now},
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
+    Timing,
     dispatch::{Dispatch, LastWords},
     login::printable,
 };
@@ -48,8 +48,7 @@ pub(super) struct Live<'a> {
     pub(super) meter: &'a Meter,
     pub(super) heartbeat_interval: Duration,
     pub(super) heartbeat_timeout: Duration,
-    pub(super) draining: &'a CancellationToken,
-    pub(super) finish: &'a CancellationToken,
+    pub(super) timing: &'a Timing,
     /// Whether we have said Close.
     pub(super) closing: AtomicBool,
 }
@@ -99,6 +98,7 @@ impl Live<'_> {
                 end = live.write(&mut sender) => end,
                 end = live.read(&mut receiver, &mut last_words) => end,
                 reason = live.watch_silence() => Err(reason),
+                () = live.timing.give_up.cancelled() => Err(DisconnectReason::Shutdown),
                 never = live.beat() => match never {},
                 never = live.tell_news(offer.models) => match never {},
             }
@@ -149,7 +149,7 @@ impl Live<'_> {
                     yield_now().await;
                 }
             }
-            let finishing = self.finish.is_cancelled();
+            let finishing = self.timing.finish.is_cancelled();
             let fence = outbox.fence_due(finishing);
             if fence.is_some_and(|due| due <= Instant::now()) {
                 outbox.fenced();
@@ -166,7 +166,7 @@ impl Live<'_> {
             tokio::select! {
                 biased;
                 () = outbox.filled() => {}
-                () = self.finish.cancelled(), if !finishing => {}
+                () = self.timing.finish.cancelled(), if !finishing => {}
                 () = wait_until(fence) => {}
                 () = wait_until(proof_deadline), if finishing => {}
             }
@@ -295,7 +295,7 @@ impl Live<'_> {
                     // Whoever looks at the backend has ended, so that there will be no news.
                     return std::future::pending().await;
                 },
-                () = self.draining.cancelled(), if !told.is_empty() => {}
+                () = self.timing.draining.cancelled(), if !told.is_empty() => {}
             }
             let now = self.current_offer();
             if !same_names(&told, &now.models) {
@@ -306,7 +306,7 @@ impl Live<'_> {
     }
 
     fn current_offer(&self) -> Offer {
-        if self.draining.is_cancelled() {
+        if self.timing.draining.is_cancelled() {
             Offer::default()
         } else {
             self.offer.borrow().clone()

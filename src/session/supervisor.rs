@@ -70,7 +70,7 @@ pub struct Parts {
     pub troubles: Arc<RecentTroubles>,
 }
 
-/// When the supervisor is to change its ways.
+/// When the supervisor is to change its ways, from the first session of a node to its drain.
 #[derive(Clone, Debug, Default)]
 pub struct Timing {
     /// Set when the node drains: it offers nothing from then on.
@@ -78,6 +78,8 @@ pub struct Timing {
     /// Set when the last job has ended: the session closes once every answer is proven, and another is opened only
     /// for those that are not.
     pub finish: CancellationToken,
+    /// Set when the drain may take no longer: what is not proven by now is left.
+    pub give_up: CancellationToken,
 }
 
 /// Keeps a session up.
@@ -86,7 +88,6 @@ pub struct Supervisor {
     gateway: GatewaySettings,
     registration: Registration,
     parts: Parts,
-    timing: Timing,
     backoff: Backoff,
     journal: Journal,
     remarks: Remarks,
@@ -99,7 +100,6 @@ impl Supervisor {
         gateway: GatewaySettings,
         registration: Registration,
         mut parts: Parts,
-        timing: Timing,
     ) -> Self {
         let backoff = Backoff::new(
             gateway.reconnect_min,
@@ -111,20 +111,19 @@ impl Supervisor {
             gateway,
             registration,
             parts,
-            timing,
             backoff,
             journal: Journal::new(),
             remarks: Remarks::default(),
         }
     }
 
-    /// Keeps a session up until [`Timing::finish`] and until nothing is left to deliver; then closes it and returns.
-    pub async fn run(mut self) {
-        let finish = self.timing.finish.clone();
+    /// Keeps a session up until [`Timing::finish`] and until nothing is left to deliver, or [`Timing::give_up`]; then
+    /// closes it and returns. It may be run again.
+    pub async fn run(&mut self, timing: &Timing) {
         let outbox = Arc::clone(&self.parts.outbox);
         let nothing_left = async {
-            finish.cancelled().await;
-            outbox.emptied().await;
+            timing.finish.cancelled().await;
+            timing.give_up.run_until_cancelled(outbox.emptied()).await;
         };
         // A session that is up ends by itself when nothing is left, since it has to close; all else may be cut short.
         let mut nothing_left = std::pin::pin!(nothing_left);
@@ -139,7 +138,7 @@ impl Supervisor {
                 connected = self.connect() => connected,
             };
             let trouble = match connected {
-                Ok(link) => Trouble::Ended(self.live(link).await),
+                Ok(link) => Trouble::Ended(self.live(link, timing).await),
                 Err(trouble) => trouble,
             };
             if trouble.is_shutdown() {
@@ -226,7 +225,7 @@ impl Supervisor {
             .map_err(|error| Trouble::of_login(error, self.gateway.connect_timeout))
     }
 
-    async fn live(&mut self, link: Link) -> End {
+    async fn live(&mut self, link: Link, timing: &Timing) -> End {
         let Link {
             sender,
             receiver,
@@ -250,8 +249,7 @@ impl Supervisor {
             meter: &meter,
             heartbeat_interval: self.gateway.heartbeat_interval,
             heartbeat_timeout: self.gateway.heartbeat_timeout,
-            draining: &self.timing.draining,
-            finish: &self.timing.finish,
+            timing,
             closing: AtomicBool::new(false),
         };
         let end = {

@@ -5,6 +5,7 @@
 mod before_login;
 mod connecting;
 mod drain;
+mod drained;
 mod frames;
 mod link;
 mod liveness;

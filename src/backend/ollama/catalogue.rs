@@ -155,6 +155,11 @@ impl Catalogue {
         self.look_now.notify_one();
     }
 
+    /// Whether Ollama answers just now.
+    pub(super) async fn answers(&self) -> bool {
+        self.version().await.is_ok()
+    }
+
     /// Whether a model of this name may be offered, as far as the name tells.
     pub(super) fn may_offer(&self, name: &str) -> bool {
         self.rules.may_offer(name)

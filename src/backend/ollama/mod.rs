@@ -5,6 +5,7 @@ mod catalogue;
 mod policy;
 mod prepare;
 mod pull;
+mod restart;
 mod result;
 mod translate;
 mod wire;
@@ -80,6 +81,11 @@ impl Ollama {
     /// Follows the server's models for as long as it is polled.
     pub async fn keep_looking(&self) {
         self.catalogue.keep().await;
+    }
+
+    /// Waits until the server has gone away and has been answering again for a while.
+    pub async fn restarted(&self) {
+        restart::restarted(&self.catalogue).await;
     }
 
     /// Has the server pull the models that the settings name, until all are there or `stop` is told. Needs somebody who

@@ -1,0 +1,192 @@
+//! `POST /drain` and what follows it: the process stays, and serves again when it is asked to or when Ollama alone was
+//! restarted, to which `/drain` is a hook.
+
+use std::time::{Duration, Instant};
+
+use devnet::{
+    gateway::Frame,
+    http::{self, Answer},
+    ollama::{CHAT, Fault},
+};
+use pin_sidecar::relay::Outcome;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::{
+    quick,
+    support::{CLIENT, Net, gateway, ollama},
+};
+
+/// Asks for a drain, as a hook does; the answer comes when it is over.
+fn drain(net: &Net) -> JoinHandle<Answer> {
+    let url = format!("http://{}/drain", net.sidecar.admin);
+    tokio::spawn(async move { http::post(&url, "").await.unwrap() })
+}
+
+async fn connect(net: &Net) -> u16 {
+    let url = format!("http://{}/session/connect", net.sidecar.admin);
+    http::post(&url, "").await.unwrap().status
+}
+
+/// A chat that Ollama goes on answering until it is told to.
+async fn chat_under_way(net: &Net) -> devnet::gateway::Chat {
+    net.ollama.pause_at(2);
+    let mut running = net.streamed("one");
+    running.next().await;
+    running
+}
+
+#[tokio::test]
+async fn a_hook_is_answered_once_the_running_chat_is_and_the_process_stays() {
+    let net = Net::start(&[]).await;
+    let mut running = chat_under_way(&net).await;
+    let hook = drain(&net);
+    net.gateway.wait_for(offers_nothing).await;
+    assert_eq!(
+        net.chat("two").outcome().await.error(),
+        "draining: this node is shutting down"
+    );
+    assert!(!hook.is_finished(), "a chat still runs");
+
+    net.ollama.go_on();
+    running.outcome().await.result();
+    let answer = hook.await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json(), json!({"drained": true, "undelivered": 0}));
+    net.gateway.wait_for_no_session().await;
+    assert_eq!(net.sidecar.get("/healthz").await.0, 200);
+    assert_eq!(net.sidecar.get("/readyz").await.0, 503);
+    net.sidecar
+        .wait_until_pending("Drained as it was asked to")
+        .await;
+    assert_eq!(net.sidecar.metric("draining").await, 1.0);
+    // Once more is no more.
+    assert_eq!(drain(&net).await.unwrap().status, 200);
+
+    let began = Instant::now();
+    assert_eq!(net.sidecar.drain().await, Outcome::Drained);
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_drained_node_serves_again_when_it_is_asked_to_and_may_be_drained_again() {
+    let net = Net::start(&[]).await;
+    for round in 1..=3 {
+        assert_eq!(drain(&net).await.unwrap().status, 200);
+        net.gateway.wait_for_no_session().await;
+        let frames = net.gateway.frames().len();
+        assert_eq!(connect(&net).await, 200);
+        let offers = |frame: &Frame| frame.is_from_agent("MODEL_LIST") && !offers_nothing(frame);
+        net.gateway.wait_for_since(frames, offers).await;
+        net.sidecar.wait_until_pending("").await;
+        assert_eq!(net.sidecar.metric("draining").await, 0.0);
+        net.chat("one").outcome().await.result();
+        assert_eq!(net.gateway.books().bills(), round);
+    }
+    assert_eq!(net.sidecar.drain().await, Outcome::Drained);
+}
+
+#[tokio::test]
+async fn nothing_opens_a_session_in_the_middle_of_a_drain() {
+    let net = Net::start(&[]).await;
+    let mut running = chat_under_way(&net).await;
+    let hook = drain(&net);
+    net.gateway.wait_for(offers_nothing).await;
+    assert_eq!(connect(&net).await, 409);
+    net.ollama.go_on();
+    running.outcome().await.result();
+    assert_eq!(hook.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_signal_during_a_hooks_drain_ends_the_process_with_it_and_the_hook_is_answered() {
+    let mut net = Net::start(&[]).await;
+    let mut running = chat_under_way(&net).await;
+    let hook = drain(&net);
+    net.gateway.wait_for(offers_nothing).await;
+    net.sidecar.begin_drain();
+    net.ollama.go_on();
+    running.outcome().await.result();
+    assert_eq!(net.sidecar.drained().await, Outcome::Drained);
+    assert_eq!(hook.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_node_serves_again_when_ollama_alone_was_restarted_and_has_stayed_for_ten_seconds() {
+    let net = Net::start(&[]).await;
+    assert_eq!(drain(&net).await.unwrap().status, 200);
+    net.gateway.wait_for_no_session().await;
+    restart_ollama(&net).await;
+    let returned = Instant::now();
+    net.gateway.wait_for_session(2).await;
+    let waited = returned.elapsed();
+    assert!(waited >= Duration::from_millis(9_900), "{waited:?}");
+    net.sidecar.wait_until_pending("").await;
+    net.chat("one").outcome().await.result();
+}
+
+#[tokio::test]
+async fn a_restart_during_the_drain_counts_too() {
+    let net = Net::start(&[]).await;
+    let mut running = chat_under_way(&net).await;
+    let hook = drain(&net);
+    net.gateway.wait_for(offers_nothing).await;
+    restart_ollama(&net).await;
+    assert!(running.outcome().await.error().starts_with("backend: "));
+    assert_eq!(hook.await.unwrap().status, 200);
+    net.gateway.wait_for_no_session().await;
+    net.gateway.wait_for_session(2).await;
+    net.ollama.go_on();
+    net.chat("two").outcome().await.result();
+}
+
+#[tokio::test]
+async fn what_a_drain_could_not_deliver_is_said_and_goes_in_the_next_session() {
+    let settings = quick(&[("PIN_DRAIN_TIMEOUT", "100ms")]);
+    let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+    net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
+    let mut running = net.streamed("one");
+    running.next().await;
+    net.gateway.stop().await;
+    let answer = drain(&net).await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json(), json!({"drained": false, "undelivered": 1}));
+
+    let mut answered = net.gateway.listen_for(running.id());
+    net.gateway.start_again().await.unwrap();
+    assert_eq!(connect(&net).await, 200);
+    assert_eq!(
+        answered.outcome().await.error(),
+        "draining: this node is shutting down"
+    );
+    assert_eq!(net.sidecar.drain().await, Outcome::Drained);
+}
+
+#[tokio::test]
+async fn what_nobody_could_be_given_before_the_process_ends_is_owned_up_to() {
+    let settings = quick(&[("PIN_DRAIN_TIMEOUT", "100ms")]);
+    let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+    net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
+    let mut running = net.streamed("one");
+    running.next().await;
+    net.gateway.stop().await;
+    assert_eq!(drain(&net).await.unwrap().status, 503);
+    assert_eq!(net.sidecar.drain().await, Outcome::Dropped);
+}
+
+/// Away for long enough to be missed.
+async fn restart_ollama(net: &Net) {
+    net.ollama.stop().await;
+    net.sidecar
+        .wait_until_pending("Ollama does not answer")
+        .await;
+    net.ollama.start_again().await.unwrap();
+}
+
+fn offers_nothing(frame: &Frame) -> bool {
+    frame.is_from_agent("MODEL_LIST") && frame.value["models"] == Value::Array(Vec::new())
+}
