@@ -15,12 +15,13 @@ use devnet::sim::{
 };
 use pin_sidecar::{
     relay::{Outcome, Relay, World},
+    service::Service,
     telemetry::Metrics,
 };
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -110,6 +111,7 @@ struct Run {
     _ollama: Ollama,
     clock: Arc<WrongClock>,
     metrics: Arc<Metrics>,
+    service: Arc<Service>,
     shutdown: Option<oneshot::Sender<()>>,
     relay: JoinHandle<Outcome>,
 }
@@ -171,7 +173,7 @@ impl Run {
         )]
         let relay = Relay::new(world, config(scenario.client, &scenario.settings))
             .expect("the secret is there");
-        let metrics = relay.metrics();
+        let (metrics, service) = (relay.metrics(), relay.service());
         let (shutdown, told) = oneshot::channel();
         let relay = tokio::spawn(relay.run(async { drop(told.await) }));
         Self {
@@ -186,6 +188,7 @@ impl Run {
             _ollama: ollama,
             clock,
             metrics,
+            service,
             shutdown: Some(shutdown),
             relay,
         }
@@ -267,8 +270,35 @@ impl Run {
                 self.trace.say(format_args!("the clock is {seconds} s off"));
                 self.clock.set_off(seconds);
             }
+            Event::Drain(rest) => self.drain_for(rest),
             Event::Shutdown => {}
         }
+    }
+
+    /// Has the node drain, rest and serve again. Whatever opens it meanwhile is welcome to.
+    fn drain_for(&self, rest: Duration) {
+        self.trace.say(format_args!("drain, and {rest:?} of rest"));
+        let (service, books, trace) = (
+            Arc::clone(&self.service),
+            self.books.clone(),
+            self.trace.clone(),
+        );
+        let limit = self.scenario.limits.drain_timeout + DRAIN_SLACK;
+        books.draining();
+        tokio::spawn(async move {
+            match timeout(limit, service.request_drain()).await {
+                Ok(left) => trace.say(format_args!("drained: {left:?}")),
+                Err(_) => {
+                    let what = format!("a drain on request is not over after {limit:?}");
+                    books.breach("drain", "drain", &what);
+                }
+            }
+            sleep(rest).await;
+            if service.reopen() {
+                trace.say(format_args!("serves again"));
+                books.serves_again();
+            }
+        });
     }
 
     /// Everything is well again, and stays so.

@@ -38,6 +38,8 @@ pub(crate) enum Event {
     OllamaDialling(Dialling),
     OllamaHold(bool),
     Clock(i64),
+    /// A drain on request, and so long a rest after it.
+    Drain(Duration),
     Shutdown,
 }
 
@@ -76,6 +78,9 @@ pub(crate) struct Scenario {
 /// Frames larger than this may not be read.
 const MAX_FRAME: usize = 64 * 1024;
 
+/// How many stories of a hundred have the node drained, and opened again, on request.
+const DRAINED: u64 = 20;
+
 /// How many stories of a hundred are about large answers and a gateway that does not read.
 const CLOGGED: u64 = 10;
 
@@ -107,6 +112,13 @@ impl Scenario {
             mut events,
             ..
         } = story;
+        let mut fate_of_drains = Fate::of(seed, "drains", 0);
+        if fate_of_drains.percent(DRAINED) {
+            let at = fate_of_drains.within(500..=length * 1_000);
+            let rest = fate_of_drains.one_of(&[0, 1_000, 15_000]);
+            let drain = Event::Drain(Duration::from_millis(rest));
+            events.push((Duration::from_millis(at), drain));
+        }
         events.sort_by_key(|(at, _)| *at);
         Self {
             client,

@@ -74,7 +74,7 @@ impl Books {
             violations: Vec::new(),
             told: BTreeSet::new(),
             counts: BTreeMap::new(),
-            draining: None,
+            drain: None,
             cured: false,
             open_since: Some(Instant::now()),
             busy_since: None,
@@ -559,7 +559,8 @@ impl Ledger {
                     || self.began.elapsed() < FIRST_LOOK
             }
             "duplicate" => answered,
-            "draining" => self.draining.is_some(),
+            // What it said in a drain may be read after it.
+            "draining" => self.drain.is_some(),
             "backend" => failed || self.ollama.calm_since() > self.began,
             "internal" => false,
             "orphaned" => self.sessions.len() > 1,

@@ -163,7 +163,8 @@ pub(super) struct Ledger {
     pub(super) violations: Vec<String>,
     pub(super) told: BTreeSet<(String, String)>,
     pub(super) counts: BTreeMap<&'static str, u64>,
-    pub(super) draining: Option<Instant>,
+    /// The product's last drain.
+    pub(super) drain: Option<Drain>,
     /// The gateway no longer dies of poisoned answers.
     pub(super) cured: bool,
     /// Since when the gateway reads and lets agents in.
@@ -176,7 +177,26 @@ pub(super) struct Ledger {
     pub(super) not_before: Option<(Instant, Instant)>,
 }
 
+/// A drain of the product.
+#[derive(Clone, Copy)]
+pub(super) struct Drain {
+    pub(super) began: Instant,
+    /// When it was told to serve again.
+    pub(super) over: Option<Instant>,
+}
+
+impl Drain {
+    /// Whether a chat that ended then may have been cut short by it.
+    pub(super) fn cuts_short(self, ended: Instant, drain_timeout: Duration) -> bool {
+        ended >= self.began + drain_timeout && self.over.is_none_or(|over| ended <= over)
+    }
+}
+
 impl Ledger {
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.over.is_none())
+    }
+
     /// Enters a breach of a rule, once per request and rule.
     pub(super) fn breach(&mut self, subject: &str, rule: &str, what: &str) {
         if self.told.insert((subject.to_owned(), rule.to_owned())) {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     books::{Books, Gauges},
-    ledger::{Chat, Class, Ledger, Request},
+    ledger::{Chat, Class, Drain, Ledger, Request},
 };
 
 /// What a link that was left alone may still add to any promise.
@@ -45,7 +45,22 @@ impl Books {
 
     /// The product was told to drain.
     pub fn draining(&self) {
-        self.ledger().draining.get_or_insert_with(Instant::now);
+        let began = Instant::now();
+        let mut ledger = self.ledger();
+        if !ledger.is_draining() {
+            ledger.drain = Some(Drain { began, over: None });
+        }
+    }
+
+    /// The product was told to serve again after a drain.
+    pub fn serves_again(&self) {
+        let now = Instant::now();
+        let mut ledger = self.ledger();
+        if let Some(drain) = &mut ledger.drain {
+            drain.over = Some(now);
+        }
+        // It is expected back from now on, as where the gateway had been away.
+        ledger.open_since = ledger.open_since.map(|_| now);
     }
 
     /// Whether the last session was broken by the network, so that the product has not said all it had to say.
@@ -146,7 +161,7 @@ impl Ledger {
         };
         let since = session.last_heartbeat.unwrap_or(up).max(up).max(free);
         let most = self.limits.heartbeat_interval + self.gateway.latency() * 2 + SLACK;
-        if self.draining.is_none() && now - since > most {
+        if !self.is_draining() && now - since > most {
             let (subject, what) = (
                 format!("session {number}"),
                 format!("no heartbeat for {:?}", now - since),
@@ -212,7 +227,7 @@ impl Ledger {
         let limit = self.limits.heartbeat_interval + limit + travel;
         if let (Some(mute), None, Some(answered)) = (facts.mute, facts.client_closed, answered)
             && answered + travel < mute
-            && self.draining.is_none()
+            && !self.is_draining()
             && now - mute > limit
         {
             let subject = format!("session {number}");
@@ -221,10 +236,10 @@ impl Ledger {
     }
 
     fn check_login(&mut self, now: Instant) {
-        let (Some(open), None) = (self.open_since, self.draining) else {
+        let Some(open) = self.open_since else {
             return;
         };
-        if !self.gateway.is_usable() || self.gateway.open() > 0 {
+        if self.is_draining() || !self.gateway.is_usable() || self.gateway.open() > 0 {
             return;
         }
         let closed = self.gateway.last_closed().unwrap_or(self.began);
@@ -340,8 +355,8 @@ impl Ledger {
             || facts.cut.is_some()
             || facts.deaf.is_some()
             || self
-                .draining
-                .is_some_and(|began| at >= began + self.limits.drain_timeout)
+                .drain
+                .is_some_and(|drain| drain.cuts_short(at, self.limits.drain_timeout))
             || request.cancelled_since(chat.opened.min(received.unwrap_or(chat.opened)))
             || away.is_some_and(|away| away >= self.limits.orphan_grace)
             || received.is_none_or(|received| at - received >= self.limits.token_timeout)
