@@ -1,0 +1,123 @@
+{{- /* What one value alone does not tell, and the schema therefore cannot: each mistake is a sentence that names the
+       values and says what to do. All are told at once. */ -}}
+
+{{- define "pin-sidecar.check" -}}
+{{- $mistakes := concat
+  (include "pin-sidecar.checkSecret" . | fromJsonArray)
+  (include "pin-sidecar.checkTimes" . | fromJsonArray)
+  (include "pin-sidecar.checkNode" . | fromJsonArray)
+  (include "pin-sidecar.checkGateway" . | fromJsonArray)
+  (include "pin-sidecar.checkOllama" . | fromJsonArray)
+  (include "pin-sidecar.checkModels" . | fromJsonArray)
+  (include "pin-sidecar.checkObservers" . | fromJsonArray)
+  (include "pin-sidecar.checkEnv" (dict "value" "extraEnv" "env" (include "pin-sidecar.env" . | fromYamlArray)) | fromJsonArray)
+  (include "pin-sidecar.checkEnv" (dict "value" "ollama.env" "env" (include "pin-sidecar.ollamaEnv" . | fromYamlArray)) | fromJsonArray) -}}
+{{- if $mistakes }}{{ join "\n  " (prepend $mistakes "") | fail }}{{ end -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkSecret" -}}
+{{- $secret := default dict .Values.secret -}}
+{{- $mistakes := list -}}
+{{- if and $secret.existingSecret $secret.value -}}
+{{- $mistakes = append $mistakes "secret.existingSecret and secret.value are both given; keep one of them" -}}
+{{- else if not (or $secret.existingSecret $secret.value) -}}
+{{- $mistakes = append $mistakes "secret.existingSecret is not given: name the Secret that has the API secret (or give the API secret itself as secret.value)" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkTimes" -}}
+{{- $drain := include "pin-sidecar.drainSeconds" . | int -}}
+{{- $grace := include "pin-sidecar.graceSeconds" . | int -}}
+{{- $mistakes := list -}}
+{{- if lt $grace (add $drain 5 | int) -}}
+{{- $mistakes = append $mistakes (printf "terminationGracePeriodSeconds is %d, and with drainTimeoutSeconds %d a drain may take %d: give at least that" $grace $drain (add $drain 5)) -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkNode" -}}
+{{- $kind := include "pin-sidecar.kind" . -}}
+{{- $replicas := include "pin-sidecar.replicas" . | int -}}
+{{- $mistakes := list -}}
+{{- if (.Values.node).alias -}}
+{{- if eq $kind "DaemonSet" -}}
+{{- $mistakes = append $mistakes "node.alias would be the name of every pod of a DaemonSet; leave it out, and each has its machine's name" -}}
+{{- else if gt $replicas 1 -}}
+{{- $mistakes = append $mistakes (printf "node.alias would be the name of all %d replicas; leave it out, and each has a name of its own" $replicas) -}}
+{{- end -}}
+{{- end -}}
+{{- range keys (include "pin-sidecar.selector" . | fromYaml) -}}
+{{- if hasKey (default dict $.Values.podLabels) . -}}
+{{- $mistakes = append $mistakes (printf "podLabels: %s is what the pods are found by; nameOverride changes the name" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $kind "DaemonSet") (.Values.podDisruptionBudget).enabled -}}
+{{- $mistakes = append $mistakes "podDisruptionBudget.enabled does nothing for a DaemonSet, which a node's drain leaves alone" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkGateway" -}}
+{{- $gateway := default dict .Values.gateway -}}
+{{- $url := default "" $gateway.url -}}
+{{- $here := regexMatch "^[a-z]+://([^/@]*@)?(localhost|127\\.[0-9.]+|\\[::1\\])([:/]|$)" $url -}}
+{{- $mistakes := list -}}
+{{- if and (regexMatch "^(ws|http)://" $url) (not $here) (not $gateway.allowPlaintext) -}}
+{{- $mistakes = append $mistakes "gateway.url is not encrypted: write wss:// or https://, or gateway.allowPlaintext=true if nobody can listen in between" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkOllama" -}}
+{{- $ollama := default dict .Values.ollama -}}
+{{- $external := eq (include "pin-sidecar.topology" .) "external" -}}
+{{- $mistakes := list -}}
+{{- if and $ollama.url (not $external) -}}
+{{- $mistakes = append $mistakes (printf "ollama.url is for topology external; with %s Ollama is in the pod" (include "pin-sidecar.topology" .)) -}}
+{{- end -}}
+{{- if and $external (gt (include "pin-sidecar.gpus" . | int) 0) -}}
+{{- $mistakes = append $mistakes "ollama.gpu.count is for an Ollama of this chart; with topology external the GPUs are Ollama's own affair" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkModels" -}}
+{{- $kept := default dict (.Values.ollama).persistence -}}
+{{- $kind := include "pin-sidecar.kind" . -}}
+{{- $many := or (eq $kind "DaemonSet") (gt (include "pin-sidecar.replicas" . | int) 1) -}}
+{{- $shared := has "ReadWriteMany" (include "pin-sidecar.accessModes" . | fromYamlArray) -}}
+{{- $mistakes := list -}}
+{{- if and $kept.hostPath $kept.existingClaim -}}
+{{- $mistakes = append $mistakes "ollama.persistence.hostPath and ollama.persistence.existingClaim are both given; keep one of them" -}}
+{{- end -}}
+{{- if and (eq (include "pin-sidecar.models" .) "claim") $many (not $shared) -}}
+{{- $mistakes = append $mistakes (printf "ollama.persistence: the pods of a %s share one claim, which %s does not let them: give accessModes [ReadWriteMany], a hostPath, or enabled=false" $kind (include "pin-sidecar.accessModes" . | fromYamlArray | join ", ")) -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkObservers" -}}
+{{- $budget := default dict .Values.podDisruptionBudget -}}
+{{- $mistakes := list -}}
+{{- if and (.Values.podMonitor).enabled (.Values.serviceMonitor).enabled -}}
+{{- $mistakes = append $mistakes "podMonitor.enabled and serviceMonitor.enabled are both true: everything would be scraped and counted twice; keep one of them" -}}
+{{- end -}}
+{{- if not (or (kindIs "invalid" $budget.minAvailable) (kindIs "invalid" $budget.maxUnavailable)) -}}
+{{- $mistakes = append $mistakes "podDisruptionBudget.minAvailable and podDisruptionBudget.maxUnavailable are both given; set the other one to null" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- /* Takes (dict "value" "extraEnv" "env" $list). */ -}}
+{{- define "pin-sidecar.checkEnv" -}}
+{{- $mistakes := list -}}
+{{- $seen := dict -}}
+{{- range .env -}}
+{{- if hasKey $seen .name -}}
+{{- $mistakes = append $mistakes (printf "%s: %s is set already, by the chart or further up in the list" $.value .name) -}}
+{{- end -}}
+{{- $_ := set $seen .name true -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}

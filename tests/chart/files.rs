@@ -1,0 +1,141 @@
+//! What the chart carries besides its templates: the alerts and the dashboard of `deploy/`, and a README made from its
+//! values. None is a copy that somebody has to keep in step.
+
+use std::{env, fs, path::Path, process::Command};
+
+use serde_json::{Value, json};
+
+use crate::chart::{Chart, NAME, OLDEST, one_document, versions};
+
+fn deployed(path: &str) -> String {
+    fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("deploy")
+            .join(path),
+    )
+    .unwrap()
+}
+
+/// Everything that is only there when asked for.
+fn observers() -> Value {
+    json!({
+        "podMonitor": {"enabled": true},
+        "prometheusRule": {"enabled": true},
+        "dashboard": {"enabled": true},
+    })
+}
+
+#[test]
+fn the_alerts_are_those_of_deploy() {
+    let Some(chart) = Chart::find() else { return };
+    let rendered = chart.render(&observers());
+    let rules = one_document(&deployed("prometheus/rules.yml"));
+    assert_eq!(rendered.one("PrometheusRule")["spec"], rules);
+}
+
+#[test]
+fn the_dashboard_is_that_of_deploy_byte_for_byte_where_grafana_looks_for_it() {
+    let Some(chart) = Chart::find() else { return };
+    let rendered = chart.render(&observers());
+    let found = rendered.one("ConfigMap");
+    assert_eq!(found["metadata"]["labels"]["grafana_dashboard"], "1");
+    let dashboard = deployed("grafana/dashboards/pin-sidecar.json");
+    assert_eq!(
+        found["data"]["pin-sidecar.json"].as_str().unwrap(),
+        dashboard
+    );
+}
+
+#[test]
+fn a_packed_chart_holds_the_files_and_not_the_links() {
+    let Some(chart) = Chart::find() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    let packed = chart.helm(&["package", ".", "--destination", place], "");
+    assert!(packed.status.success(), "{packed:?}");
+    let archive = directory
+        .path()
+        .join(format!("pin-sidecar-{}.tgz", versions().0));
+    let template = [
+        "template",
+        "x",
+        archive.to_str().unwrap(),
+        OLDEST,
+        "-f",
+        "-",
+    ];
+    let mut values = observers();
+    values["clientId"] = json!("op_example");
+    values["secret"] = json!({"existingSecret": "pin-api-secret"});
+    let rendered = chart.helm(&template, &values.to_string());
+    let rendered = String::from_utf8(rendered.stdout).unwrap();
+    for part in ["kind: PrometheusRule", "alert: PinSidecarDown", "\"uid\":"] {
+        assert!(rendered.contains(part), "{part} is not in {rendered}");
+    }
+}
+
+#[test]
+fn nothing_watches_and_nothing_is_limited_unless_asked_for() {
+    let Some(chart) = Chart::find() else { return };
+    let rendered = chart.render(&json!({}));
+    let kinds: Vec<_> = rendered
+        .objects
+        .iter()
+        .map(|object| object["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["ServiceAccount", "Service", "StatefulSet", "Pod"]);
+}
+
+#[test]
+fn whatever_the_release_is_called_the_alerts_know_the_job() {
+    let Some(chart) = Chart::find() else { return };
+    for (overrides, job) in [
+        (json!({}), format!("nodes/{NAME}")),
+        (
+            json!({"fullnameOverride": "farm"}),
+            "nodes/pin-sidecar-farm".to_owned(),
+        ),
+        (
+            json!({"nameOverride": "pin"}),
+            "nodes/pin-sidecar-gpu-pin".to_owned(),
+        ),
+    ] {
+        for (monitor, kind, endpoints) in [
+            ("podMonitor", "PodMonitor", "podMetricsEndpoints"),
+            ("serviceMonitor", "ServiceMonitor", "endpoints"),
+        ] {
+            let mut values = overrides.clone();
+            values[monitor] = json!({"enabled": true, "labels": {"release": "prometheus"}});
+            let rendered = chart.render(&values);
+            let found = rendered.one(kind);
+            let endpoint = &found["spec"][endpoints][0];
+            assert_eq!(found["metadata"]["labels"]["release"], "prometheus");
+            assert_eq!(endpoint["port"], "http-metrics");
+            assert_eq!(endpoint["relabelings"][0]["targetLabel"], "job");
+            assert_eq!(endpoint["relabelings"][0]["replacement"], job);
+        }
+    }
+}
+
+#[test]
+fn the_charts_version_of_the_product_is_this_one() {
+    assert_eq!(versions().1, env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn the_charts_readme_is_what_its_values_say() {
+    let Some(tools) = env::var_os("CHART_TOOLS") else {
+        devnet::skip_without("helm-docs (CHART_TOOLS)");
+        return;
+    };
+    let difference = Command::new(tools)
+        .args(["docs", "--check"])
+        .output()
+        .unwrap();
+    assert!(
+        difference.status.success(),
+        "run tools/chart-tools docs:\n{}{}",
+        String::from_utf8_lossy(&difference.stdout),
+        String::from_utf8_lossy(&difference.stderr)
+    );
+}
