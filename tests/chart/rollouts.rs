@@ -58,6 +58,16 @@ fn no_two_pods_of_one_alias_or_one_gpu_are_there_at_once() {
     let update = &machines.workload()["spec"]["updateStrategy"]["rollingUpdate"];
     assert_eq!(*update, json!({"maxUnavailable": 1, "maxSurge": 0}));
     assert!(machines.workload()["spec"]["replicas"].is_null());
+    let given = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "5%"}});
+    for (of, field) in [("DaemonSet", "updateStrategy"), ("Deployment", "strategy")] {
+        let mut values = kind(of, 2);
+        values["updateStrategy"] = given.clone();
+        assert_eq!(
+            chart.render(&values).workload()["spec"][field],
+            given,
+            "{of}"
+        );
+    }
 }
 
 #[test]
