@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use devnet::{
-    gateway::Frame,
+    gateway::{Chat, Frame},
     http::{self, Answer},
     ollama::{CHAT, Fault},
 };
@@ -29,7 +29,7 @@ async fn connect(net: &Net) -> u16 {
 }
 
 /// A chat that Ollama goes on answering until it is told to.
-async fn chat_under_way(net: &Net) -> devnet::gateway::Chat {
+async fn chat_under_way(net: &Net) -> Chat {
     net.ollama.pause_at(2);
     let mut running = net.streamed("one");
     running.next().await;
@@ -146,16 +146,7 @@ async fn a_restart_during_the_drain_counts_too() {
 
 #[tokio::test]
 async fn what_a_drain_could_not_deliver_is_said_and_goes_in_the_next_session() {
-    let settings = quick(&[("PIN_DRAIN_TIMEOUT", "100ms")]);
-    let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
-    net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
-    let mut running = net.streamed("one");
-    running.next().await;
-    net.gateway.stop().await;
-    let answer = drain(&net).await.unwrap();
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.json(), json!({"drained": false, "undelivered": 1}));
-
+    let (net, running) = drained_without_a_gateway().await;
     let mut answered = net.gateway.listen_for(running.id());
     net.gateway.start_again().await.unwrap();
     assert_eq!(connect(&net).await, 200);
@@ -168,14 +159,22 @@ async fn what_a_drain_could_not_deliver_is_said_and_goes_in_the_next_session() {
 
 #[tokio::test]
 async fn what_nobody_could_be_given_before_the_process_ends_is_owned_up_to() {
+    let (net, _running) = drained_without_a_gateway().await;
+    assert_eq!(net.sidecar.drain().await, Outcome::Dropped);
+}
+
+/// A node that was drained while its gateway was away, and the chat whose answer it still has.
+async fn drained_without_a_gateway() -> (Net, Chat) {
     let settings = quick(&[("PIN_DRAIN_TIMEOUT", "100ms")]);
     let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
     net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
     let mut running = net.streamed("one");
     running.next().await;
     net.gateway.stop().await;
-    assert_eq!(drain(&net).await.unwrap().status, 503);
-    assert_eq!(net.sidecar.drain().await, Outcome::Dropped);
+    let answer = drain(&net).await.unwrap();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json(), json!({"drained": false, "undelivered": 1}));
+    (net, running)
 }
 
 /// Away for long enough to be missed.
