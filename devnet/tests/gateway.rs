@@ -331,3 +331,34 @@ async fn a_response_that_comes_again_is_compared_with_the_first() {
     assert_eq!(gateway.books().altered(), ["other"]);
     assert_eq!(gateway.books().bills(), 2);
 }
+
+#[tokio::test]
+async fn a_secret_can_be_changed_while_sessions_are_open() {
+    let gateway = gateway().await;
+    let mut open = Agent::logged_in(&gateway).await;
+    gateway.set_secret("op_test", "another");
+    assert_eq!(
+        refusal(&gateway, auth("op_test", "s3cret", now())).await["message"],
+        "Invalid signature"
+    );
+    let mut agent = Agent::connect(&gateway).await.unwrap();
+    agent.send(auth("op_test", "another", now())).await;
+    assert_eq!(agent.next().await["type"], "AUTH_SUCCESS");
+    open.send(json!({"type": "HEARTBEAT"})).await;
+    assert_eq!(open.next().await["type"], "HEARTBEAT_ACK");
+}
+
+#[tokio::test]
+async fn a_client_may_have_several_sessions_or_only_its_newest() {
+    let gateway = gateway().await;
+    let mut first = Agent::logged_in(&gateway).await;
+    let mut second = Agent::logged_in(&gateway).await;
+    assert_eq!(gateway.sessions().open, 2);
+    gateway.set_policy(|policy| policy.one_session_each = true);
+    let mut third = Agent::logged_in(&gateway).await;
+    for older in [&mut first, &mut second] {
+        assert!(matches!(older.message().await, Some(Ok(Message::Close(_)))));
+    }
+    third.send(json!({"type": "HEARTBEAT"})).await;
+    assert_eq!(third.next().await["type"], "HEARTBEAT_ACK");
+}

@@ -37,7 +37,7 @@ pub struct Sessions {
 
 pub(super) struct Hub {
     pub(super) signature: Signature,
-    pub(super) secrets: HashMap<String, String>,
+    pub(super) secrets: Mutex<HashMap<String, String>>,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) policy: watch::Sender<Policy>,
     pub(super) reading: watch::Sender<bool>,
@@ -82,7 +82,7 @@ impl Hub {
     ) -> Self {
         Self {
             signature,
-            secrets,
+            secrets: Mutex::new(secrets),
             tls,
             policy: watch::Sender::new(policy),
             reading: watch::Sender::new(true),
@@ -123,6 +123,16 @@ impl Hub {
             sessions.ever += 1;
             sessions.most = sessions.most.max(sessions.open);
         });
+    }
+
+    /// Ends every other session of this operator, as a gateway does that allows one.
+    pub(super) fn end_older_sessions(&self, number: u64, operator: &str, message: &Message) {
+        for (other, connection) in lock(&self.connections).iter() {
+            if *other != number && connection.operator.as_deref() == Some(operator) {
+                // It may be ending just now.
+                let _ = connection.outgoing.send(message.clone());
+            }
+        }
     }
 
     fn leave(&self, number: u64) {

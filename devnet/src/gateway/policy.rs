@@ -34,6 +34,8 @@ pub struct Policy {
     pub ping_every: Option<Duration>,
     /// Drop an operator that was not heard for this long.
     pub silence_limit: Option<Duration>,
+    /// A login ends the older session of the same client, without saying why. If not, a client may have several.
+    pub one_session_each: bool,
     /// What becomes of a connection and its login.
     pub login: Login,
     /// How far the gateway's clock is ahead of the system's, in seconds.
@@ -61,6 +63,7 @@ impl Default for Policy {
             poison: None,
             ping_every: None,
             silence_limit: Some(Duration::from_secs(60)),
+            one_session_each: false,
             login: Login::Check,
             clock_ahead: 0,
             record: true,

@@ -241,6 +241,10 @@ impl Session<'_> {
     fn accept(&mut self, operator: &str) -> ControlFlow<End> {
         // Counted before it is told, so that an agent that knows it is logged in is.
         self.hub.log_in(self.number, operator);
+        if self.hub.policy.borrow().one_session_each {
+            self.hub
+                .end_older_sessions(self.number, operator, &close(1000, ""));
+        }
         let node_id = operator.starts_with("pin_").then_some("node_desktop");
         self.send(&json!({
             "type": "AUTH_SUCCESS", "operator_id": operator, "node_id": node_id, "message": "Authenticated",
@@ -383,7 +387,7 @@ fn check<'a>(hub: &Hub, auth: &'a Frame) -> Result<&'a str, &'static str> {
     if hub.unix_now().abs_diff(seconds) > TIMESTAMP_WINDOW {
         return Err("Timestamp outside window");
     }
-    match hub.secrets.get(client_id) {
+    match lock(&hub.secrets).get(client_id) {
         Some(secret) if hub.signature.sign(client_id, timestamp, secret) == signature => {
             Ok(client_id)
         }
