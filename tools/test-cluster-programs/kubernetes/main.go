@@ -37,9 +37,20 @@ func main() {
 	case "kube-scheduler":
 		command = scheduler.NewSchedulerCommand()
 	case "kubelet":
-		command = kubelet.NewKubeletCommand(context.Background())
+		command = kubeletCommand(kubelet.NewKubeletCommand)
 	default:
 		log.Fatalf("there is no %q here", name)
 	}
 	os.Exit(cli.Run(command))
+}
+
+// The argument came with Kubernetes 1.34.
+func kubeletCommand(new any) *cobra.Command {
+	switch new := new.(type) {
+	case func(context.Context) *cobra.Command:
+		return new(context.Background())
+	case func() *cobra.Command:
+		return new()
+	}
+	panic("the kubelet of this version wants something else")
 }
