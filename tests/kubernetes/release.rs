@@ -29,7 +29,6 @@ const MEMORY_MIB: usize = 512;
 const LATE: usize = 5;
 
 pub(crate) struct Release {
-    // Before the namespace, so that pods drain while there is a gateway.
     pub(crate) pods: Pods,
     pub(crate) namespace: Namespace,
     pub(crate) gateway: Gateway,
