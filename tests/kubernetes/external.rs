@@ -31,11 +31,12 @@ async fn an_external_node_loses_no_chat_however_its_pod_ends() {
     for states in gone {
         assert_exit_code(states.last().unwrap());
     }
-    release.books_are_right();
-    // What was refused never came here, and nothing came twice.
+    // Delivered twice it may be, where a session was pushed out; but the same, and answered once.
+    let books = release.gateway.books();
+    assert_eq!(books.altered(), [""; 0]);
     let log = release.namespace.kubectl(&format!("logs {OLLAMA}")).await;
     let generations = log.matches("\"/api/chat\"").count();
-    assert_eq!(generations, release.gateway.books().bills(), "{log}");
+    assert_eq!(generations, books.bills(), "{log}");
 }
 
 #[tokio::test]

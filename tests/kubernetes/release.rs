@@ -238,10 +238,9 @@ impl Release {
         again
     }
 
-    /// Nothing was answered twice, or otherwise than the first time.
+    /// Nothing was delivered twice: no session has ended before its answers were proven.
     pub(crate) fn books_are_right(&self) {
         let books = self.gateway.books();
         assert_eq!(books.bills(), books.all_deliveries().responses);
-        assert_eq!(books.altered(), [""; 0]);
     }
 }
