@@ -262,18 +262,21 @@ impl Relay {
                 stop_pulls.cancel();
             }
             let lost_before = node.outbox.lost();
-            let Some(idle) = node.drain(&timing, &mut session).await else {
+            let limit = node.drain_timeout;
+            let Some(idle) = node.drain(&timing, &mut session, limit).await else {
                 break (lost_before, true);
             };
             supervisor = idle;
-            let next = match call {
-                Call::Drain => node.rest(restart, shutdown.as_mut(), &mut background).await,
-                end => end,
-            };
-            match next {
+            if call != Call::Drain {
+                break (lost_before, call == Call::Fail);
+            }
+            let next = node.rest(restart, shutdown.as_mut(), &mut background);
+            match next.await {
                 Call::Serve | Call::Drain => node.resume(),
-                Call::End => break (lost_before, false),
-                Call::Fail => break (lost_before, true),
+                end @ (Call::End | Call::Fail) => {
+                    node.deliver_rest(supervisor).await;
+                    break (lost_before, end == Call::Fail);
+                }
             }
         };
         stop_pulls.cancel();
@@ -307,18 +310,19 @@ impl Node {
         (pulls, stop)
     }
 
-    /// Lets running jobs finish and their answers be delivered, and closes the session. Gives its supervisor back, unless
-    /// that has failed.
+    /// Lets jobs run on for so long and their answers be delivered, and closes the session. Gives its supervisor back,
+    /// unless that has failed.
     async fn drain(
         &self,
         timing: &Timing,
         session: &mut JoinSet<Supervisor>,
+        limit: Duration,
     ) -> Option<Supervisor> {
         info!("draining");
-        let deadline = Instant::now() + self.drain_timeout + DRAIN_SLACK;
+        let deadline = Instant::now() + limit + DRAIN_SLACK;
         self.metrics.draining.set(1);
         timing.draining.cancel();
-        finish_jobs(&self.inference, self.drain_timeout).await;
+        finish_jobs(&self.inference, limit).await;
         timing.finish.cancel();
         let closed = match timeout_at(deadline, session.join_next()).await {
             Ok(closed) => closed,
@@ -354,6 +358,17 @@ impl Node {
                 Call::Serve
             }
         }
+    }
+
+    /// At the process' end, gives what a drain on request could not deliver another chance.
+    async fn deliver_rest(&self, supervisor: Supervisor) {
+        self.service.end();
+        if self.outbox.undelivered() == 0 {
+            return;
+        }
+        let timing = Timing::default();
+        let mut session = start_session(supervisor, timing.clone());
+        self.drain(&timing, &mut session, Duration::ZERO).await;
     }
 
     /// Takes work again.

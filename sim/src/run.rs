@@ -368,6 +368,7 @@ impl Run {
         let calm = self.is_calm() && !events.iter().any(|(_, event)| event.is_trouble());
         let idle = calm && gauges.running + gauges.waiting + gauges.undelivered == 0;
         self.trace.say(format_args!("SIGTERM, {gauges:?}"));
+        let was_draining = self.books.is_draining();
         self.books.draining();
         let began = Instant::now();
         drop(self.shutdown.take());
@@ -391,7 +392,7 @@ impl Run {
             self.books.breach("drain", "drain", what);
         }
         let gave_up = self.dropped("shutdown") > 0 && took < limit - DRAIN_SLACK;
-        if gave_up && self.books.was_cut_off() {
+        if gave_up && self.books.was_cut_off() && !was_draining {
             let what = format!("gave up after {took:?}, though its session was cut off");
             self.books.breach("drain", "drain", &what);
         }

@@ -18,6 +18,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a PING that had been read waited for several large answers",
         9555,
     ),
+    (
+        "a gateway that wanted to be left alone was come back to after a drain on request",
+        3816,
+    ),
 ];
 
 #[test]

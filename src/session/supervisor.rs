@@ -33,7 +33,7 @@ use crate::{
     outbox::{Outbox, SessionNumber},
     secret::SecretKeeper,
     telemetry::{DisconnectReason, Metrics, RecentTroubles, SETTLED, What},
-    transport::{self, ConnectError, Dial, Endpoint, LinkLimits, Meter, Receiver, Sender},
+    transport::{self, Dial, Endpoint, LinkLimits, Meter, Receiver, Sender},
 };
 
 /// How often a refused login looks whether the secret has changed.
@@ -89,6 +89,8 @@ pub struct Supervisor {
     registration: Registration,
     parts: Parts,
     backoff: Backoff,
+    /// Before when the gateway does not want to see us, if it has said so.
+    not_before: Option<Instant>,
     journal: Journal,
     remarks: Remarks,
 }
@@ -112,6 +114,7 @@ impl Supervisor {
             registration,
             parts,
             backoff,
+            not_before: None,
             journal: Journal::new(),
             remarks: Remarks::default(),
         }
@@ -128,6 +131,15 @@ impl Supervisor {
         // A session that is up ends by itself when nothing is left, since it has to close; all else may be cut short.
         let mut nothing_left = std::pin::pin!(nothing_left);
         self.wait_for_first_look().await;
+        if let Some(until) = self.not_before.take() {
+            // It said so in an earlier run, which ended before that was over.
+            self.enter(Phase::Waiting { until });
+            tokio::select! {
+                biased;
+                () = &mut nothing_left => return self.enter(Phase::Ended),
+                () = sleep_until(until) => {}
+            }
+        }
         loop {
             self.enter(Phase::Connecting);
             self.parts.status.update(|status| status.attempts += 1);
@@ -142,6 +154,7 @@ impl Supervisor {
                 Err(trouble) => trouble,
             };
             if trouble.is_shutdown() {
+                self.not_before = trouble.retry_after().map(|wait| Instant::now() + wait);
                 break;
             }
             let wait = self.wait_after(&trouble);
@@ -311,21 +324,23 @@ impl Supervisor {
     fn wait_after(&mut self, trouble: &Trouble) -> Duration {
         let is_pressing = self.parts.inference.has_work() || self.parts.outbox.undelivered() > 0;
         let limit = is_pressing.then_some(PRESSING);
-        let wait = match trouble {
-            Trouble::Refused(_) => self.backoff.refused(),
-            Trouble::Connect(ConnectError::Http {
-                retry_after: Some(time),
-                ..
-            }) => self.backoff.asked_to(*time),
-            Trouble::Ended(End {
-                retry_after: Some(time),
-                ..
-            }) => self.backoff.asked_to(*time),
-            Trouble::Ended(End {
-                unreadable: true, ..
-            }) => self.backoff.unreadable(limit),
-            Trouble::Ended(_) if self.backoff.is_pushed_out() => self.backoff.longest(limit),
-            Trouble::Connect(_) | Trouble::LoginFailed { .. } | Trouble::Ended(_) => {
+        let wait = match (trouble, trouble.retry_after()) {
+            (Trouble::Refused(_), _) => self.backoff.refused(),
+            (_, Some(time)) => {
+                let wait = self.backoff.asked_to(time);
+                self.not_before = Some(Instant::now() + wait);
+                wait
+            }
+            (
+                Trouble::Ended(End {
+                    unreadable: true, ..
+                }),
+                None,
+            ) => self.backoff.unreadable(limit),
+            (Trouble::Ended(_), None) if self.backoff.is_pushed_out() => {
+                self.backoff.longest(limit)
+            }
+            (Trouble::Connect(_) | Trouble::LoginFailed { .. } | Trouble::Ended(_), None) => {
                 self.backoff.failed(limit)
             }
         };

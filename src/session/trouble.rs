@@ -50,6 +50,15 @@ impl Trouble {
         matches!(self, Self::Ended(end) if end.reason == DisconnectReason::Shutdown)
     }
 
+    /// How long the gateway wants us to stay away, where it has said so.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Connect(ConnectError::Http { retry_after, .. }) => *retry_after,
+            Self::Ended(end) => end.retry_after,
+            Self::Connect(_) | Self::Refused(_) | Self::LoginFailed { .. } => None,
+        }
+    }
+
     /// The step of connecting that failed; `None` where a session came about.
     pub(super) fn failure(&self) -> Option<ConnectFailure> {
         match self {

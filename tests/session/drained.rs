@@ -158,6 +158,34 @@ async fn what_a_drain_could_not_deliver_is_said_and_goes_in_the_next_session() {
 }
 
 #[tokio::test]
+async fn what_a_drain_could_not_deliver_has_another_chance_when_the_process_ends() {
+    let (net, running) = drained_without_a_gateway().await;
+    let mut answered = net.gateway.listen_for(running.id());
+    net.gateway.start_again().await.unwrap();
+    assert_eq!(net.sidecar.drain().await, Outcome::Drained);
+    assert_eq!(
+        answered.outcome().await.error(),
+        "draining: this node is shutting down"
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_that_wants_to_be_left_alone_is_though_the_node_was_drained_meanwhile() {
+    let net = Net::start(&[]).await;
+    net.gateway.send(&json!({
+        "type": "INTERVIEW_FAILED", "reason": "try later", "retry_after_seconds": 5,
+    }));
+    net.gateway.close_sessions(1000, "");
+    net.sidecar.wait_until_pending("Next attempt").await;
+    let closed = Instant::now();
+    assert_eq!(drain(&net).await.unwrap().status, 200);
+    assert_eq!(connect(&net).await, 200);
+    net.gateway.wait_for_session(2).await;
+    let away = closed.elapsed();
+    assert!(away > Duration::from_millis(4_500), "{away:?}");
+}
+
+#[tokio::test]
 async fn what_nobody_could_be_given_before_the_process_ends_is_owned_up_to() {
     let (net, _running) = drained_without_a_gateway().await;
     assert_eq!(net.sidecar.drain().await, Outcome::Dropped);

@@ -52,6 +52,11 @@ impl Books {
         }
     }
 
+    /// Whether it was, and has not been told to serve again.
+    pub fn is_draining(&self) -> bool {
+        self.ledger().is_draining()
+    }
+
     /// The product was told to serve again after a drain.
     pub fn serves_again(&self) {
         let now = Instant::now();
