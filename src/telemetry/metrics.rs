@@ -77,7 +77,7 @@ metrics! {
     last_message_received_timestamp_seconds: Gauge,
     /// How long the wait before the next attempt to connect is; 0 while none is waited for.
     reconnect_backoff_seconds: Gauge,
-    /// Whether the sidecar is draining: 1 or 0.
+    /// Whether the sidecar drains, or has drained and not been opened again: 1 or 0.
     draining: IntGauge,
     /// The version that runs and the revision that it was built from; always 1.
     build_info: InfoBy<2> = ["version", "revision"],
