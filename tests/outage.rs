@@ -1,10 +1,15 @@
 //! A long outage, on a clock that jumps: nobody listens anywhere, and the log stays short.
+//!
+//! These tests have a process of their own. Whether anybody wants to hear of something is decided once for each place in
+//! the code, when it is first come by: in a process where other tests log to nobody that may be too early.
+
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
     ffi::OsString,
     io::{self, Write},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
     time::Duration,
 };
 
@@ -41,7 +46,25 @@ impl Dial for Broken {
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
+thread_local! {
+    /// What this thread's test has logged; nothing that it starts runs on another one.
+    static LOG: Log = Log::default();
+}
+
 impl Log {
+    /// This test's, from before anything is logged.
+    fn listen() -> Self {
+        static LISTENING: Once = Once::new();
+        LISTENING.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_max_level(LevelFilter::INFO)
+                .with_ansi(false)
+                .with_writer(|| LOG.with(Self::clone))
+                .init();
+        });
+        LOG.with(Self::clone)
+    }
+
     fn lines(&self) -> Vec<String> {
         let bytes = self.0.lock().unwrap().clone();
         String::from_utf8(bytes)
@@ -79,14 +102,7 @@ fn config() -> Config {
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_without_gateway_and_ollama_is_told_in_a_dozen_lines() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::INFO)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _told = tracing::subscriber::set_default(subscriber);
+    let log = Log::listen();
     let world = World {
         gateway: Arc::new(Nobody),
         backend: Arc::new(Nobody),
@@ -128,6 +144,7 @@ async fn a_defect_ends_the_sidecar_instead_of_leaving_one_that_looks_alive() {
         (Arc::new(Broken), Arc::new(Nobody)),
         (Arc::new(Nobody), Arc::new(Broken)),
     ];
+    let log = Log::listen();
     for (gateway, backend) in worlds {
         let world = World {
             gateway,
@@ -138,4 +155,7 @@ async fn a_defect_ends_the_sidecar_instead_of_leaving_one_that_looks_alive() {
         let relay = Relay::new(world, config()).unwrap();
         assert_eq!(relay.run(sleep(HOUR)).await, Outcome::Failed);
     }
+    let told = |line: &&String| line.contains("a part of the sidecar has failed");
+    let lines = log.lines();
+    assert_eq!(lines.iter().filter(told).count(), 2, "{lines:#?}");
 }
