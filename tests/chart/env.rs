@@ -55,16 +55,21 @@ fn read(rendered: &Rendered) -> Result<Config, String> {
     Config::from_env_in(&Surroundings::default(), variables).map_err(|errors| errors.to_string())
 }
 
+/// The settings that the schema lets `settings` have.
+fn allowed_settings() -> BTreeSet<String> {
+    let schema = fs::read_to_string(format!("{DIRECTORY}/values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let allowed = schema["properties"]["settings"]["properties"].as_object();
+    allowed.unwrap().keys().cloned().collect()
+}
+
 #[test]
 fn every_setting_of_the_product_is_either_a_value_or_allowed_in_settings() {
     let Some(chart) = Chart::find() else { return };
     let of_their_own = chart.render(&values_with_a_setting_of_their_own());
     let of_their_own = variables(&of_their_own).into_iter().map(|(name, _)| name);
     let of_their_own: BTreeSet<String> = of_their_own.collect();
-    let schema = fs::read_to_string(format!("{DIRECTORY}/values.schema.json")).unwrap();
-    let schema: Value = serde_json::from_str(&schema).unwrap();
-    let allowed = schema["properties"]["settings"]["properties"].as_object();
-    let allowed: BTreeSet<String> = allowed.unwrap().keys().cloned().collect();
+    let allowed = allowed_settings();
 
     let twice: Vec<_> = allowed.intersection(&of_their_own).collect();
     assert!(
@@ -116,6 +121,16 @@ fn every_value_reaches_the_setting_that_it_is_for() {
     }
     let url = effective["PIN_OLLAMA_URL"].as_str().unwrap();
     assert!(url.ends_with("@ollama:11434/base"), "{url}");
+}
+
+#[test]
+fn a_blank_setting_is_as_good_as_none() {
+    let Some(chart) = Chart::find() else { return };
+    let without = chart.render(&json!({})).text;
+    let all = allowed_settings().into_iter();
+    let blank: Map<String, Value> = all.map(|name| (name, json!(""))).collect();
+    let with = chart.render(&json!({"settings": blank})).text;
+    assert_eq!(with, without);
 }
 
 #[test]
