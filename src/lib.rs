@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod inference;
 pub mod label;
+mod node;
 pub mod outbox;
 mod overview;
 pub mod protocol;
