@@ -103,11 +103,14 @@ fn run() -> ExitCode {
 }
 
 async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
+    let before_signals = early.load(Ordering::Relaxed);
     let mut signals = match Signals::new([SIGTERM, SIGINT]) {
         Ok(signals) => signals,
         Err(error) => return complain(1, &error),
     };
     let signalled_before = early.load(Ordering::Relaxed);
+    // One that came just then may be among those that follow, too, and is not a second one.
+    let may_come_again = signalled_before && !before_signals;
     log_settings(&config);
     let app = match App::build(config) {
         Ok(app) => app,
@@ -121,6 +124,9 @@ async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
             signals.next().await;
         }
         shutdown.cancel();
+        if may_come_again {
+            signals.next().await;
+        }
         signals.next().await;
     };
     tokio::select! {
