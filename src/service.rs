@@ -79,12 +79,12 @@ impl Service {
 
     /// Waits until somebody asks for a drain.
     pub(crate) async fn drain_requested(&self) {
-        self.reaches(Stage::Draining).await;
+        self.reaches(|stage| stage == Stage::Draining).await;
     }
 
-    /// Waits until somebody opens a drained node again.
+    /// Waits until somebody opens a drained node again, be it only to have it drain once more.
     pub(crate) async fn reopened(&self) {
-        self.reaches(Stage::Open).await;
+        self.reaches(|stage| stage != Stage::Drained).await;
     }
 
     /// The process is to end.
@@ -104,10 +104,10 @@ impl Service {
         });
     }
 
-    async fn reaches(&self, stage: Stage) {
+    async fn reaches(&self, is_it: impl Fn(Stage) -> bool) {
         let mut state = self.state.subscribe();
         // Cannot fail: `self` holds the sender.
-        let _ = state.wait_for(|state| state.stage == stage).await;
+        let _ = state.wait_for(|state| is_it(state.stage)).await;
     }
 
     fn step(&self, to: Stage, may: impl Fn(Stage) -> bool) {
@@ -164,6 +164,19 @@ mod tests {
         assert_eq!(drained.now_or_never(), Some(CLEAN));
         // The next drain is another one.
         assert_eq!(service.request_drain().now_or_never(), None);
+    }
+
+    #[test]
+    fn a_node_that_is_opened_and_drained_again_at_once_does_both() {
+        let service = Service::default();
+        service.drained(CLEAN);
+        assert!(service.reopen());
+        let drained = service.request_drain();
+        // Nobody had looked in between.
+        assert_eq!(service.reopened().now_or_never(), Some(()));
+        assert_eq!(service.drain_requested().now_or_never(), Some(()));
+        service.drained(CLEAN);
+        assert_eq!(drained.now_or_never(), Some(CLEAN));
     }
 
     #[test]
