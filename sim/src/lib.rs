@@ -25,10 +25,12 @@
 //! rule speak.
 //!
 //! # How to add a trouble
-//! An `Event` in `scenario.rs`, and in `run.rs` what it does to the world, and how it is mended.
+//! An `Event` in `scenario.rs`, and in `run.rs` what it does to the world, and how it is mended. What is rare, or has to
+//! meet something else, is a plot (`plots.rs`). Have it counted: the summary of a range shows whether it happens at all.
 //!
 //! [`breach`]: devnet::sim::books::Books::breach
 
+mod plots;
 mod run;
 mod scenario;
 mod world;

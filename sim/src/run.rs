@@ -7,7 +7,8 @@ use std::{cell::Cell, collections::BTreeMap, panic::PanicHookInfo, sync::Arc, ti
 use devnet::sim::{
     books::{Books, Gauges},
     fate::Fate,
-    gateway::{Door, Gateway},
+    gateway::Gateway,
+    manners::Door,
     ollama::Ollama,
     rules::Ending,
     trace::Trace,
@@ -15,7 +16,7 @@ use devnet::sim::{
 };
 use pin_sidecar::{
     relay::{Outcome, Relay, World},
-    service::Service,
+    service::{Service, Stage},
     telemetry::Metrics,
 };
 use tokio::{
@@ -214,11 +215,21 @@ impl Run {
                 self.mend();
                 self.settle().await;
                 self.close(false);
-                self.drain(Vec::new()).await
+                let events = self.events_at_the_end();
+                self.drain(events).await
             }
         };
         self.close(outcome == Some(Outcome::Dropped));
         self.verdict()
+    }
+
+    /// What is to happen after a SIGTERM now.
+    fn events_at_the_end(&mut self) -> Vec<(Duration, Event)> {
+        let now = self.began.elapsed();
+        std::mem::take(&mut self.scenario.at_the_end)
+            .into_iter()
+            .map(|(after, event)| (now + after, event))
+            .collect()
     }
 
     /// Lets time pass, the books looking on.
@@ -246,6 +257,7 @@ impl Run {
             Event::CancelUnanswered => gateway.cancel(true, false),
             Event::CancelAny => gateway.cancel(false, false),
             Event::CancelUnknown => gateway.cancel(false, true),
+            Event::CancelMany => gateway.cancel_many(),
             Event::Cut => self.gateway_link.cut(),
             Event::Lose(up, down) => self.gateway_link.lose(up, down),
             Event::Hold(held) => self.gateway_link.change(|weather| weather.held = held),
@@ -254,8 +266,8 @@ impl Run {
                 .change(|weather| weather.dialling = dialling),
             Event::Rate(rate) => self.gateway_link.change(|weather| weather.rate = rate),
             Event::Reads(reads) => gateway.read(reads),
-            Event::Close(reason) => gateway.close(reason),
-            Event::SendAway(seconds) => gateway.send_away(seconds),
+            Event::Close(farewell) => gateway.close(farewell),
+            Event::SendAway(ref words, farewell) => gateway.send_away(words, farewell),
             Event::Crash => gateway.crash(),
             Event::Repeats(repeats) => gateway.behave(|manners| manners.repeats = repeats),
             Event::Door(door) => gateway.behave(|manners| manners.door = door),
@@ -284,6 +296,10 @@ impl Run {
             self.trace.clone(),
         );
         let limit = self.scenario.limits.drain_timeout + DRAIN_SLACK;
+        books.count("drains on request");
+        if !self.gateway.has_session() {
+            books.count("drains on request without a session");
+        }
         books.draining();
         tokio::spawn(async move {
             match timeout(limit, service.request_drain()).await {
@@ -321,7 +337,8 @@ impl Run {
     async fn settle(&self) {
         let limits = &self.scenario.limits;
         self.look_until(self.began + self.scenario.mended).await;
-        let patience = Instant::now() + Duration::from_secs(800);
+        let patience = Duration::from_secs(800);
+        let patience = patience_from(self.books.away_until()) + patience;
         while !self.gateway.has_session() && Instant::now() < patience {
             self.look_until(Instant::now() + LOOK).await;
         }
@@ -366,9 +383,16 @@ impl Run {
     async fn drain(&mut self, events: Vec<(Duration, Event)>) -> Option<Outcome> {
         let gauges = self.gauges();
         let calm = self.is_calm() && !events.iter().any(|(_, event)| event.is_trouble());
-        let idle = calm && gauges.running + gauges.waiting + gauges.undelivered == 0;
+        let idle = calm
+            && self.gateway.lets_go()
+            && gauges.running + gauges.waiting + gauges.undelivered == 0;
         self.trace.say(format_args!("SIGTERM, {gauges:?}"));
         let was_draining = self.books.is_draining();
+        match self.service.stage() {
+            Stage::Draining => self.books.count("SIGTERM during a drain on request"),
+            Stage::Drained => self.books.count("SIGTERM after a drain on request"),
+            Stage::Open | Stage::Ending | Stage::Ended => {}
+        }
         self.books.draining();
         let began = Instant::now();
         drop(self.shutdown.take());
@@ -459,4 +483,10 @@ impl Run {
             counts,
         }
     }
+}
+
+/// Now, or when the product may be expected back.
+fn patience_from(away: Option<Instant>) -> Instant {
+    let now = Instant::now();
+    away.map_or(now, |away| away.max(now))
 }

@@ -1,17 +1,20 @@
 //! From a seed to a story: settings, weather, and what happens when. Pure.
 //!
 //! Invariant: a story is bounded. Whatever goes wrong in it is mended at its end, and then it goes on for as long as
-//! any promise may need to be kept.
+//! any promise may need to be kept. `plots.rs` adds what is rare and has to meet: it draws from fates of its own, so that
+//! a new plot leaves every story without it as it was.
 
 use std::time::Duration;
 
 use devnet::sim::{
     books::{Class, Limits},
     fate::Fate,
-    gateway::{Acks, Door, Garbage, Manners},
+    manners::{Acks, Door, Farewell, Garbage, Manners},
     ollama::Temper,
     wire::{Dialling, Weather},
 };
+
+use crate::plots;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -21,14 +24,17 @@ pub(crate) enum Event {
     CancelUnanswered,
     CancelAny,
     CancelUnknown,
+    /// Nearly everything.
+    CancelMany,
     Cut,
     Lose(bool, bool),
     Hold(bool),
     Dialling(Dialling),
     Rate(Option<u64>),
     Reads(bool),
-    Close(&'static str),
-    SendAway(u64),
+    Close(Farewell),
+    /// For so many seconds, in words of JSON.
+    SendAway(String, Farewell),
     Crash,
     Repeats(u64),
     Door(Door),
@@ -53,6 +59,7 @@ impl Event {
                 | Self::CancelUnanswered
                 | Self::CancelAny
                 | Self::CancelUnknown
+                | Self::CancelMany
                 | Self::Repeats(_)
                 | Self::Clock(_)
                 | Self::Shutdown
@@ -71,15 +78,14 @@ pub(crate) struct Scenario {
     pub(crate) temper: Temper,
     /// What happens, and when, in order.
     pub(crate) events: Vec<(Duration, Event)>,
+    /// What happens after the SIGTERM that ends a story without one of its own, and how long after.
+    pub(crate) at_the_end: Vec<(Duration, Event)>,
     /// When all is mended.
     pub(crate) mended: Duration,
 }
 
 /// Frames larger than this may not be read.
 const MAX_FRAME: usize = 64 * 1024;
-
-/// How many stories of a hundred have the node drained, and opened again, on request.
-const DRAINED: u64 = 20;
 
 /// How many stories of a hundred are about large answers and a gateway that does not read.
 const CLOGGED: u64 = 10;
@@ -88,7 +94,11 @@ impl Scenario {
     /// The story of a seed; an hour of it, if `hour`.
     pub(crate) fn of(seed: u64, hour: bool) -> Self {
         let mut fate = Fate::new(seed);
-        let limits = limits(&mut fate);
+        let mut limits = limits(&mut fate);
+        let is_crowded = plots::is_crowded(seed);
+        if is_crowded {
+            plots::crowd(seed, &mut limits);
+        }
         let client = if limits.generation == 1 {
             "pin_sim"
         } else {
@@ -108,19 +118,9 @@ impl Scenario {
         let clogged = story.fate.percent(CLOGGED);
         story.tell(hour, clogged);
         let Story {
-            mut fate,
-            mut events,
-            ..
+            mut fate, events, ..
         } = story;
-        let mut fate_of_drains = Fate::of(seed, "drains", 0);
-        if fate_of_drains.percent(DRAINED) {
-            let at = fate_of_drains.within(500..=length * 1_000);
-            let rest = fate_of_drains.one_of(&[0, 1_000, 15_000]);
-            let drain = Event::Drain(Duration::from_millis(rest));
-            events.push((Duration::from_millis(at), drain));
-        }
-        events.sort_by_key(|(at, _)| *at);
-        Self {
+        let mut scenario = Self {
             client,
             settings,
             limits,
@@ -129,8 +129,12 @@ impl Scenario {
             manners: manners(&mut fate),
             temper: temper(&mut fate, clogged),
             events,
+            at_the_end: Vec::new(),
             mended: Duration::from_secs(length),
-        }
+        };
+        plots::enter(seed, &mut scenario);
+        scenario.events.sort_by_key(|(at, _)| *at);
+        scenario
     }
 }
 
@@ -207,7 +211,7 @@ fn manners(fate: &mut Fate) -> Manners {
             Some(Duration::from_secs(10)),
         ]),
         repeats: fate.one_of(&[0, 50, 100]),
-        door: Door::Open,
+        ..Manners::default()
     }
 }
 
@@ -317,20 +321,24 @@ impl Story {
             6 => self.spell(at, until, Event::Reads(false), Event::Reads(true)),
             7 => {
                 let reason = self.fate.one_of(&["", "", "going away for maintenance"]);
-                self.at(at, Event::Close(reason));
+                let farewell = Farewell {
+                    reason,
+                    ..Farewell::AWAY
+                };
+                self.at(at, Event::Close(farewell));
             }
             8 => {
                 let seconds = self.fate.within(1..=20);
-                self.at(at, Event::SendAway(seconds));
+                self.at(at, Event::SendAway(seconds.to_string(), Farewell::AWAY));
             }
             9 | 10 => self.restart(at, until),
             11 => {
                 self.at(at, Event::Crash);
                 let door = self.fate.one_of(&[
                     Door::Refused,
-                    Door::Unavailable(3),
-                    Door::Slammed(20),
-                    Door::Slammed(3_000),
+                    Door::Unavailable("3"),
+                    Door::Slammed(20, Farewell::AWAY),
+                    Door::Slammed(3_000, Farewell::AWAY),
                 ]);
                 self.spell(at, until, Event::Door(door), Event::Door(Door::Open));
             }

@@ -5,7 +5,7 @@
 //! and the rule. `rules.rs` has the rules that time alone can break.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -15,35 +15,25 @@ use tokio::time::Instant;
 
 pub use super::ledger::{Class, Gauges, Limits};
 use super::{
-    ledger::{Answer, Chat, Ledger, Ping, Request, Stream, Told},
+    ledger::{Chat, Ledger, Ping, Request, Told, Unfenced},
     wire::Link,
 };
 use crate::journal::lock;
-
-/// The closed set of codes that an error's text may begin with.
-const CODES: &[&str] = &[
-    "busy",
-    "draining",
-    "queue_timeout",
-    "invalid",
-    "model_not_found",
-    "timeout",
-    "backend",
-    "too_large",
-    "internal",
-    "duplicate",
-    "orphaned",
-];
 
 /// What may go ahead of a PONG beside one large frame, in bytes: the batch that is being written when the PING is read, one
 /// that is begun before it is understood, and small change.
 const MAX_AHEAD: u64 = 2 * 64 * 1024 + 8 * 1024;
 
-/// Three in a row are enough to give an answer up; others may have been blamed meanwhile.
-const MAX_VICTIMS: usize = 12;
+/// So many sessions in a row may end of one answer. Three that ended of it make the product give it up; before them is
+/// one in which another was sent after it and has the blame. From then on suspects go alone.
+const MAX_VICTIMS: usize = 4;
 
-/// A product that has just started may not have seen a model yet.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// The longest that a gateway can ask for.
+const LONG_AWAY: Duration = Duration::from_secs(3_600);
+
+/// Nobody needs so many connections within so long, however short each is.
+const MAX_ARRIVALS: usize = 20;
+const STORM: Duration = Duration::from_secs(1);
 
 /// The books of one run. Cheap to clone.
 #[derive(Clone)]
@@ -74,6 +64,9 @@ impl Books {
             violations: Vec::new(),
             told: BTreeSet::new(),
             counts: BTreeMap::new(),
+            arrivals: VecDeque::new(),
+            lies: BTreeSet::new(),
+            full: None,
             drain: None,
             cured: false,
             open_since: Some(Instant::now()),
@@ -117,6 +110,7 @@ impl Books {
         let request = ledger.requests.entry(id.to_owned()).or_default();
         request.class.get_or_insert(class);
         request.stream = stream;
+        request.is_silent = false;
         request.made.push(Told::now(session));
         request.made.len() - 1
     }
@@ -135,13 +129,23 @@ impl Books {
         let mut ledger = self.ledger();
         ledger.count("cancels sent");
         if let Some(session) = ledger.sessions.get_mut(&session) {
-            // Perhaps it was this one's.
-            session.unfenced = None;
+            // Perhaps it was one of this id's.
+            session.unfenced.clear();
         }
         let request = ledger.requests.get_mut(id)?;
         request.cancels.push(Told::now(session));
         request.response = None;
         Some(request.cancels.len() - 1)
+    }
+
+    /// A request is about to be made behind the cancels of these, which is refused, whatever else happens.
+    pub(super) fn made_behind(&self, id: &str, cancelled: &[String]) {
+        let mut ledger = self.ledger();
+        let behind = cancelled
+            .iter()
+            .filter_map(|id| Some((id.clone(), ledger.requests.get(id)?.made.len())))
+            .collect();
+        ledger.requests.entry(id.to_owned()).or_default().behind = behind;
     }
 
     /// The product has read a cancel.
@@ -156,22 +160,39 @@ impl Books {
     /// The product has read that it is to stay away for so long.
     pub(super) fn was_sent_away(&self, now: Instant, away: Duration) {
         let mut ledger = self.ledger();
-        ledger.sent_away = Some((now, away));
-        ledger.not_before = Some((now, now + away));
+        if away >= LONG_AWAY {
+            ledger.count("asked to stay away for an hour");
+        }
+        let until = now + away;
+        // Whoever asked before that for longer still has it: only a login makes it void.
+        let longest = ledger.sent_away.map(|(at, away)| at + away);
+        if longest.is_none_or(|longest| longest <= until) {
+            ledger.sent_away = Some((now, away));
+        }
+        ledger.not_before = Some((now, until));
     }
 
-    /// The product has come.
-    pub(super) fn arrived(&self) {
+    /// Until when the product may stay away, since it was asked to.
+    pub fn away_until(&self) -> Option<Instant> {
+        let (at, away) = self.ledger().sent_away?;
+        Some(at + away + away / 5)
+    }
+
+    /// The product has come. Tells whether it comes so often that only a wait of the gateway's ends that.
+    pub(super) fn arrived(&self) -> bool {
         let mut ledger = self.ledger();
-        let Some((read, until)) = ledger.not_before.take() else {
-            return;
-        };
-        // A connection that breaks as it is read may take with it what nobody has looked at yet.
-        let closed = ledger.gateway.last_closed();
-        let was_understood = closed.is_some_and(|closed| closed > read);
-        if was_understood && Instant::now() < until {
-            ledger.breach("gateway", "5 (reconnecting)", "it was told to stay away");
+        let now = Instant::now();
+        ledger.arrivals.push_back(now);
+        while ledger.arrivals.front().is_some_and(|at| *at + STORM < now) {
+            ledger.arrivals.pop_front();
         }
+        let comes = ledger.arrivals.len();
+        if comes > MAX_ARRIVALS {
+            let what = format!("{comes} connections in a second");
+            ledger.breach("gateway", "5 (storms)", &what);
+        }
+        ledger.comes_too_early(now);
+        comes > MAX_ARRIVALS
     }
 
     /// The product has read a PING.
@@ -194,7 +215,7 @@ impl Books {
             return;
         };
         if matches!(kind, "HEARTBEAT" | "MODEL_LIST") {
-            state.unfenced = None;
+            state.unfenced.clear();
         }
         if kind != "PONG" {
             for ping in &mut state.pings {
@@ -216,33 +237,40 @@ impl Books {
     /// A response has come that the gateway will not acknowledge by itself.
     pub(super) fn needs_fence(&self, session: u64, id: &str, written: Instant) {
         let mut ledger = self.ledger();
-        let is_cancelled = |request: &Request| !request.cancels.is_empty();
-        if ledger.requests.get(id).is_some_and(is_cancelled) {
+        let Some(request) = ledger.requests.get(id) else {
+            return;
+        };
+        if !request.cancels.is_empty() {
             return;
         }
+        // Its age counts from its making. What is asked for once more is made anew, but not before this.
+        let made = request.last_read_before(written).unwrap_or(written);
+        let expires = made + ledger.limits.result_ttl;
         if let Some(session) = ledger.sessions.get_mut(&session) {
-            session.unfenced.get_or_insert(written);
+            session.unfenced.push(Unfenced { written, expires });
         }
     }
 
     /// A poisoned answer ends a session.
-    pub(super) fn dies_of(&self, id: &str) {
+    pub(super) fn dies_of(&self, session: u64, id: &str) {
         let mut ledger = self.ledger();
         ledger.count("sessions ended by poison");
+        let ups = ledger.sessions.range(..session).rev();
+        let before = ups
+            .filter(|(_, session)| session.up.is_some())
+            .map(|(number, _)| *number)
+            .next();
         let victims = ledger.requests.get_mut(id).map_or(0, |request| {
-            request.victims += 1;
-            request.victims
+            let is_next = before.is_some_and(|before| request.victims.last() == Some(&before));
+            if !is_next {
+                request.victims.clear();
+            }
+            request.victims.push(session);
+            request.victims.len()
         });
         if victims > MAX_VICTIMS {
-            let what = format!("{victims} sessions have ended of its answer");
+            let what = format!("{victims} sessions in a row have ended of its answer");
             ledger.breach(id, "5 (poison)", &what);
-        }
-    }
-
-    /// The product has said Close on a session.
-    pub(super) fn is_done(&self, session: u64, written: Instant) {
-        if let Some(session) = self.ledger().sessions.get_mut(&session) {
-            session.done = Some(written);
         }
     }
 
@@ -272,6 +300,13 @@ impl Books {
     /// From now on no answer is poison.
     pub fn cure(&self) {
         self.ledger().cured = true;
+    }
+
+    /// What a request is, and whether it streams.
+    pub(super) fn kind_of(&self, id: &str) -> Option<(Class, bool)> {
+        let ledger = self.ledger();
+        let request = ledger.requests.get(id)?;
+        Some((request.class.unwrap_or(Class::Chat), request.stream))
     }
 
     /// The ids that match, in order.
@@ -305,6 +340,8 @@ impl Books {
         ledger.check_second_generation(id, now);
         ledger.live.insert(id.to_owned());
         let request = ledger.requests.entry(id.to_owned()).or_default();
+        // What this makes is another answer.
+        request.victims.clear();
         request.chats.push(Chat {
             connection,
             opened: now,
@@ -370,212 +407,4 @@ impl Told {
             read: None,
         }
     }
-}
-
-impl Ledger {
-    fn check_second_generation(&mut self, id: &str, now: Instant) {
-        let Some(request) = self.requests.get(id) else {
-            return self.breach(id, "2 (once)", "a chat that nobody asked for");
-        };
-        if request.chats.iter().any(|chat| self.is_open(chat)) {
-            return self.breach(id, "2 (once)", "a second generation while the first runs");
-        }
-        let Some(read) = request.chats.iter().filter_map(|chat| chat.read).max() else {
-            return;
-        };
-        let failed = request.answers.iter().any(|answer| {
-            answer.written >= read
-                && answer
-                    .code
-                    .as_deref()
-                    .is_some_and(|code| code != "duplicate")
-        });
-        let forgotten = now - read >= self.limits.result_ttl;
-        if !request.cancelled_since(read) && !failed && !forgotten && !request.poisoned {
-            self.breach(id, "2 (once)", "a second generation after a whole answer");
-        }
-    }
-
-    fn runs_since_earlier(&self, id: &str, session: u64) -> bool {
-        self.requests.get(id).is_some_and(|request| {
-            request.made_on(session) == 0 && request.chats.iter().any(|chat| self.is_open(chat))
-        })
-    }
-
-    fn check_silence(&mut self, request: &Request, seen: &Seen<'_>) {
-        let blocked = self
-            .gateway
-            .facts(seen.session)
-            .and_then(|facts| facts.client_blocked);
-        // What stood in the socket's way when the cancel was read went out later, and could not be called back.
-        let was_free = blocked.is_none_or(|blocked| {
-            request
-                .cancels
-                .iter()
-                .filter_map(|cancel| cancel.read)
-                .max()
-                > Some(blocked + self.limits.heartbeat_timeout)
-        });
-        if was_free && request.is_silenced(seen.written) {
-            let what = format!("{} after the cancel was read", seen.kind);
-            self.breach(seen.id, "7 (cancel)", &what);
-        }
-    }
-
-    fn chunk(&mut self, request: &mut Request, seen: &Seen<'_>) {
-        self.count("chunks");
-        let index = seen.value["index"].as_u64().unwrap_or(u64::MAX);
-        let delta = seen.value["delta"].as_str().unwrap_or_default();
-        let made = request.made_on(seen.session);
-        if !request.stream {
-            self.breach(seen.id, "8 (streams)", "a chunk, but it does not stream");
-        }
-        if made == 0 {
-            self.breach(
-                seen.id,
-                "8 (streams)",
-                "a chunk on a session where it was not asked for",
-            );
-        }
-        let due = request.terminals_due(seen.session);
-        let stream = request.streams.entry(seen.session).or_default();
-        if stream.terminals >= due {
-            return self.breach(seen.id, "8 (streams)", "a chunk after the terminal frame");
-        }
-        let is_new =
-            stream.next == 0 || stream.runs < made || stream.terminals > stream.terminals_before;
-        if index == 0 && is_new {
-            *stream = Stream {
-                runs: stream.runs + 1,
-                made,
-                terminals: stream.terminals,
-                terminals_before: stream.terminals,
-                ..Stream::default()
-            };
-        } else if index != stream.next {
-            let what = format!("chunk {index} where {} is due", stream.next);
-            return self.breach(seen.id, "8 (streams)", &what);
-        }
-        stream.next = index + 1;
-        stream.text.push_str(delta);
-    }
-
-    fn terminal(&mut self, request: &mut Request, seen: &Seen<'_>) {
-        let due = request.terminals_due(seen.session);
-        let stream = request.streams.entry(seen.session).or_default();
-        stream.terminals += 1;
-        if stream.terminals > due {
-            let what = format!(
-                "terminal frame {} of {due} on one session",
-                stream.terminals
-            );
-            self.breach(seen.id, "1 (answers)", &what);
-        }
-        let code = match seen.kind {
-            "INFERENCE_ERROR" => {
-                let error = seen.value["error"].as_str().unwrap_or_default();
-                let code = error.split_once(": ").map_or("", |(code, _)| code);
-                self.check_code(request, seen, code, error);
-                Some(code.to_owned())
-            }
-            _ => {
-                self.response(request, seen);
-                None
-            }
-        };
-        request.answers.push(Answer {
-            written: seen.written,
-            code,
-        });
-    }
-
-    fn response(&mut self, request: &mut Request, seen: &Seen<'_>) {
-        if request.class != Some(Class::Chat) {
-            self.breach(seen.id, "11 (refusals)", "a response to what is no chat");
-        }
-        let text = if self.limits.generation == 1 {
-            &seen.value["result"]["message"]["content"]
-        } else {
-            &seen.value["result"]["choices"][0]["message"]["content"]
-        };
-        let text = text.as_str().unwrap_or_default();
-        let made = request.made_on(seen.session);
-        let stream = request.streams.entry(seen.session).or_default();
-        let is_its_own = stream.made == made && stream.terminals == stream.terminals_before + 1;
-        let chunks = stream.next;
-        if chunks > 0 && is_its_own && stream.text != text {
-            self.breach(seen.id, "8 (streams)", "the chunks are not the response");
-        }
-        if chunks == 0 && request.streamed_on(seen.session, seen.written) {
-            self.breach(seen.id, "8 (streams)", "no chunk came, though it streams");
-        }
-        if !text.starts_with(&format!("{}#", seen.id)) {
-            self.breach(seen.id, "1 (answers)", "somebody else's answer");
-        }
-        let hash = fnv(seen.text);
-        let in_transit = request
-            .cancels
-            .iter()
-            .any(|cancel| cancel.read.is_none_or(|read| read >= seen.written));
-        match request.response {
-            _ if in_transit => self.count("responses that crossed a cancel"),
-            None => {
-                self.count("responses billed");
-                request.response = Some((hash, seen.written));
-            }
-            Some((billed, at)) => {
-                self.count("responses delivered again");
-                // Whether there may be a second generation is rule 2's to say; one generation has one answer.
-                let generations = request.chats.iter().filter(|chat| chat.read.is_some());
-                let expired = seen.written - at >= self.limits.result_ttl;
-                if billed != hash && !expired && generations.count() < 2 {
-                    self.breach(
-                        seen.id,
-                        "1 (answers)",
-                        "a second response, other than the first",
-                    );
-                }
-            }
-        }
-    }
-
-    fn check_code(&mut self, request: &Request, seen: &Seen<'_>, code: &str, error: &str) {
-        if let Some(known) = CODES.iter().find(|known| **known == code) {
-            self.count(known);
-        }
-        let failed = request.chats.iter().any(|chat| {
-            chat.failed
-                || self
-                    .ollama
-                    .facts(chat.connection)
-                    .is_none_or(|facts| facts.cut.is_some())
-        });
-        let answered = request.chats.iter().any(|chat| chat.read.is_some());
-        let fits = match code {
-            "invalid" => request.class == Some(Class::Invalid),
-            "model_not_found" => {
-                request.class == Some(Class::UnknownModel)
-                    || self.ollama.calm_since() > self.began
-                    || self.began.elapsed() < FIRST_LOOK
-            }
-            "duplicate" => answered,
-            // What it said in a drain may be read after it.
-            "draining" => self.drain.is_some(),
-            "backend" => failed || self.ollama.calm_since() > self.began,
-            "internal" => false,
-            "orphaned" => self.sessions.len() > 1,
-            "busy" | "queue_timeout" | "timeout" | "too_large" => true,
-            _ => return self.breach(seen.id, "11 (codes)", "a code that is none"),
-        };
-        if !fits {
-            let what = format!("there is no reason for `{error}`");
-            self.breach(seen.id, "11 (refusals)", &what);
-        }
-    }
-}
-
-fn fnv(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    })
 }

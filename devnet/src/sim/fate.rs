@@ -29,6 +29,12 @@ impl Fate {
         fate
     }
 
+    /// The fate of a named thing under this one, which goes on as if nobody had asked.
+    pub fn fork(&self, name: &str) -> Self {
+        let number = self.clone().number();
+        Self::of(number, name, 0)
+    }
+
     /// Any number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

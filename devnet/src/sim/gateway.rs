@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     books::{Books, Class},
     fate::Fate,
+    manners::{Door, Farewell, Garbage, Manners, asked_in_json},
     ollama::MODEL,
     pipe::Mark,
     trace::Trace,
@@ -27,78 +28,16 @@ use crate::journal::lock;
 /// Unix time at which every simulation begins.
 pub const EPOCH: u64 = 1_704_499_200;
 
-/// What it acknowledges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acks {
-    /// Heartbeats, lists of models and answers.
-    All,
-    /// Heartbeats and lists of models.
-    Heartbeats,
-    /// Nothing; only its socket answers Pings.
-    Nothing,
-}
-
-/// How it behaves.
-#[derive(Clone, Debug)]
-pub struct Manners {
-    /// What it acknowledges.
-    pub acks: Acks,
-    /// The longest time before an answer is acknowledged, in milliseconds.
-    pub ack_millis: u64,
-    /// Whether it says everything twice that it acknowledges.
-    pub doubles: bool,
-    /// Whether it acknowledges what was never sent.
-    pub strays: bool,
-    /// How often it sends PING.
-    pub ping_every: Option<Duration>,
-    /// How many of a hundred unanswered requests it makes again after a login.
-    pub repeats: u64,
-    /// How it meets agents.
-    pub door: Door,
-}
-
-/// How it meets agents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// They may log in.
-    Open,
-    /// They are refused.
-    Refused,
-    /// They may log in and are closed on after so many milliseconds.
-    Slammed(u64),
-    /// The upgrade is answered with 503 and so many seconds of `Retry-After`.
-    Unavailable(u64),
-}
-
-/// A frame that means nothing, or nothing good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Garbage {
-    /// Text that is no JSON.
-    NotJson,
-    /// JSON of a thousand levels.
-    Nested,
-    /// A binary message.
-    Binary,
-    /// A type that nobody has heard of.
-    UnknownType,
-    /// A text of so many bytes.
-    Large(usize),
-    /// A text that is not UTF-8.
-    NotUtf8,
-    /// A request without an id.
-    NoId,
-    /// An ERROR.
-    Error,
-}
-
 /// Something to be sent.
 pub(super) enum Order {
     /// A frame, and what to do once it was read.
     Frame(String, Option<Mark>),
     /// One of these.
     Garbage(Garbage),
-    /// A Close with this reason.
-    Close(&'static str),
+    /// A request that goes out behind the agent's Close, which a library would not let pass.
+    Slip(String, Option<Mark>),
+    /// This Close.
+    Close(Farewell),
     /// The connection's end, without a word.
     Break,
 }
@@ -124,6 +63,14 @@ pub(super) struct Shared {
 
 struct State {
     fate: Fate,
+    /// That of its mischief.
+    whims: Fate,
+    /// How often it has made answered requests again in this session's drain.
+    last_repeats: u64,
+    /// How often it has asked what is refused behind cancels.
+    probes: u64,
+    /// The session that it no longer listens to.
+    deaf_to: Option<u64>,
     manners: Manners,
     session: Option<(u64, mpsc::UnboundedSender<Order>)>,
     /// The last session that was sent what may not be read. What comes behind that is thrown away.
@@ -131,20 +78,6 @@ struct State {
     made: u64,
     /// What each request says, so that it can be said again.
     payloads: BTreeMap<String, String>,
-}
-
-impl Default for Manners {
-    fn default() -> Self {
-        Self {
-            acks: Acks::All,
-            ack_millis: 0,
-            doubles: false,
-            strays: false,
-            ping_every: None,
-            repeats: 50,
-            door: Door::Open,
-        }
-    }
 }
 
 impl Gateway {
@@ -168,6 +101,10 @@ impl Gateway {
                 reads: Mutex::new(true),
                 reads_again: Notify::new(),
                 state: Mutex::new(State {
+                    whims: fate.fork("whims"),
+                    last_repeats: 0,
+                    probes: 0,
+                    deaf_to: None,
                     fate,
                     manners,
                     session: None,
@@ -239,18 +176,30 @@ impl Gateway {
         }
     }
 
-    fn repeat_of(&self, id: &str) {
-        let (class, stream) = {
-            let ledger = self.shared.books.ledger();
-            let Some(request) = ledger.requests.get(id) else {
-                return;
-            };
-            (request.class.unwrap_or(Class::Chat), request.stream)
-        };
-        self.make(id, class, stream);
+    pub(super) fn repeat_of(&self, id: &str) {
+        if let Some((class, stream)) = self.shared.books.kind_of(id) {
+            self.make(id, class, stream);
+        }
     }
 
-    fn make(&self, id: &str, class: Class, stream: bool) {
+    /// Makes a request again behind the agent's Close.
+    pub(super) fn slip(&self, id: &str) {
+        if let Some((class, stream)) = self.shared.books.kind_of(id) {
+            self.make_as(id, class, stream, Order::Slip);
+        }
+    }
+
+    pub(super) fn make(&self, id: &str, class: Class, stream: bool) {
+        self.make_as(id, class, stream, Order::Frame);
+    }
+
+    fn make_as(
+        &self,
+        id: &str,
+        class: Class,
+        stream: bool,
+        order: fn(String, Option<Mark>) -> Order,
+    ) {
         let Some((session, orders)) = self.session() else {
             return;
         };
@@ -274,7 +223,13 @@ impl Gateway {
             books.was_read(&read, place, now);
         });
         // A session that is just ending takes nothing more, as a connection does.
-        let _ = orders.send(Order::Frame(text, mark));
+        let _ = orders.send(order(text, mark));
+    }
+
+    /// What a request says, for whoever makes it.
+    pub(super) fn say_again(&self, id: &str, payload: &str) {
+        let payloads = &mut lock(&self.shared.state).payloads;
+        payloads.insert(id.to_owned(), payload.to_owned());
     }
 
     /// What is done once a frame of this session has been read, if it will be.
@@ -299,6 +254,11 @@ impl Gateway {
             };
             id
         };
+        self.cancel_on(session, &orders, &id);
+    }
+
+    pub(super) fn cancel_on(&self, session: u64, orders: &mpsc::UnboundedSender<Order>, id: &str) {
+        let id = id.to_owned();
         self.shared
             .trace
             .say(format_args!("gateway > CANCEL_REQUEST {id}"));
@@ -339,27 +299,33 @@ impl Gateway {
         self.order(Order::Garbage(garbage));
     }
 
-    /// Closes the session, with a reason or without.
-    pub fn close(&self, reason: &'static str) {
+    /// Closes the session.
+    pub fn close(&self, farewell: Farewell) {
         self.shared
             .trace
-            .say(format_args!("gateway: closes, `{reason}`"));
-        self.order(Order::Close(reason));
+            .say(format_args!("gateway: closes, {farewell:?}"));
+        self.order(Order::Close(farewell));
     }
 
-    /// Asks to stay away for so many seconds, and closes.
-    pub fn send_away(&self, seconds: u64) {
+    /// Asks to stay away for so many seconds, in words of JSON, and closes.
+    pub fn send_away(&self, words: &str, farewell: Farewell) {
         self.shared
             .trace
-            .say(format_args!("gateway: stay away for {seconds} s"));
-        let frame = json!({"type": "INTERVIEW_FAILED", "reason": "too slow", "retry_after_seconds": seconds});
+            .say(format_args!("gateway: stay away for {words} s"));
+        let frame = format!(
+            r#"{{"type":"INTERVIEW_FAILED","reason":"too slow","retry_after_seconds":{words}}}"#
+        );
         let Some((session, _)) = self.session() else {
             return;
         };
-        let (books, away) = (self.shared.books.clone(), Duration::from_secs(seconds));
-        let mark = self.mark(session, move |now| books.was_sent_away(now, away));
-        self.order(Order::Frame(frame.to_string(), mark));
-        self.order(Order::Close(""));
+        let asked = asked_in_json(words);
+        let books = self.shared.books.clone();
+        let mark = self.mark(session, move |now| match asked {
+            Some(away) => books.was_sent_away(now, away),
+            None => books.count("asked to stay away for what is no time"),
+        });
+        self.order(Order::Frame(frame, mark));
+        self.order(Order::Close(farewell));
     }
 
     /// Breaks the session off, as a process does that dies.
@@ -377,6 +343,12 @@ impl Gateway {
     pub fn is_well(&self) -> bool {
         let has_poison = self.shared.books.any_poison();
         *lock(&self.shared.reads) && self.manners().door == Door::Open && !has_poison
+    }
+
+    /// Whether it lets an agent go that has nothing left to do.
+    pub fn lets_go(&self) -> bool {
+        let manners = self.manners();
+        manners.crosses.is_none() && !manners.last_repeats
     }
 
     /// Waits while it does not read.
@@ -400,8 +372,63 @@ impl Gateway {
         lock(&self.shared.state).fate.millis(0..=most)
     }
 
+    /// It has said Close on a session, perhaps without listening any more.
+    pub(super) fn has_left(&self, number: u64, farewell: Farewell) {
+        let books = self.shared.books.clone();
+        books.leaves(number, farewell);
+        if farewell.is_deaf {
+            lock(&self.shared.state).deaf_to = Some(number);
+        }
+        let mark = move |_| books.leaving_was_read(number);
+        self.shared.link.when_read(number, mark);
+    }
+
+    /// Whether it throws away what it reads on this session.
+    pub(super) fn is_deaf_to(&self, number: u64) -> bool {
+        lock(&self.shared.state).deaf_to == Some(number)
+    }
+
+    /// True in so many of a hundred cases of mischief.
+    pub(super) fn whim(&self, percent: u64) -> bool {
+        percent > 0 && lock(&self.shared.state).whims.percent(percent)
+    }
+
+    /// A number below this one.
+    pub(super) fn whim_number(&self, below: u64) -> u64 {
+        lock(&self.shared.state).whims.number() % below.max(1)
+    }
+
+    /// A time of this at most.
+    pub(super) fn whim_within(&self, most: Duration) -> Duration {
+        let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+        lock(&self.shared.state).whims.millis(0..=most)
+    }
+
+    /// One of these.
+    pub(super) fn whim_of(&self, ids: &[String]) -> Option<String> {
+        let at = lock(&self.shared.state).whims.index(ids.len())?;
+        ids.get(at).cloned()
+    }
+
+    pub(super) fn next_probe(&self) -> u64 {
+        let mut state = lock(&self.shared.state);
+        state.probes += 1;
+        state.probes
+    }
+
+    /// Whether it has made requests again less often than this in this session's drain. Counts.
+    pub(super) fn may_repeat(&self, most: u64) -> bool {
+        let mut state = lock(&self.shared.state);
+        state.last_repeats += 1;
+        state.last_repeats <= most
+    }
+
     pub(super) fn came_up(&self, number: u64, orders: mpsc::UnboundedSender<Order>) {
-        lock(&self.shared.state).session = Some((number, orders));
+        {
+            let mut state = lock(&self.shared.state);
+            state.session = Some((number, orders));
+            state.last_repeats = 0;
+        }
         self.shared.books.count("sessions");
         let repeats = self.manners().repeats;
         let unanswered = self
@@ -453,7 +480,7 @@ impl Gateway {
         }
     }
 
-    fn session(&self) -> Option<(u64, mpsc::UnboundedSender<Order>)> {
+    pub(super) fn session(&self) -> Option<(u64, mpsc::UnboundedSender<Order>)> {
         lock(&self.shared.state).session.clone()
     }
 

@@ -1,13 +1,16 @@
 //! What the books hold: every request with all that was ever seen of it, and every session. Pure data.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::wire::Link;
+use super::{
+    faults::{Acknowledged, Leaving},
+    wire::Link,
+};
 
 /// The settings that the rules are about, as the product was given them.
 #[derive(Clone, Debug)]
@@ -117,13 +120,20 @@ pub(super) struct Request {
     pub(super) class: Option<Class>,
     pub(super) stream: bool,
     pub(super) poisoned: bool,
-    /// How many sessions its answer has ended.
-    pub(super) victims: usize,
+    /// The sessions in a row that its last answer has ended.
+    pub(super) victims: Vec<u64>,
     pub(super) made: Vec<Told>,
     pub(super) cancels: Vec<Told>,
     pub(super) answers: Vec<Answer>,
     pub(super) chats: Vec<Chat>,
     pub(super) streams: BTreeMap<u64, Stream>,
+    /// The sessions on which the gateway has thrown an answer of it away.
+    pub(super) thrown_away: BTreeSet<u64>,
+    /// What was cancelled before this was asked, and how often each had been made by then: once this has its refusal, the
+    /// cancels have been understood.
+    pub(super) behind: Vec<(String, usize)>,
+    /// A cancel was understood, and it was not made again since.
+    pub(super) is_silent: bool,
     /// The response that was billed, by its hash; with a cancel the id is free again.
     pub(super) response: Option<(u64, Instant)>,
 }
@@ -135,11 +145,24 @@ pub(super) struct Session {
     pub(super) last_heartbeat: Option<Instant>,
     /// PINGs without a PONG.
     pub(super) pings: Vec<Ping>,
-    /// When the oldest response was written that no heartbeat or list of models has followed yet, and nothing else will
-    /// prove.
-    pub(super) unfenced: Option<Instant>,
+    /// The responses that no heartbeat or list of models has followed yet, and nothing else will prove.
+    pub(super) unfenced: Vec<Unfenced>,
     /// When the product said Close, for nothing was left to do.
     pub(super) done: Option<Instant>,
+    /// The gateway has said Close by itself.
+    pub(super) leaving: Option<Leaving>,
+    /// That Close could not be told from an answer to the product's own.
+    pub(super) crossed: bool,
+    /// By id.
+    pub(super) acknowledged: BTreeMap<String, Acknowledged>,
+}
+
+/// A response that needs a fence.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unfenced {
+    pub(super) written: Instant,
+    /// When it may be given up for its age.
+    pub(super) expires: Instant,
 }
 
 /// A PING that the product has read.
@@ -163,6 +186,12 @@ pub(super) struct Ledger {
     pub(super) violations: Vec<String>,
     pub(super) told: BTreeSet<(String, String)>,
     pub(super) counts: BTreeMap<&'static str, u64>,
+    /// When the product came, within the last second.
+    pub(super) arrivals: VecDeque<Instant>,
+    /// Of which ids an answer was acknowledged that had not been read, and on which session.
+    pub(super) lies: BTreeSet<(String, u64)>,
+    /// When the outbox was last seen more than half full.
+    pub(super) full: Option<Instant>,
     /// The product's last drain.
     pub(super) drain: Option<Drain>,
     /// The gateway no longer dies of poisoned answers.
@@ -195,6 +224,20 @@ impl Drain {
 impl Ledger {
     pub(super) fn is_draining(&self) -> bool {
         self.drain.is_some_and(|drain| drain.over.is_none())
+    }
+
+    /// The product has come, perhaps before it may.
+    pub(super) fn comes_too_early(&mut self, now: Instant) {
+        let Some((read, until)) = self.not_before.take() else {
+            return;
+        };
+        // A connection that breaks as it is read may take with it what nobody has looked at yet.
+        let closed = self.gateway.last_closed();
+        let was_understood = closed.is_some_and(|closed| closed > read);
+        if was_understood && now < until {
+            let what = format!("it was told to stay away for {:?} more", until - now);
+            self.breach("gateway", "5 (reconnecting)", &what);
+        }
     }
 
     /// Enters a breach of a rule, once per request and rule.
@@ -241,8 +284,13 @@ impl Ledger {
         self.gateway.facts(*number)?.client_closed
     }
 
-    /// The longest time without a session within this span, counted from when one was given up.
+    /// How long the product had been without a session at this moment, counted from when it gave the last one up.
     pub(super) fn away_before(&self, moment: Instant) -> Option<Duration> {
+        self.lost_before(moment).map(|lost| moment - lost)
+    }
+
+    /// When the product had given its last session up, if it had none at this moment.
+    pub(super) fn lost_before(&self, moment: Instant) -> Option<Instant> {
         let ups: Vec<_> = self
             .sessions
             .iter()
@@ -253,7 +301,7 @@ impl Ledger {
             .rev()
             .find(|(_, session)| session.up.is_some_and(|up| up <= moment))?;
         let closed = self.gateway.facts(*last.0)?.client_closed?;
-        (closed <= moment).then(|| moment - closed)
+        (closed <= moment).then_some(closed)
     }
 }
 
@@ -275,6 +323,12 @@ impl Request {
         })
     }
 
+    /// When the product had read the last line of a chat of it, before this moment.
+    pub(super) fn last_read_before(&self, moment: Instant) -> Option<Instant> {
+        let ends = self.chats.iter().filter_map(|chat| chat.read);
+        ends.filter(|end| *end <= moment).max()
+    }
+
     /// How often it was made on a session.
     pub(super) fn made_on(&self, session: u64) -> usize {
         self.made
@@ -287,8 +341,7 @@ impl Request {
     pub(super) fn streamed_on(&self, session: u64, written: Instant) -> bool {
         /// What is read and what is done about it.
         const MOMENT: Duration = Duration::from_millis(5);
-        let ends = self.chats.iter().filter_map(|chat| chat.read);
-        let last = ends.filter(|end| *end <= written).max();
+        let last = self.last_read_before(written);
         let asked = |last| {
             self.made.iter().any(|made| {
                 made.session == session && made.read.is_some_and(|read| read + MOMENT < last)

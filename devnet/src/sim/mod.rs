@@ -5,9 +5,13 @@
 
 pub mod books;
 pub mod fate;
+mod faults;
+mod frames;
 pub mod gateway;
 mod http;
 mod ledger;
+pub mod manners;
+mod mischief;
 pub mod ollama;
 mod pipe;
 pub mod rules;

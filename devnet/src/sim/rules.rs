@@ -23,6 +23,9 @@ const FENCE_AGE: Duration = Duration::from_secs(1);
 /// So much time is between two fences.
 const FENCE_PAUSE: Duration = Duration::from_secs(1);
 
+/// What an answer holds that is only an error, in bytes.
+const SMALL_ANSWER: u64 = 1024;
+
 /// With jobs or undelivered answers backoff is capped at this.
 const BUSY_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -134,9 +137,13 @@ impl Ledger {
             );
             self.breach("gauges", "10 (bounds)", &what);
         }
-        // Every job that was admitted while there was room may still answer.
-        let jobs = (limits.capacity + limits.queue) as u64;
-        let most = limits.outbox_bytes + jobs * limits.answer_bytes;
+        if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > limits.outbox_bytes / 2) {
+            self.full = Some(Instant::now());
+        }
+        // A job starts to run only while there is room; then it may answer. One that waits may only fail.
+        let most = limits.outbox_bytes
+            + limits.capacity as u64 * limits.answer_bytes
+            + limits.queue as u64 * SMALL_ANSWER;
         if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > most) {
             let what = format!(
                 "the outbox holds {} bytes, at most {most}",
@@ -150,7 +157,12 @@ impl Ledger {
     fn free_since(&self, number: u64) -> Option<Instant> {
         let facts = self.gateway.facts(number)?;
         let gone = facts.client_closed.is_some() || facts.cut.is_some() || facts.deaf.is_some();
-        if gone || !self.gateway.is_usable() || facts.under_way_up > 0 {
+        // A gateway that has said Close may not listen any more.
+        let leaves = self
+            .sessions
+            .get(&number)
+            .is_some_and(|session| session.leaving.is_some());
+        if gone || leaves || !self.gateway.is_usable() || facts.under_way_up > 0 {
             return None;
         }
         let calm = self.gateway.calm_since().max(self.open_since?);
@@ -198,11 +210,16 @@ impl Ledger {
         let Some((number, session)) = self.sessions.iter().next_back() else {
             return;
         };
-        let (Some(unfenced), Some(free)) = (session.unfenced, self.free_since(*number)) else {
+        let Some(free) = self.free_since(*number) else {
             return;
         };
         let limit = FENCE_AGE + FENCE_PAUSE + SLACK + self.gateway.latency() * 2;
-        if now - unfenced.max(free) > limit && session.up.is_some() {
+        // One that was given up for its age before it was due needs none.
+        let is_late = session.unfenced.iter().any(|unfenced| {
+            let due = unfenced.written.max(free) + limit;
+            due < now && due < unfenced.expires
+        });
+        if is_late && session.up.is_some() {
             let subject = format!("session {number}");
             self.breach(&subject, "4 (fences)", "an answer is left without a fence");
         }
@@ -379,6 +396,7 @@ impl Ledger {
     /// Every request that was read has its end.
     fn check_answers(&mut self, ending: Ending) {
         let mut missing: Vec<(String, &str)> = Vec::new();
+        let mut faults = Vec::new();
         for (id, request) in &self.requests {
             if request.class == Some(Class::BadId) || !request.is_unanswered() {
                 continue;
@@ -404,7 +422,9 @@ impl Ledger {
                 let ends = [closed, facts.cut, facts.deaf, facts.mute];
                 ends.into_iter().flatten().min()
             });
-            if worked_on {
+            if let Some(fault) = self.is_gateways_fault(id, request, last.session) {
+                faults.push(fault);
+            } else if worked_on {
                 missing.push((id.clone(), "worked on and never answered"));
             } else if ended.is_none() {
                 missing.push((
@@ -413,6 +433,7 @@ impl Ledger {
                 ));
             }
         }
+        faults.into_iter().for_each(|fault| self.count(fault));
         let excused = usize::try_from(ending.expired + ending.rejected).unwrap_or(usize::MAX);
         if missing.len() <= excused || ending.dropped {
             return;

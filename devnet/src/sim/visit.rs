@@ -28,8 +28,9 @@ use tokio::{
 
 use super::{
     books::Seen,
-    gateway::{Acks, Door, EPOCH, Garbage, Gateway, Order},
+    gateway::{EPOCH, Gateway, Order},
     http,
+    manners::{Acks, Door, Farewell, Garbage, asked_in_http},
     wire::End,
 };
 use crate::gateway::Signature;
@@ -42,6 +43,12 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// How far an agent's clock may be off, in seconds.
 const WINDOW: u64 = 300;
+
+/// What a client waits for that comes again and again, or its story would have no end.
+const CALMING: Duration = Duration::from_secs(1);
+
+/// An acknowledgement that comes after this comes late.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The longest wait after a refused login.
 const REFUSED: Duration = Duration::from_secs(600);
@@ -62,16 +69,16 @@ struct Visit {
 
 pub(super) async fn serve(gateway: Gateway, mut end: End) {
     let number = end.number();
-    gateway.shared.books.arrived();
+    if gateway.shared.books.arrived() {
+        sleep(CALMING).await;
+    }
     if let Door::Unavailable(seconds) = gateway.manners().door {
         gateway
             .shared
             .trace
             .say(format_args!("gateway: 503, retry after {seconds} s"));
-        gateway.shared.books.ledger().sent_away =
-            Some((Instant::now(), Duration::from_secs(seconds)));
         // A client that does not wait for its answer has it its own way.
-        let _ = unavailable(&mut end, seconds).await;
+        let _ = unavailable(&gateway, &mut end, seconds).await;
         return;
     }
     let Ok(Ok(socket)) = timeout(LOGIN, accept_async(end)).await else {
@@ -104,13 +111,22 @@ pub(super) async fn serve(gateway: Gateway, mut end: End) {
     gateway.went_down(number);
 }
 
-async fn unavailable(end: &mut End, seconds: u64) -> std::io::Result<()> {
+async fn unavailable(gateway: &Gateway, end: &mut End, seconds: &str) -> std::io::Result<()> {
     use tokio::io::AsyncWriteExt;
     http::read(end).await?;
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\n\r\n"
     );
     end.write_all(answer.as_bytes()).await?;
+    let books = gateway.shared.books.clone();
+    let asked = asked_in_http(seconds);
+    gateway
+        .shared
+        .link
+        .when_read(end.number(), move |now| match asked {
+            Some(away) => books.was_sent_away(now, away),
+            None => books.count("asked to stay away for what is no time"),
+        });
     http::hung_up(end).await;
     Ok(())
 }
@@ -130,21 +146,42 @@ async fn write(
                 }
             }
             Order::Garbage(garbage) => sender.send(message(garbage)).await.map_err(|_| Over)?,
-            Order::Close(reason) => {
-                let frame = CloseFrame {
-                    // A Close of 1000 that crosses the product's own could not be told from its answer.
-                    code: CloseCode::Away,
-                    reason: reason.into(),
-                };
-                sender
-                    .send(Message::Close(Some(frame)))
-                    .await
-                    .map_err(|_| Over)?;
+            Order::Slip(text, mark) => {
+                gateway.shared.link.slip(number, &unmasked(&text));
+                if let Some(mark) = mark {
+                    gateway.shared.link.when_read(number, mark);
+                }
+            }
+            Order::Close(farewell) => {
+                let frame = farewell.code.map(|code| CloseFrame {
+                    code: CloseCode::from(code),
+                    reason: farewell.reason.into(),
+                });
+                sender.send(Message::Close(frame)).await.map_err(|_| Over)?;
+                gateway.has_left(number, farewell);
             }
             Order::Break => return Err(Over),
         }
     }
     std::future::pending().await
+}
+
+/// A text as a server frames it (RFC 6455, section 5.2), for where the library would send nothing more.
+fn unmasked(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0x81];
+    match (u8::try_from(text.len()), u16::try_from(text.len())) {
+        (Ok(length @ 0..126), _) => bytes.push(length),
+        (_, Ok(length)) => {
+            bytes.push(126);
+            bytes.extend(length.to_be_bytes());
+        }
+        _ => {
+            bytes.push(127);
+            bytes.extend((text.len() as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(text.as_bytes());
+    bytes
 }
 
 fn message(garbage: Garbage) -> Message {
@@ -201,14 +238,21 @@ impl Visit {
                 .shared
                 .link
                 .written_at(self.number, self.place + 1);
+            let start = self.place;
             self.place += head + length;
             match message {
                 Message::Text(text) => return Ok((text.as_str().to_owned(), written)),
                 Message::Close(frame) => {
                     let code = frame.map(|frame| u16::from(frame.code));
                     self.say(format_args!("< Close {code:?}"));
-                    if code == Some(1000) {
-                        self.gateway.shared.books.is_done(self.number, written);
+                    let (books, place) = (&self.gateway.shared.books, (start, self.place));
+                    let is_own = books.close_seen(self.number, code, written, place);
+                    if is_own && code == Some(1000) && !books.has_left(self.number) {
+                        // The library answers when it is asked for more.
+                        let thinking = self.gateway.dawdle();
+                        if !thinking.is_zero() {
+                            sleep(thinking).await;
+                        }
                     }
                 }
                 _ => {}
@@ -236,7 +280,7 @@ impl Visit {
             shared.books.count("refused logins");
             shared.books.ledger().sent_away = Some((Instant::now(), REFUSED));
             self.send(&json!({"type": "ERROR", "message": "Invalid signature"}));
-            let _ = self.orders.send(Order::Close(""));
+            let _ = self.orders.send(Order::Close(Farewell::AWAY));
             return Ok(false);
         }
         self.say(format_args!("accepts the login"));
@@ -250,11 +294,11 @@ impl Visit {
         let _ = self
             .orders
             .send(Order::Frame(accepted.to_string(), Some(Box::new(mark))));
-        if let Door::Slammed(millis) = door {
+        if let Door::Slammed(millis, farewell) = door {
             let orders = self.orders.clone();
             tokio::spawn(async move {
                 sleep(Duration::from_millis(millis)).await;
-                let _ = orders.send(Order::Close(""));
+                let _ = orders.send(Order::Close(farewell));
             });
         }
         self.gateway.came_up(self.number, self.orders.clone());
@@ -283,7 +327,12 @@ impl Visit {
         let kind = value["type"].as_str().unwrap_or_default();
         let id = value["request_id"].as_str().unwrap_or_default();
         let acks = self.gateway.manners().acks;
+        let late = self.gateway.manners().late_millis;
         let books = &self.gateway.shared.books;
+        if self.gateway.is_deaf_to(self.number) {
+            books.thrown_away(self.number, kind, id);
+            return Ok(());
+        }
         books.frame_seen(self.number, kind, self.place, text.len() as u64);
         match kind {
             "HEARTBEAT" => {
@@ -300,12 +349,13 @@ impl Visit {
                 }
                 self.say(format_args!("< HEARTBEAT"));
                 if acks != Acks::Nothing {
-                    self.acknowledge(&json!({"type": "HEARTBEAT_ACK"}), 0);
+                    self.acknowledge(&json!({"type": "HEARTBEAT_ACK"}), None, late);
                 }
+                self.gateway.meddle(self.number);
             }
             "MODEL_LIST" if acks != Acks::Nothing => {
                 self.say(format_args!("< MODEL_LIST"));
-                self.acknowledge(&json!({"type": "MODEL_LIST_ACK"}), 0);
+                self.acknowledge(&json!({"type": "MODEL_LIST_ACK"}), None, late);
             }
             "PONG" => self.say(format_args!("< PONG")),
             "REGISTER_NODE" => self.send(&json!({
@@ -314,6 +364,9 @@ impl Visit {
             })),
             "INFERENCE_CHUNK" | "INFERENCE_RESPONSE" | "INFERENCE_ERROR" => {
                 self.data(kind, id, &value, text, written)?;
+                if kind != "INFERENCE_CHUNK" {
+                    self.gateway.meddle(self.number);
+                }
             }
             _ => {}
         }
@@ -336,7 +389,7 @@ impl Visit {
         }
         if kind == "INFERENCE_RESPONSE" && shared.books.is_poisoned(id) {
             self.say(format_args!("dies of {id}"));
-            shared.books.dies_of(id);
+            shared.books.dies_of(self.number, id);
             return Err(Over);
         }
         shared.books.seen(&Seen {
@@ -351,26 +404,45 @@ impl Visit {
         if kind == "INFERENCE_RESPONSE" && manners.acks != Acks::All {
             shared.books.needs_fence(self.number, id, written);
         }
+        if kind != "INFERENCE_CHUNK" {
+            shared.books.terminal_read(self.number, id);
+        }
         if kind != "INFERENCE_CHUNK" && manners.acks == Acks::All {
+            if self.gateway.whim(manners.lies) {
+                self.gateway.lie(self.number);
+            }
             if manners.strays {
                 self.send(&json!({"type": "RESULT_ACK", "request_id": "never-made"}));
                 self.send(&json!({"type": "RESULT_ACK"}));
             }
             self.acknowledge(
                 &json!({"type": "RESULT_ACK", "request_id": id}),
+                Some(id),
                 manners.ack_millis,
             );
         }
         Ok(())
     }
 
-    fn acknowledge(&self, ack: &Value, within: u64) {
+    /// Acknowledges something, `id` if it is an answer, at once or within so many milliseconds.
+    fn acknowledge(&self, ack: &Value, id: Option<&str>, within: u64) {
         let times = if self.gateway.manners().doubles { 2 } else { 1 };
         let wait = self.gateway.millis(within);
         let orders = self.orders.clone();
         let ack = ack.to_string();
+        let (books, number, id) = (
+            self.gateway.shared.books.clone(),
+            self.number,
+            id.map(str::to_owned),
+        );
+        if wait > LATE {
+            books.count("acknowledgements that were late");
+        }
         let send = move || {
             for _ in 0..times {
+                if let Some(id) = &id {
+                    books.acknowledges(number, id);
+                }
                 let _ = orders.send(Order::Frame(ack.clone(), None));
             }
         };

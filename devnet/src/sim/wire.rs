@@ -339,6 +339,15 @@ impl Link {
         }
     }
 
+    /// Writes something as the server, past whoever has its end, as far as there is anybody to read it.
+    pub fn slip(&self, number: u64, bytes: &[u8]) {
+        let mut state = lock(&self.0);
+        let due = Instant::now() + state.weather.latency;
+        if let Some(connection) = state.connections.get_mut(&number) {
+            connection.down.slip(due, bytes);
+        }
+    }
+
     /// How many bytes the server has read so far.
     pub fn read_by_server(&self, number: u64) -> u64 {
         let state = lock(&self.0);

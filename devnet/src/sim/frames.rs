@@ -1,0 +1,307 @@
+//! The delivery rules that a frame can break: judged when the gateway has read a chunk, a response or an error, and when the
+//! model server is asked for a chat.
+//!
+//! Invariant: each excuse is written beside its rule.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    books::Seen,
+    ledger::{Answer, Class, Ledger, Request, Stream},
+};
+
+/// The closed set of codes that an error's text may begin with.
+const CODES: &[&str] = &[
+    "busy",
+    "draining",
+    "queue_timeout",
+    "invalid",
+    "model_not_found",
+    "timeout",
+    "backend",
+    "too_large",
+    "internal",
+    "duplicate",
+    "orphaned",
+];
+
+/// A product that has just started may not have seen a model yet.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// From the last line of a chat to its answer: the end of the body is waited for that long, and a little more is lost
+/// to timers of whole milliseconds.
+const FINISHING: Duration = Duration::from_millis(25);
+
+impl Ledger {
+    pub(super) fn check_second_generation(&mut self, id: &str, now: Instant) {
+        let Some(request) = self.requests.get(id) else {
+            return self.breach(id, "2 (once)", "a chat that nobody asked for");
+        };
+        if request.chats.iter().any(|chat| self.is_open(chat)) {
+            return self.breach(id, "2 (once)", "a second generation while the first runs");
+        }
+        let Some(read) = request.chats.iter().filter_map(|chat| chat.read).max() else {
+            return;
+        };
+        let failed = request.answers.iter().any(|answer| {
+            answer.written >= read
+                && answer
+                    .code
+                    .as_deref()
+                    .is_some_and(|code| code != "duplicate")
+        });
+        let forgotten = now - read >= self.limits.result_ttl;
+        let cut_short = self.was_stopped_at(request, read);
+        if !request.cancelled_since(read)
+            && !failed
+            && !forgotten
+            && !request.poisoned
+            && !cut_short
+        {
+            self.breach(id, "2 (once)", "a second generation after a whole answer");
+        }
+    }
+
+    /// Whether a job may have been told to stop in the very moment in which it had its last line: it fails then, and its
+    /// error may be under way, or superseded, when the request is made again.
+    fn was_stopped_at(&self, request: &Request, read: Instant) -> bool {
+        let orphaned = self
+            .lost_before(read)
+            .map(|lost| lost + self.limits.orphan_grace);
+        let made = request.made.iter().filter_map(|made| made.read);
+        let late = made.map(|made| made + self.limits.request_timeout);
+        let drained = self
+            .drain
+            .map(|drain| drain.began + self.limits.drain_timeout);
+        orphaned
+            .into_iter()
+            .chain(late)
+            .chain(drained)
+            .any(|stop| stop + FINISHING >= read && stop <= read + FINISHING)
+    }
+
+    pub(super) fn runs_since_earlier(&self, id: &str, session: u64) -> bool {
+        self.requests.get(id).is_some_and(|request| {
+            request.made_on(session) == 0 && request.chats.iter().any(|chat| self.is_open(chat))
+        })
+    }
+
+    pub(super) fn check_silence(&mut self, request: &Request, seen: &Seen<'_>) {
+        if request.is_silent {
+            let what = format!("{} after the cancel was understood", seen.kind);
+            self.breach(seen.id, "7 (cancel)", &what);
+        }
+        let blocked = self
+            .gateway
+            .facts(seen.session)
+            .and_then(|facts| facts.client_blocked);
+        // What stood in the socket's way when the cancel was read went out later, and could not be called back.
+        let was_free = blocked.is_none_or(|blocked| {
+            request
+                .cancels
+                .iter()
+                .filter_map(|cancel| cancel.read)
+                .max()
+                > Some(blocked + self.limits.heartbeat_timeout)
+        });
+        if was_free && request.is_silenced(seen.written) {
+            let what = format!("{} after the cancel was read", seen.kind);
+            self.breach(seen.id, "7 (cancel)", &what);
+        }
+    }
+
+    pub(super) fn chunk(&mut self, request: &mut Request, seen: &Seen<'_>) {
+        self.count("chunks");
+        let index = seen.value["index"].as_u64().unwrap_or(u64::MAX);
+        let delta = seen.value["delta"].as_str().unwrap_or_default();
+        let made = request.made_on(seen.session);
+        if !request.stream {
+            self.breach(seen.id, "8 (streams)", "a chunk, but it does not stream");
+        }
+        if made == 0 {
+            self.breach(
+                seen.id,
+                "8 (streams)",
+                "a chunk on a session where it was not asked for",
+            );
+        }
+        let due = request.terminals_due(seen.session);
+        let stream = request.streams.entry(seen.session).or_default();
+        if stream.terminals >= due {
+            return self.breach(seen.id, "8 (streams)", "a chunk after the terminal frame");
+        }
+        let is_new =
+            stream.next == 0 || stream.runs < made || stream.terminals > stream.terminals_before;
+        if index == 0 && is_new {
+            *stream = Stream {
+                runs: stream.runs + 1,
+                made,
+                terminals: stream.terminals,
+                terminals_before: stream.terminals,
+                ..Stream::default()
+            };
+        } else if index != stream.next {
+            let what = format!("chunk {index} where {} is due", stream.next);
+            return self.breach(seen.id, "8 (streams)", &what);
+        }
+        stream.next = index + 1;
+        stream.text.push_str(delta);
+    }
+
+    pub(super) fn terminal(&mut self, request: &mut Request, seen: &Seen<'_>) {
+        let due = request.terminals_due(seen.session);
+        let stream = request.streams.entry(seen.session).or_default();
+        stream.terminals += 1;
+        if stream.terminals > due {
+            let what = format!(
+                "terminal frame {} of {due} on one session",
+                stream.terminals
+            );
+            self.breach(seen.id, "1 (answers)", &what);
+        }
+        let code = match seen.kind {
+            "INFERENCE_ERROR" => {
+                let error = seen.value["error"].as_str().unwrap_or_default();
+                let code = error.split_once(": ").map_or("", |(code, _)| code);
+                self.check_code(request, seen, code, error);
+                Some(code.to_owned())
+            }
+            _ => {
+                self.response(request, seen);
+                None
+            }
+        };
+        request.answers.push(Answer {
+            written: seen.written,
+            code,
+        });
+        for (id, made) in std::mem::take(&mut request.behind) {
+            let Some(cancelled) = self.requests.get_mut(&id) else {
+                continue;
+            };
+            if cancelled.made.len() == made {
+                cancelled.is_silent = true;
+                self.count("cancels that were understood");
+            }
+        }
+    }
+
+    /// Whether a job that was complete may have given its last chunks up: they had no room, and it might not wait longer.
+    fn gave_chunks_up(&self, request: &Request, seen: &Seen<'_>) -> bool {
+        let blocked = self
+            .gateway
+            .facts(seen.session)
+            .and_then(|facts| facts.client_blocked);
+        let had_no_room = |since: Instant| {
+            blocked.is_some_and(|blocked| blocked >= since)
+                || self.full.is_some_and(|full| full >= since)
+        };
+        let timeout = self.limits.request_timeout;
+        let is_over = |made: Instant| {
+            seen.written >= made + timeout
+                || self
+                    .drain
+                    .is_some_and(|drain| drain.cuts_short(seen.written, self.limits.drain_timeout))
+        };
+        let made = request.made.iter().filter_map(|made| made.read);
+        made.into_iter()
+            .any(|made| is_over(made) && had_no_room(made))
+    }
+
+    fn response(&mut self, request: &mut Request, seen: &Seen<'_>) {
+        if request.class != Some(Class::Chat) {
+            self.breach(seen.id, "11 (refusals)", "a response to what is no chat");
+        }
+        let text = if self.limits.generation == 1 {
+            &seen.value["result"]["message"]["content"]
+        } else {
+            &seen.value["result"]["choices"][0]["message"]["content"]
+        };
+        let text = text.as_str().unwrap_or_default();
+        let made = request.made_on(seen.session);
+        let stream = request.streams.entry(seen.session).or_default();
+        let is_its_own = stream.made == made && stream.terminals == stream.terminals_before + 1;
+        let chunks = stream.next;
+        let (is_whole, is_prefix) = (stream.text == text, text.starts_with(&stream.text));
+        let streamed = request.streamed_on(seen.session, seen.written);
+        if (chunks > 0 && is_its_own && !is_whole) || (chunks == 0 && streamed) {
+            if is_prefix && self.gave_chunks_up(request, seen) {
+                self.count("answers whose last chunks were given up");
+            } else if chunks == 0 {
+                self.breach(seen.id, "8 (streams)", "no chunk came, though it streams");
+            } else {
+                self.breach(seen.id, "8 (streams)", "the chunks are not the response");
+            }
+        }
+        if !text.starts_with(&format!("{}#", seen.id)) {
+            self.breach(seen.id, "1 (answers)", "somebody else's answer");
+        }
+        let hash = fnv(seen.text);
+        let in_transit = request
+            .cancels
+            .iter()
+            .any(|cancel| cancel.read.is_none_or(|read| read >= seen.written));
+        match request.response {
+            _ if in_transit => self.count("responses that crossed a cancel"),
+            None => {
+                self.count("responses billed");
+                request.response = Some((hash, seen.written));
+            }
+            Some((billed, at)) => {
+                self.count("responses delivered again");
+                // Whether there may be a second generation is rule 2's to say; one generation has one answer.
+                let generations = request.chats.iter().filter(|chat| chat.read.is_some());
+                let expired = seen.written - at >= self.limits.result_ttl;
+                if billed != hash && !expired && generations.count() < 2 {
+                    self.breach(
+                        seen.id,
+                        "1 (answers)",
+                        "a second response, other than the first",
+                    );
+                }
+            }
+        }
+    }
+
+    fn check_code(&mut self, request: &Request, seen: &Seen<'_>, code: &str, error: &str) {
+        if let Some(known) = CODES.iter().find(|known| **known == code) {
+            self.count(known);
+        }
+        let failed = request.chats.iter().any(|chat| {
+            chat.failed
+                || self
+                    .ollama
+                    .facts(chat.connection)
+                    .is_none_or(|facts| facts.cut.is_some())
+        });
+        let answered = request.chats.iter().any(|chat| chat.read.is_some());
+        let fits = match code {
+            "invalid" => request.class == Some(Class::Invalid),
+            "model_not_found" => {
+                request.class == Some(Class::UnknownModel)
+                    || self.ollama.calm_since() > self.began
+                    || self.began.elapsed() < FIRST_LOOK
+            }
+            "duplicate" => answered,
+            // What it said in a drain may be read after it.
+            "draining" => self.drain.is_some(),
+            "backend" => failed || self.ollama.calm_since() > self.began,
+            "internal" => false,
+            "orphaned" => self.sessions.len() > 1,
+            "busy" | "queue_timeout" | "timeout" | "too_large" => true,
+            _ => return self.breach(seen.id, "11 (codes)", "a code that is none"),
+        };
+        if !fits {
+            let what = format!("there is no reason for `{error}`");
+            self.breach(seen.id, "11 (refusals)", &what);
+        }
+    }
+}
+
+fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}

@@ -1,0 +1,316 @@
+//! What is too rare to happen by itself, or has to happen at one moment: plots that are woven into a story. Pure.
+//!
+//! Invariant: a plot draws from a fate of its name alone, so that a new one, or a change to one, leaves the stories that
+//! have no part in it as they were.
+
+use std::time::Duration;
+
+use devnet::sim::{
+    books::{Class, Limits},
+    fate::Fate,
+    manners::{Acks, Door, Farewell},
+    ollama::Temper,
+    wire::Dialling,
+};
+
+use crate::scenario::{Event, Scenario};
+
+/// How many stories of a hundred have the node drained, and opened again, on request.
+const DRAINED: u64 = 20;
+
+/// How many have it drained several times, or once and at once for good, or while the gateway is away.
+const DRAINED_OFTEN: u64 = 15;
+
+/// How many have a gateway that closes by itself while it is closed on.
+const CROSSED: u64 = 15;
+
+/// How many have a gateway that asks to be left alone for an odd time, and drains after that.
+const SENT_AWAY: u64 = 8;
+
+/// How many have a gateway that takes its time to acknowledge, and how many one that acknowledges what it has not read.
+const LATE: u64 = 15;
+const LYING: u64 = 15;
+
+/// How many have nearly everything cancelled at the moments that matter to a drain.
+const CANCELLED: u64 = 25;
+
+/// How many have a gateway that makes answered requests again to the last.
+const REPEATED: u64 = 20;
+
+/// How many have a large waiting room, large answers and a gateway that does not take them.
+const CROWDED: u64 = 4;
+
+/// The codes of a gateway's Close (RFC 6455, section 7.4; 4401 and 4403 mean a refused login elsewhere); `None`: no code.
+const CODES: &[Option<u16>] = &[
+    Some(1000),
+    Some(1000),
+    Some(1000),
+    None,
+    Some(1001),
+    Some(1001),
+    Some(1002),
+    Some(1003),
+    Some(1007),
+    Some(1008),
+    Some(1011),
+    Some(1012),
+    Some(1013),
+    Some(3000),
+    Some(4000),
+    Some(4401),
+    Some(4403),
+];
+
+/// What a gateway may answer to how long it wants to be left alone, in JSON.
+const ODD_TIMES: &[&str] = &[
+    "0",
+    "1e-9",
+    "0.5",
+    "7",
+    "40",
+    "259",
+    "3600",
+    "3601",
+    "31536000",
+    "1e18",
+    "1e30",
+    "1e999",
+    "18446744073709551615",
+    "-1",
+    "-1e999",
+    "\"7\"",
+    "null",
+];
+
+/// The same in a `Retry-After`.
+const ODD_HEADERS: &[&str] = &[
+    "0",
+    "3",
+    "40",
+    "3601",
+    "18446744073709551616",
+    "-1",
+    "soon",
+    "",
+];
+
+/// Weaves in every plot that this seed has a part in.
+pub(crate) fn enter(seed: u64, scenario: &mut Scenario) {
+    say_why(&mut Fate::of(seed, "closes", 0), scenario);
+    drain(&mut Fate::of(seed, "drains", 0), scenario);
+    drain_often(&mut Fate::of(seed, "more drains", 0), scenario);
+    cross(&mut Fate::of(seed, "crossings", 0), scenario);
+    send_away(&mut Fate::of(seed, "aways", 0), scenario);
+    acknowledge_badly(&mut Fate::of(seed, "acknowledgements", 0), scenario);
+    repeat_to_the_last(&mut Fate::of(seed, "last repeats", 0), scenario);
+    if is_crowded(seed) {
+        fill(&mut Fate::of(seed, "crowd", 2), scenario);
+    }
+    // Last, since it is about the drains of all the others.
+    cancel_in_drains(&mut Fate::of(seed, "bursts", 0), scenario);
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A moment of the story.
+fn moment(fate: &mut Fate, scenario: &Scenario) -> Duration {
+    let length = u64::try_from(scenario.mended.as_millis()).unwrap_or(u64::MAX);
+    millis(fate.within(500..=length))
+}
+
+fn shutdown_of(scenario: &Scenario) -> Option<Duration> {
+    let mut events = scenario.events.iter();
+    let shutdown = events.find(|(_, event)| matches!(event, Event::Shutdown));
+    shutdown.map(|(at, _)| *at)
+}
+
+fn farewell(fate: &mut Fate, reason: &'static str) -> Farewell {
+    let code = fate.one_of(CODES);
+    Farewell {
+        // Without a code there is no place for a reason.
+        reason: code.map_or("", |_| reason),
+        code,
+        is_deaf: fate.percent(50),
+    }
+}
+
+/// Gives each Close of the gateway a code.
+fn say_why(fate: &mut Fate, scenario: &mut Scenario) {
+    for (_, event) in &mut scenario.events {
+        match event {
+            Event::Close(close) | Event::SendAway(_, close) => {
+                *close = farewell(fate, close.reason)
+            }
+            Event::Door(Door::Slammed(_, close)) => *close = farewell(fate, close.reason),
+            Event::Door(Door::Unavailable(words)) if fate.percent(50) => {
+                *words = fate.one_of(ODD_HEADERS);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn drain(fate: &mut Fate, scenario: &mut Scenario) {
+    if fate.percent(DRAINED) {
+        let at = moment(fate, scenario);
+        let rest = fate.one_of(&[0, 1_000, 15_000]);
+        scenario.events.push((at, Event::Drain(millis(rest))));
+    }
+}
+
+fn drain_often(fate: &mut Fate, scenario: &mut Scenario) {
+    if !fate.percent(DRAINED_OFTEN) {
+        return;
+    }
+    let mut at = moment(fate, scenario);
+    let streams = fate.percent(50);
+    for _ in 0..fate.within(1..=4) {
+        scenario.events.push((at, Event::Ask(Class::Chat, streams)));
+    }
+    let is_away = fate.percent(40);
+    if is_away {
+        let long = millis(fate.within(1..=40_000));
+        scenario.events.push((at + millis(300), Event::Cut));
+        scenario
+            .events
+            .push((at + millis(300), Event::Dialling(Dialling::Refused)));
+        scenario
+            .events
+            .push((at + long, Event::Dialling(Dialling::Accepted)));
+    }
+    at += millis(fate.within(0..=2_000));
+    for _ in 0..fate.within(1..=4) {
+        let rest = fate.one_of(&[0, 0, 1_000, 15_000]);
+        scenario.events.push((at, Event::Drain(millis(rest))));
+        let gap = fate.one_of(&[0, 1, 50, 1_000, 5_000, 20_000]);
+        at += millis(fate.within(0..=gap));
+    }
+    if fate.percent(60) {
+        let most = if is_away { 8_000 } else { 300 };
+        let after = millis(fate.within(0..=most));
+        scenario.events.push((at + after, Event::Shutdown));
+    }
+}
+
+fn cross(fate: &mut Fate, scenario: &mut Scenario) {
+    if fate.percent(CROSSED) {
+        let percent = fate.one_of(&[30, 60, 100]);
+        scenario.manners.crosses = Some((percent, farewell(fate, "going away for maintenance")));
+    }
+}
+
+fn send_away(fate: &mut Fate, scenario: &mut Scenario) {
+    if !fate.percent(SENT_AWAY) {
+        return;
+    }
+    let mut at = moment(fate, scenario);
+    let away = Event::SendAway(fate.one_of(ODD_TIMES).to_owned(), farewell(fate, ""));
+    scenario.events.push((at, away));
+    for _ in 0..fate.within(0..=3) {
+        at += millis(fate.within(0..=10_000));
+        let rest = fate.one_of(&[0, 0, 1_000, 5_000]);
+        scenario.events.push((at, Event::Drain(millis(rest))));
+    }
+    if fate.percent(30) {
+        at += millis(fate.within(0..=10_000));
+        scenario.events.push((at, Event::Shutdown));
+    }
+}
+
+fn acknowledge_badly(fate: &mut Fate, scenario: &mut Scenario) {
+    if fate.percent(LATE) {
+        scenario.manners.late_millis = fate.one_of(&[500, 2_000, 5_000]);
+        scenario.manners.ack_millis = fate.one_of(&[0, 2_000, 8_000]);
+    }
+    if fate.percent(LYING) {
+        scenario.manners.acks = Acks::All;
+        scenario.manners.lies = fate.one_of(&[10, 50, 100]);
+    }
+}
+
+fn repeat_to_the_last(fate: &mut Fate, scenario: &mut Scenario) {
+    scenario.manners.last_repeats = fate.percent(REPEATED);
+}
+
+/// Whether a seed's waiting room is large, and full.
+pub(crate) fn is_crowded(seed: u64) -> bool {
+    Fate::of(seed, "crowd", 0).percent(CROWDED)
+}
+
+/// What that needs of the settings.
+pub(crate) fn crowd(seed: u64, limits: &mut Limits) {
+    let mut fate = Fate::of(seed, "crowd", 1);
+    limits.queue = fate.one_of(&[20, 50]);
+    limits.outbox_bytes = fate.one_of(&[64 * 1024, 1024 * 1024]);
+    limits.orphan_grace = Duration::from_secs(30);
+    limits.request_timeout = Duration::from_secs(60);
+}
+
+fn fill(fate: &mut Fate, scenario: &mut Scenario) {
+    scenario.manners.acks = Acks::Nothing;
+    scenario.temper = Temper {
+        tokens: 40,
+        token_millis: 5,
+        first_millis: 100,
+        faults: 0,
+        big: 80,
+        big_token: 8_000,
+    };
+    for _ in 0..2 {
+        let at = moment(fate, scenario);
+        let streams = fate.percent(50);
+        for _ in 0..60 {
+            scenario.events.push((at, Event::Ask(Class::Chat, streams)));
+        }
+        let long = millis(fate.within(1_000..=30_000));
+        let (begin, end) = if fate.percent(50) {
+            (Event::Reads(false), Event::Reads(true))
+        } else {
+            (
+                Event::Dialling(Dialling::Refused),
+                Event::Dialling(Dialling::Accepted),
+            )
+        };
+        if matches!(begin, Event::Dialling(_)) {
+            scenario.events.push((at + millis(600), Event::Cut));
+        }
+        scenario.events.push((at + millis(600), begin));
+        scenario.events.push((at + millis(600) + long, end));
+    }
+}
+
+/// Has nearly everything cancelled as a drain begins, and as its time is over.
+fn cancel_in_drains(fate: &mut Fate, scenario: &mut Scenario) {
+    if !fate.percent(CANCELLED) {
+        return;
+    }
+    let drains = scenario
+        .events
+        .iter()
+        .filter(|(_, event)| matches!(event, Event::Drain(_) | Event::Shutdown))
+        .map(|(at, _)| *at);
+    let drains: Vec<_> = drains.collect();
+    let (timeout, travel) = (scenario.limits.drain_timeout, scenario.gateway.latency);
+    let streams = fate.percent(50);
+    // So that it is read in the moment itself.
+    let meeting = |at: Duration| at.saturating_sub(travel);
+    for at in drains {
+        for _ in 0..scenario.limits.capacity + 2 {
+            let ask = Event::Ask(Class::Chat, streams);
+            scenario.events.push((at.saturating_sub(millis(700)), ask));
+        }
+        if fate.percent(50) {
+            scenario.events.push((meeting(at), Event::CancelMany));
+        }
+        if fate.percent(70) {
+            scenario
+                .events
+                .push((meeting(at + timeout), Event::CancelMany));
+        }
+    }
+    if shutdown_of(scenario).is_none() {
+        scenario.at_the_end = vec![(meeting(timeout), Event::CancelMany)];
+    }
+}
