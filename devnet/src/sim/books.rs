@@ -213,14 +213,17 @@ impl Books {
         }
     }
 
-    /// A response has come that the gateway will not acknowledge by itself.
+    /// A response has come that the gateway will not acknowledge by itself. Whatever proves that it was read once is proof
+    /// enough, so that one which is sent again in the same session needs no other fence.
     pub(super) fn needs_fence(&self, session: u64, id: &str, written: Instant) {
         let mut ledger = self.ledger();
         let is_cancelled = |request: &Request| !request.cancels.is_empty();
         if ledger.requests.get(id).is_some_and(is_cancelled) {
             return;
         }
-        if let Some(session) = ledger.sessions.get_mut(&session) {
+        if let Some(session) = ledger.sessions.get_mut(&session)
+            && session.brought.insert(id.to_owned())
+        {
             session.unfenced.get_or_insert(written);
         }
     }

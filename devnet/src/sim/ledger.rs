@@ -138,6 +138,8 @@ pub(super) struct Session {
     /// When the oldest response was written that no heartbeat or list of models has followed yet, and nothing else will
     /// prove.
     pub(super) unfenced: Option<Instant>,
+    /// The ids whose responses it has brought, save those that are acknowledged by themselves.
+    pub(super) brought: BTreeSet<String>,
     /// When the product said Close, for nothing was left to do.
     pub(super) done: Option<Instant>,
 }
