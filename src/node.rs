@@ -2,11 +2,11 @@
 //!
 //! Invariant: nothing is given up before the drain's time is over; what is lost then is counted.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, timeout, timeout_at},
+    time::{timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
@@ -16,22 +16,24 @@ use crate::{
     inference::Inference,
     outbox::Outbox,
     overview::Pulse,
-    service::{Rest, Service},
-    session::{Supervisor, Timing},
+    service::{Rest, Service, Stages},
+    session::Supervisor,
     telemetry::Metrics,
 };
-
-/// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
-/// session, if there is none while answers are not proven. Half a second of the five that it may take is for what comes
-/// after the session.
-const DRAIN_SLACK: Duration = Duration::from_millis(4500);
 
 /// How long connections to the backend may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 
+/// How a node has lived.
+pub(crate) struct Life {
+    /// Whether its session has come to an end by itself, which only a defect makes it do.
+    pub(crate) has_failed: bool,
+    /// How many answers had been lost when its last drain began.
+    pub(crate) lost_before: usize,
+}
+
 /// What a node is, its session apart.
 pub(crate) struct Node {
-    pub(crate) drain_timeout: Duration,
     pub(crate) ollama: Arc<Ollama>,
     pub(crate) inference: Arc<Inference>,
     pub(crate) outbox: Arc<Outbox>,
@@ -41,19 +43,6 @@ pub(crate) struct Node {
     pub(crate) connections: TaskTracker,
     /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
     pub(crate) random: fastrand::Rng,
-}
-
-/// What ends a node's service, or its rest after a drain.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Call {
-    /// The process is to end.
-    End,
-    /// A part has failed.
-    Fail,
-    /// Somebody wants it drained.
-    Drain,
-    /// It is to serve again.
-    Serve,
 }
 
 impl Node {
@@ -81,72 +70,95 @@ impl Node {
         (pulls, stop)
     }
 
-    /// Lets jobs run on for so long and their answers be delivered, and closes the session. Gives its supervisor back,
-    /// unless that has failed.
-    pub(crate) async fn drain(
-        &self,
-        timing: &Timing,
-        session: &mut JoinSet<Supervisor>,
-        limit: Duration,
-    ) -> Option<Supervisor> {
-        info!("draining");
-        let deadline = Instant::now() + limit + DRAIN_SLACK;
-        self.metrics.draining.set(1);
-        timing.draining.cancel();
-        finish_jobs(&self.inference, limit).await;
-        timing.finish.cancel();
-        let closed = match timeout_at(deadline, session.join_next()).await {
-            Ok(closed) => closed,
-            Err(_) => {
-                timing.give_up.cancel();
-                session.join_next().await
+    /// Serves, drains, rests and serves again, as the stage has it, until the process is to end.
+    pub(crate) async fn live(&self, mut supervisor: Supervisor) -> Life {
+        let stages = self.service.stages();
+        loop {
+            // Open
+            let mut session = start_session(supervisor, stages.clone());
+            tokio::select! {
+                biased;
+                () = stages.draining() => {}
+                () = failure_of(&mut session) => self.service.end(),
             }
+            // Draining
+            let mut restart = JoinSet::new();
+            if !stages.now().is_last() {
+                restart.spawn(restarted(Arc::clone(&self.ollama)));
+            }
+            let lost_before = self.outbox.lost();
+            let drained = self.drain(&mut session).await;
+            let life = Life {
+                has_failed: drained.is_none(),
+                lost_before,
+            };
+            let Some(idle) = drained.filter(|_| !stages.now().is_last()) else {
+                return life;
+            };
+            supervisor = idle;
+            // Drained
+            self.rest(restart).await;
+            if stages.now().is_last() {
+                self.deliver_rest(supervisor).await;
+                return life;
+            }
+            info!("the session opens again");
+        }
+    }
+
+    /// Lets jobs run on for as long as they may and their answers be delivered; the session closes. Gives its supervisor
+    /// back, unless that has failed.
+    async fn drain(&self, session: &mut JoinSet<Supervisor>) -> Option<Supervisor> {
+        info!("draining");
+        self.finish_jobs().await;
+        self.service.jobs_done();
+        session.join_next().await?.ok()
+    }
+
+    /// Lets running jobs finish, for as long as they may.
+    async fn finish_jobs(&self) {
+        let Some(drain) = self.service.stage().drain() else {
+            return;
         };
-        closed?.ok()
+        self.inference.refuse_waiting();
+        if timeout_at(drain.jobs_until, self.inference.ended())
+            .await
+            .is_err()
+        {
+            warn!(
+                running = self.inference.load().running,
+                "PIN_DRAIN_TIMEOUT is over: what still runs is cut short"
+            );
+            self.inference.stop();
+            self.inference.ended().await;
+        }
     }
 
     /// Stays drained until it is to serve again or to end.
-    pub(crate) async fn rest(
-        &self,
-        mut restart: JoinSet<()>,
-        shutdown: Pin<&mut impl Future<Output = ()>>,
-        background: &mut JoinSet<()>,
-    ) -> Call {
+    async fn rest(&self, mut restart: JoinSet<()>) {
         let undelivered = self.outbox.undelivered();
         info!(
             undelivered,
             "drained: the session opens again when it is asked to, or when Ollama has been restarted"
         );
         self.service.drained(Rest { undelivered });
+        let stages = self.service.stages();
         tokio::select! {
             biased;
-            () = shutdown => Call::End,
-            () = failure_of(background) => Call::Fail,
-            () = self.service.reopened() => Call::Serve,
+            () = stages.rested() => {}
             Some(_) = restart.join_next() => {
                 info!("Ollama has been restarted");
                 self.service.reopen();
-                Call::Serve
             }
         }
     }
 
     /// At the process' end, gives what a drain on request could not deliver another chance.
-    pub(crate) async fn deliver_rest(&self, supervisor: Supervisor) {
-        self.service.end();
-        if self.outbox.undelivered() == 0 {
-            return;
+    async fn deliver_rest(&self, supervisor: Supervisor) {
+        if self.outbox.undelivered() > 0 {
+            let mut session = start_session(supervisor, self.service.stages());
+            self.drain(&mut session).await;
         }
-        let timing = Timing::default();
-        let mut session = start_session(supervisor, timing.clone());
-        self.drain(&timing, &mut session, Duration::ZERO).await;
-    }
-
-    /// Takes work again.
-    pub(crate) fn resume(&self) {
-        info!("the session opens again");
-        self.metrics.draining.set(0);
-        self.inference.resume();
     }
 
     /// Ends all that still runs. Gives how many answers were lost since `lost_before` were.
@@ -166,17 +178,17 @@ impl Node {
     }
 }
 
-/// Keeps a session up until `timing` ends it.
-pub(crate) fn start_session(mut supervisor: Supervisor, timing: Timing) -> JoinSet<Supervisor> {
+/// Keeps a session up until a drain ends it.
+fn start_session(mut supervisor: Supervisor, stages: Stages) -> JoinSet<Supervisor> {
     let mut session = JoinSet::new();
     session.spawn(async move {
-        supervisor.run(&timing).await;
+        supervisor.run(&stages).await;
         supervisor
     });
     session
 }
 
-pub(crate) async fn restarted(ollama: Arc<Ollama>) {
+async fn restarted(ollama: Arc<Ollama>) {
     ollama.restarted().await;
 }
 
@@ -187,17 +199,4 @@ pub(crate) async fn failure_of<T: 'static>(tasks: &mut JoinSet<T>) {
         return std::future::pending().await;
     }
     error!("a part of the sidecar has failed: ending, to be started again");
-}
-
-/// Lets running jobs finish, for as long as they may.
-async fn finish_jobs(inference: &Inference, limit: Duration) {
-    inference.drain();
-    if timeout(limit, inference.drained()).await.is_err() {
-        warn!(
-            running = inference.load().running,
-            "PIN_DRAIN_TIMEOUT is over: what still runs is cut short"
-        );
-        inference.stop();
-        inference.drained().await;
-    }
 }

@@ -199,7 +199,7 @@ fn time_left(phase: Phase) -> Option<Duration> {
 fn service_sentence(stage: Stage) -> Option<String> {
     let sentence = match stage {
         Stage::Open => return None,
-        Stage::Draining | Stage::Ending => "Draining: running chats finish, new ones are refused.",
+        Stage::Draining(_) => "Draining: running chats finish, new ones are refused.",
         Stage::Drained => {
             "Drained as it was asked to. `POST /session/connect` opens the session again, and so does a restart of Ollama."
         }

@@ -5,7 +5,6 @@
 
 use std::{pin::pin, sync::Arc};
 
-use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -17,13 +16,13 @@ use crate::{
     clock::{SystemClock, WallClock},
     config::Config,
     inference::{self, Inference},
-    node::{Call, Node, failure_of, restarted, start_session},
+    node::{Node, failure_of},
     outbox::Outbox,
     overview::View,
     protocol::Generation,
     secret::{SecretError, SecretKeeper},
     service::Service,
-    session::{self, Registration, StatusBoard, Supervisor, Timing},
+    session::{self, Registration, StatusBoard, Supervisor},
     telemetry::{Metrics, RecentTroubles},
     transport::{self, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
 };
@@ -125,7 +124,8 @@ impl Relay {
             node: registration.alias.as_str().into(),
             price_per_thousand_tokens: registration.price_per_thousand_tokens.as_f64(),
         };
-        let inference = Inference::new(parts, config.admission, config.job);
+        let service = Arc::new(Service::new(config.drain_timeout, Arc::clone(&metrics)));
+        let inference = Inference::new(parts, service.stages(), config.admission, config.job);
         let random = world.random.clone();
         let status = Arc::<StatusBoard>::default();
         let parts = session::Parts {
@@ -143,11 +143,10 @@ impl Relay {
         let supervisor =
             Supervisor::new(config.identity, config.gateway, registration.clone(), parts);
         let node = Node {
-            drain_timeout: config.drain_timeout,
             ollama,
             inference,
             outbox,
-            service: Arc::default(),
+            service,
             pulse: Arc::default(),
             metrics,
             connections,
@@ -196,52 +195,32 @@ impl Relay {
     /// any number of times, through its [`Service`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
         let Self {
-            node,
-            mut supervisor,
-            ..
+            node, supervisor, ..
         } = self;
-        let mut shutdown = pin!(shutdown);
         let mut background = node.start_background();
         let (mut pulls, stop_pulls) = node.start_pulls();
-        let (lost_before, failed) = loop {
-            let timing = Timing::default();
-            let mut session = start_session(supervisor, timing.clone());
-            let call = tokio::select! {
+        let mut failed = false;
+        let life = {
+            let mut life = pin!(node.live(supervisor));
+            let ended = tokio::select! {
                 biased;
-                () = &mut shutdown => Call::End,
-                () = node.service.drain_requested() => Call::Drain,
-                () = failure_of(&mut session) => Call::Fail,
-                () = failure_of(&mut background) => Call::Fail,
-            };
-            let mut restart = JoinSet::new();
-            if call == Call::Drain {
-                restart.spawn(restarted(Arc::clone(&node.ollama)));
-            } else {
-                node.service.end();
-                stop_pulls.cancel();
-            }
-            let lost_before = node.outbox.lost();
-            let limit = node.drain_timeout;
-            let Some(idle) = node.drain(&timing, &mut session, limit).await else {
-                break (lost_before, true);
-            };
-            supervisor = idle;
-            if call != Call::Drain {
-                break (lost_before, call == Call::Fail);
-            }
-            let next = node.rest(restart, shutdown.as_mut(), &mut background);
-            match next.await {
-                Call::Serve | Call::Drain => node.resume(),
-                end @ (Call::End | Call::Fail) => {
-                    node.deliver_rest(supervisor).await;
-                    break (lost_before, end == Call::Fail);
+                () = shutdown => None,
+                () = failure_of(&mut background) => {
+                    failed = true;
+                    None
                 }
+                ended = &mut life => Some(ended),
+            };
+            node.service.end();
+            stop_pulls.cancel();
+            match ended {
+                Some(life) => life,
+                None => life.await,
             }
         };
-        stop_pulls.cancel();
         pulls.shutdown().await;
-        let lost = node.end(background, lost_before).await;
-        if failed {
+        let lost = node.end(background, life.lost_before).await;
+        if failed || life.has_failed {
             Outcome::Failed
         } else if lost == 0 {
             info!("drained");

@@ -287,8 +287,10 @@ impl Run {
         }
     }
 
-    /// Has the node drain, rest and serve again. Whatever opens it meanwhile is welcome to.
+    /// Has the node drain, rest and serve again. Whatever opens it meanwhile is welcome to. Several that wait for one drain
+    /// hear of its end in an order that no seed decides, so that each goes on in its own millisecond.
     fn drain_for(&self, rest: Duration) {
+        let turn = Duration::from_millis(self.books.drain_asked());
         self.trace.say(format_args!("drain, and {rest:?} of rest"));
         let (service, books, trace) = (
             Arc::clone(&self.service),
@@ -296,20 +298,20 @@ impl Run {
             self.trace.clone(),
         );
         let limit = self.scenario.limits.drain_timeout + DRAIN_SLACK;
-        books.count("drains on request");
         if !self.gateway.has_session() {
             books.count("drains on request without a session");
         }
         books.draining();
         tokio::spawn(async move {
             match timeout(limit, service.request_drain()).await {
+                // Of two that hear of it at once both say the same.
                 Ok(left) => trace.say(format_args!("drained: {left:?}")),
                 Err(_) => {
                     let what = format!("a drain on request is not over after {limit:?}");
                     books.breach("drain", "drain", &what);
                 }
             }
-            sleep(rest).await;
+            sleep(rest + turn).await;
             if service.reopen() {
                 trace.say(format_args!("serves again"));
                 books.serves_again();
@@ -389,9 +391,9 @@ impl Run {
         self.trace.say(format_args!("SIGTERM, {gauges:?}"));
         let was_draining = self.books.is_draining();
         match self.service.stage() {
-            Stage::Draining => self.books.count("SIGTERM during a drain on request"),
+            Stage::Draining(_) => self.books.count("SIGTERM during a drain on request"),
             Stage::Drained => self.books.count("SIGTERM after a drain on request"),
-            Stage::Open | Stage::Ending | Stage::Ended => {}
+            Stage::Open | Stage::Ended => {}
         }
         self.books.draining();
         let began = Instant::now();

@@ -102,19 +102,29 @@ impl Admission {
 }
 
 impl Place {
-    /// Waits until the job may run.
+    /// Waits until the job may run: until it has a slot, and then until there is `room` for its answer. A job that waits
+    /// was admitted when there was, and many like it would fill what they share without a bound.
     ///
     /// # Errors
     /// `queue_timeout`.
-    pub(super) async fn slot(self) -> Result<Self, Failure> {
-        let Self::Waiting(waiting) = self else {
-            return Ok(self);
+    pub(super) async fn slot(self, room: impl Future<Output = ()>) -> Result<Self, Failure> {
+        let waiting = match self {
+            Self::Slot(_) => return Ok(self),
+            Self::Waiting(waiting) => waiting,
         };
-        match timeout(waiting.timeout, Arc::clone(&waiting.slots).acquire_owned()).await {
+        let limit = waiting.timeout;
+        let may_run = async {
+            let slot = Arc::clone(&waiting.slots).acquire_owned().await;
+            // Its place in the waiting room is free for another.
+            drop(waiting);
+            room.await;
+            slot
+        };
+        match timeout(limit, may_run).await {
             Ok(Ok(slot)) => Ok(Self::Slot(slot)),
             // The semaphore is never closed, so that only the time-out is left.
             Ok(Err(_)) | Err(_) => {
-                let limit = humantime::format_duration(waiting.timeout);
+                let limit = humantime::format_duration(limit);
                 Err(Failure::new(
                     Code::QueueTimeout,
                     format!("no slot became free within {limit}"),
@@ -127,6 +137,8 @@ impl Place {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::future::{pending, ready};
+
     use super::*;
 
     fn admission(capacity: usize, queue: usize, queue_bytes: usize) -> Admission {
@@ -157,7 +169,7 @@ mod tests {
             }
         );
         drop(first);
-        let third = third.slot().await.unwrap();
+        let third = third.slot(ready(())).await.unwrap();
         assert_eq!(
             admission.load(),
             Load {
@@ -176,7 +188,7 @@ mod tests {
         let waiting = admission.enter(1).unwrap();
         drop(running);
         assert!(matches!(admission.enter(1), Some(Place::Waiting(_))));
-        assert!(waiting.slot().await.is_ok());
+        assert!(waiting.slot(ready(())).await.is_ok());
     }
 
     #[test]
@@ -192,11 +204,22 @@ mod tests {
     async fn waiting_ends_with_a_refusal_after_the_queue_timeout() {
         let admission = admission(1, 1, 100);
         let _running = admission.enter(1).unwrap();
-        let failure = admission.enter(1).unwrap().slot().await.err().unwrap();
+        let waiting = admission.enter(1).unwrap();
+        let failure = waiting.slot(ready(())).await.err().unwrap();
         assert_eq!(
             failure.text(),
             "queue_timeout: no slot became free within 30s"
         );
         assert_eq!(admission.load().waiting, 0);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_has_waited_begins_only_once_there_is_room_for_its_answer() {
+        let admission = admission(1, 2, 100);
+        let running = admission.enter(1).unwrap();
+        let (first, second) = (admission.enter(1).unwrap(), admission.enter(1).unwrap());
+        drop(running);
+        let failure = first.slot(pending()).await.err().unwrap();
+        assert_eq!(failure.code, Code::QueueTimeout);
+        assert!(second.slot(ready(())).await.is_ok());
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) struct Chunks<'a> {
     outbox: &'a Outbox,
-    request_id: &'a RequestId,
+    request_id: RequestId,
     handle: &'a Handle,
     /// Whether anybody asked for chunks.
     wanted: bool,
@@ -24,7 +24,7 @@ pub(super) struct Chunks<'a> {
 impl<'a> Chunks<'a> {
     pub(super) fn new(
         outbox: &'a Outbox,
-        request_id: &'a RequestId,
+        request_id: RequestId,
         handle: &'a Handle,
         wanted: bool,
     ) -> Self {
@@ -38,21 +38,20 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Sends what has arrived since the last time. A session that the request has come by anew gets all the text that
-    /// `decoder` has had so far instead.
-    pub(super) async fn send(&mut self, deltas: &mut Deltas, decoder: &dyn Decoder) {
+    /// Turns to the session that the request has come by last: one that it has come by anew gets all the text that
+    /// `decoder` has had so far instead of what has arrived since the last time.
+    pub(super) fn follow(&mut self, deltas: &mut Deltas, decoder: &dyn Decoder) {
         let session = self.handle.session();
         if self.wanted && session != self.session {
             self.session = session;
             self.index = 0;
             *deltas = decoder.so_far();
         }
-        self.send_rest(deltas).await;
     }
 
-    /// The same once there is no decoder any more. What arrived together leaves together: a chunk for each kind in turn,
-    /// not for each token.
-    pub(super) async fn send_rest(&mut self, deltas: &mut Deltas) {
+    /// Sends what has arrived, and waits while there is no room. What arrived together leaves together: a chunk for each
+    /// kind in turn, not for each token.
+    pub(super) async fn send(&mut self, deltas: &mut Deltas) {
         for (kind, delta) in deltas.drain() {
             if !self.wanted {
                 continue;
@@ -63,9 +62,14 @@ impl<'a> Chunks<'a> {
                 delta: &delta,
                 kind,
             };
-            let frame = Frame::about(self.request_id, &chunk);
+            let frame = Frame::about(&self.request_id, &chunk);
             self.outbox.chunk(self.session, frame).await;
             self.index += 1;
         }
+    }
+
+    /// Sends none any more. The answer has it all.
+    pub(super) fn give_up(&mut self) {
+        self.wanted = false;
     }
 }

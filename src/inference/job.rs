@@ -3,31 +3,26 @@
 //! Invariant: it ends with one answer, or with silence if it was cancelled; whatever goes wrong in it, a panic included,
 //! stays in it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http_body_util::BodyExt;
-use hyper::body::Frame as Piece;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Inference,
     admission::Place,
+    answering::{Answering, overdue},
     chunks::Chunks,
-    patience::{Patience, Silent},
-    record::{Ended, Record, Times},
+    record::{Ended, Record},
     registry::{Handle, Stop},
 };
 use crate::{
-    backend::{Answering, Chat, ChatHead, Completion, Deltas, Envelope, Model},
+    backend::{Chat, ChatHead, Completion, Envelope, Model},
     outbox::{Earning, Frame},
     protocol::{Code, Failure, RequestId, ToGateway},
     telemetry::Operation,
 };
-
-/// How long the end of a body is waited for that has given its whole answer. It usually comes with it.
-const END_WAIT: Duration = Duration::from_millis(20);
 
 /// An admitted request.
 pub(super) struct Job {
@@ -40,14 +35,6 @@ pub(super) struct Job {
     pub(super) received: Instant,
 }
 
-/// What a running job hears of.
-enum Heard {
-    /// The backend: the next piece of its answer, or the end.
-    Backend(Option<Result<Piece<Bytes>, hyper::Error>>),
-    /// The gateway: the request has come again by another session.
-    Gateway,
-}
-
 pub(super) fn model_not_found() -> Failure {
     Failure::new(Code::ModelNotFound, "this node does not offer that model")
 }
@@ -56,47 +43,55 @@ impl Inference {
     /// Runs a job to its end and sends its answer.
     pub(super) async fn run(&self, job: Job, handle: &Handle) {
         let mut record = Record::new(&job);
-        let work = AssertUnwindSafe(self.work(job, handle, &mut record)).catch_unwind();
+        let mut complete = None;
+        let work = AssertUnwindSafe(self.work(job, handle, &mut record, &mut complete));
         // Told to stop it does nothing more, not even what could be done at once.
         let done = tokio::select! {
             biased;
             () = handle.token.cancelled() => None,
-            done = work => Some(done),
+            done = work.catch_unwind() => Some(done),
         };
-        let outcome = match done {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_panic)) => Err(Failure::new(
+        let outcome = match (complete, done) {
+            // What cut it short was the sending of its last chunks, and the answer has it all.
+            (Some(completion), _) => Ok(completion),
+            (None, None) => Err(self.stopped(handle)),
+            (None, Some(Ok(Err(failure)))) => Err(failure),
+            (None, Some(Err(_) | Ok(Ok(())))) => Err(Failure::new(
                 Code::Internal,
                 "a defect of the sidecar; its log has the place",
             )),
-            None => Err(match handle.stopped() {
-                Some(Stop::Draining) => Failure::new(Code::Draining, "this node is shutting down"),
-                Some(Stop::Orphaned) => {
-                    let grace = humantime::format_duration(self.settings.orphan_grace);
-                    let sentence = format!("the session was down for longer than {grace}");
-                    Failure::new(Code::Orphaned, sentence)
-                }
-                Some(Stop::Cancelled) | None => {
-                    self.count_request(&record);
-                    record.log(&self.parts.node, handle.session(), Ended::Cancelled);
-                    return;
-                }
-            }),
         };
+        if handle.stopped() == Some(Stop::Cancelled) {
+            self.count_request(&record);
+            return record.log(&self.parts.node, handle.session(), Ended::Cancelled);
+        }
         self.count(&record, &outcome);
         record.log(&self.parts.node, handle.session(), Ended::of(&outcome));
         self.answer(&record, &outcome);
     }
 
+    /// What a job answers that was stopped.
+    fn stopped(&self, handle: &Handle) -> Failure {
+        if handle.stopped() == Some(Stop::Orphaned) {
+            let grace = humantime::format_duration(self.settings.orphan_grace);
+            let sentence = format!("the session was down for longer than {grace}");
+            return Failure::new(Code::Orphaned, sentence);
+        }
+        Failure::new(Code::Draining, "this node is shutting down")
+    }
+
+    /// Has a job answered. `complete` has the answer as soon as that is whole; all that this does afterwards may be cut
+    /// short.
     async fn work(
         &self,
         mut job: Job,
         handle: &Handle,
         record: &mut Record,
-    ) -> Result<Completion, Failure> {
-        let limit = self.settings.request_timeout;
-        let deadline = job.received + limit;
-        let work = async {
+        complete: &mut Option<Completion>,
+    ) -> Result<(), Failure> {
+        let deadline = job.received + self.settings.request_timeout;
+        let outbox = &*self.parts.outbox;
+        let admitted = async {
             let model = match job.model.take() {
                 Some(model) => model,
                 None => self
@@ -107,110 +102,32 @@ impl Inference {
                     .ok_or_else(model_not_found)?,
             };
             record.model = Some(Arc::clone(&model.name));
-            let chat = Chat {
-                payload: std::mem::take(&mut job.payload),
-                model,
-            };
-            let _slot = job.place.slot().await?;
-            handle.runs_now();
-            self.show_load();
-            record.times.started = Some(Instant::now());
-            let body = self.parts.backend.prepare(&chat)?;
-            drop(chat);
-            let chunks = Chunks::new(&self.parts.outbox, &job.request_id, handle, job.head.stream);
-            self.generate(body, chunks, handle, &record.request_id, &mut record.times)
-                .await
+            Ok((model, job.place.slot(outbox.room()).await?))
         };
-        timeout_at(deadline, work).await.unwrap_or_else(|_| {
-            let limit = humantime::format_duration(limit);
-            Err(Failure::new(
-                Code::Timeout,
-                format!("not answered within {limit}"),
-            ))
-        })
-    }
-
-    /// Has the backend answer.
-    async fn generate(
-        &self,
-        body: Bytes,
-        mut chunks: Chunks<'_>,
-        handle: &Handle,
-        request_id: &RequestId,
-        times: &mut Times,
-    ) -> Result<Completion, Failure> {
-        let mut patience = Patience::new(self.settings.first_token_timeout);
-        let asked = patience
-            .wait(self.parts.backend.chat(body))
+        let (model, _slot) = timeout_at(deadline, admitted)
             .await
-            .map_err(silent_before_token)?;
-        let Answering {
-            mut body,
-            mut decoder,
-        } = asked?;
-        let mut deltas = Deltas::default();
-        let mut size = 0;
-        loop {
-            let next = async {
-                tokio::select! {
-                    biased;
-                    () = handle.attached() => Heard::Gateway,
-                    frame = body.frame() => Heard::Backend(frame),
-                }
-            };
-            let heard = patience
-                .wait(next)
-                .await
-                .map_err(|silent| match times.first_token {
-                    None => silent_before_token(silent),
-                    Some(_) => silent_after_token(silent),
-                })?;
-            let frame = match heard {
-                Heard::Backend(Some(frame)) => frame,
-                Heard::Backend(None) => break,
-                Heard::Gateway => {
-                    chunks.send(&mut deltas, decoder.as_ref()).await;
-                    continue;
-                }
-            };
-            let frame = frame.map_err(|_| {
-                Failure::new(
-                    Code::Backend,
-                    "the connection broke in the middle of the answer",
-                )
-            })?;
-            let Some(bytes) = frame.data_ref() else {
-                continue;
-            };
-            size += bytes.len();
-            if size > self.settings.max_result_bytes {
-                return Err(Failure::new(
-                    Code::TooLarge,
-                    "the answer is larger than PIN_MAX_RESULT_BYTES",
-                ));
-            }
-            decoder.feed(bytes, &mut deltas)?;
-            if !deltas.is_empty() {
-                times.token();
-                chunks.send(&mut deltas, decoder.as_ref()).await;
-            }
-            if decoder.is_complete() {
-                // Read to its end the connection can be used again; but nobody is kept waiting for that.
-                let _ = timeout(END_WAIT, body.frame()).await;
-                break;
-            }
-            if times.first_token.is_some() {
-                patience.renew(self.settings.token_timeout);
-            }
-        }
+            .unwrap_or_else(|_| Err(overdue(&self.settings)))?;
+        handle.runs_now();
+        self.show_load();
+        record.times.started = Some(Instant::now());
+        let chat = Chat {
+            payload: job.payload,
+            model,
+        };
+        let body = self.parts.backend.prepare(&chat)?;
+        drop(chat);
+        let chunks = Chunks::new(outbox, job.request_id, handle, job.head.stream);
+        let mut answering = Answering::new(&self.settings, deadline, handle, chunks);
+        let times = &mut record.times;
+        let decoder = answering.read(self.parts.backend.chat(body), times).await?;
         let envelope = Envelope {
             generation: self.parts.generation,
-            request_id: request_id.as_str().to_owned(),
+            request_id: record.request_id.as_str().to_owned(),
             created: self.parts.clock.unix_seconds(),
         };
-        let completion = decoder.finish(&mut deltas, &envelope)?;
-        chunks.send_rest(&mut deltas).await;
-        Ok(completion)
+        *complete = Some(answering.finish(decoder, &envelope)?);
+        answering.send_last().await;
+        Ok(())
     }
 
     fn answer(&self, record: &Record, outcome: &Result<Completion, Failure>) {
@@ -298,20 +215,4 @@ impl Inference {
             Err(failure) => self.count_failure(Operation::Chat, failure.code),
         }
     }
-}
-
-fn silent_before_token(Silent(limit): Silent) -> Failure {
-    let limit = humantime::format_duration(limit);
-    Failure::new(
-        Code::Timeout,
-        format!("the backend gave no token within {limit}"),
-    )
-}
-
-fn silent_after_token(Silent(limit): Silent) -> Failure {
-    let limit = humantime::format_duration(limit);
-    Failure::new(
-        Code::Timeout,
-        format!("the backend gave no further token for {limit}"),
-    )
 }

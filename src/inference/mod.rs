@@ -4,6 +4,7 @@
 //! never worked on twice at once, and never again after a response.
 
 mod admission;
+mod answering;
 mod chunks;
 mod job;
 mod patience;
@@ -15,13 +16,7 @@ mod tests;
 
 pub use admission::{Admission, Load};
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -44,6 +39,7 @@ use crate::{
     config::{AdmissionSettings, JobSettings},
     outbox::{Frame, Outbox, Repeat, SessionNumber},
     protocol::{Code, Failure, Generation, RequestId, ToGateway},
+    service::Stages,
     telemetry::{Metrics, Operation, RecentTroubles, What},
 };
 
@@ -85,14 +81,19 @@ pub struct Inference {
     jobs: Registry,
     refusals: Refusals,
     tasks: TaskTracker,
-    draining: AtomicBool,
+    stages: Stages,
     /// Since when there has been no session, once there was one.
     down_since: watch::Sender<Option<Instant>>,
 }
 
 impl Inference {
-    /// Serves with these parts and bounds.
-    pub fn new(parts: Parts, admission: AdmissionSettings, settings: JobSettings) -> Arc<Self> {
+    /// Serves with these parts and bounds, and takes work while the node is open.
+    pub fn new(
+        parts: Parts,
+        stages: Stages,
+        admission: AdmissionSettings,
+        settings: JobSettings,
+    ) -> Arc<Self> {
         parts
             .metrics
             .capacity_requests
@@ -104,7 +105,7 @@ impl Inference {
             admission: Arc::new(Admission::new(admission)),
             jobs: Registry::default(),
             tasks: TaskTracker::new(),
-            draining: AtomicBool::new(false),
+            stages,
             down_since: watch::Sender::default(),
         })
     }
@@ -130,11 +131,6 @@ impl Inference {
         match self.admit(&request_id, payload.map_or("", RawValue::get)) {
             Ok(job) => self.start(session, request_id, job),
             Err((model, failure)) => {
-                self.parts
-                    .metrics
-                    .requests_total
-                    .of(model.as_deref(), Operation::Chat)
-                    .inc();
                 self.refuse(&request_id, model.as_deref(), &failure).await;
             }
         }
@@ -162,8 +158,6 @@ impl Inference {
     /// Refuses a request for speech, which no backend here gives.
     pub async fn refuse_speech(&self, request_id: &RequestId) {
         let failure = Failure::new(Code::ModelNotFound, "this node has no speech backend");
-        let requests = &self.parts.metrics.requests_total;
-        requests.of(None, Operation::Speech).inc();
         let frame = ToGateway::TtsError {
             request_id: request_id.as_str(),
             error: &failure.text(),
@@ -179,6 +173,8 @@ impl Inference {
 
     async fn send_refusal(&self, refusal: Refusal<'_>, frame: &ToGateway<'_>) {
         self.refusals.tell(refusal);
+        let requests = &self.parts.metrics.requests_total;
+        requests.of(refusal.model, refusal.operation).inc();
         self.count_failure(refusal.operation, refusal.code);
         let outbox = &self.parts.outbox;
         outbox.refuse(Frame::about(refusal.request_id, frame)).await;
@@ -240,11 +236,9 @@ impl Inference {
         !self.jobs.is_empty()
     }
 
-    /// From now on nothing new is taken, and what waits for a slot is refused, until [`Inference::resume`].
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// Answers those that wait for a slot that the node drains.
+    pub fn refuse_waiting(&self) {
         self.jobs.stop_waiting(Stop::Draining);
-        self.tasks.close();
     }
 
     /// Cuts short what still runs; the answers say why.
@@ -252,15 +246,10 @@ impl Inference {
         self.jobs.stop_all(Stop::Draining);
     }
 
-    /// Waits until every job has ended, once [`Inference::drain`] was called.
-    pub async fn drained(&self) {
+    /// Waits until no job is left, which is for good while the node is not open.
+    pub async fn ended(&self) {
+        self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    /// Takes work again.
-    pub fn resume(&self) {
-        self.tasks.reopen();
-        self.draining.store(false, Ordering::Relaxed);
     }
 
     /// How busy this node is.
@@ -301,7 +290,7 @@ impl Inference {
         payload: &str,
     ) -> Result<Job, (Option<Arc<str>>, Failure)> {
         let refusal = |code, sentence: &str| (None, Failure::new(code, sentence));
-        if self.draining.load(Ordering::Relaxed) {
+        if !self.stages.is_open() {
             return Err(refusal(Code::Draining, "this node is shutting down"));
         }
         let head = self

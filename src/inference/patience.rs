@@ -1,36 +1,46 @@
-//! How long we wait for a backend that is silent.
+//! How long we wait for a backend: for its next line, and for the whole.
 //!
-//! Invariant: only waiting for the backend counts. The time in which a full outbox keeps us from reading does not.
+//! Invariant: towards silence only waiting for the backend counts. The time in which a full outbox keeps us from reading
+//! does not; towards the whole it does.
 
 use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A limit on silence. The timer is armed once a limit, not once a read: when it rings early, it is set to when it
-/// should have rung.
+/// A limit on silence, and the end of all waiting. The timer is armed once a limit, not once a read: when it rings early,
+/// it is set to when it should have rung.
 pub(super) struct Patience {
     limit: Duration,
     spent: Duration,
+    deadline: Instant,
     alarm: Pin<Box<Sleep>>,
 }
 
-/// The backend was silent for this long.
+/// The backend was waited for in vain.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Silent(pub(super) Duration);
+pub(super) enum InVain {
+    /// It was silent for this long.
+    Silent(Duration),
+    /// The whole took too long.
+    Overdue,
+}
 
 impl Patience {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration, deadline: Instant) -> Self {
+        let alarm = (Instant::now() + limit).min(deadline);
         Self {
             limit,
             spent: Duration::ZERO,
-            alarm: Box::pin(sleep_until(Instant::now() + limit)),
+            deadline,
+            alarm: Box::pin(sleep_until(alarm)),
         }
     }
 
     /// Waits for the backend for what is left of the limit.
-    pub(super) async fn wait<T>(&mut self, backend: impl Future<Output = T>) -> Result<T, Silent> {
+    pub(super) async fn wait<T>(&mut self, backend: impl Future<Output = T>) -> Result<T, InVain> {
         let began = Instant::now();
-        let deadline = began + self.limit.saturating_sub(self.spent);
+        let silent_at = began + self.limit.saturating_sub(self.spent);
+        let over = silent_at.min(self.deadline);
         let mut backend = std::pin::pin!(backend);
         loop {
             tokio::select! {
@@ -40,10 +50,14 @@ impl Patience {
                     return Ok(output);
                 }
                 () = &mut self.alarm => {
-                    if Instant::now() >= deadline {
-                        return Err(Silent(self.limit));
+                    let now = Instant::now();
+                    if now >= self.deadline {
+                        return Err(InVain::Overdue);
                     }
-                    self.alarm.as_mut().reset(deadline);
+                    if now >= over {
+                        return Err(InVain::Silent(self.limit));
+                    }
+                    self.alarm.as_mut().reset(over);
                 }
             }
         }
@@ -52,9 +66,14 @@ impl Patience {
     /// The backend has shown life: from here on it may be silent for `limit`.
     pub(super) fn renew(&mut self, limit: Duration) {
         if limit != self.limit {
-            *self = Self::new(limit);
+            *self = Self::new(limit, self.deadline);
         }
         self.spent = Duration::ZERO;
+    }
+
+    /// Nothing but the end matters any more, and that is then.
+    pub(super) fn end_at(&mut self, deadline: Instant) {
+        *self = Self::new(self.limit, deadline);
     }
 }
 
@@ -66,9 +85,13 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
+    fn far() -> Instant {
+        Instant::now() + LIMIT * 100
+    }
+
     #[tokio::test(start_paused = true)]
     async fn silence_ends_after_its_limit_counted_from_the_last_sign_of_life() {
-        let mut patience = Patience::new(LIMIT);
+        let mut patience = Patience::new(LIMIT, far());
         for _ in 0..3 {
             assert_eq!(
                 patience.wait(sleep(LIMIT - Duration::from_secs(1))).await,
@@ -77,26 +100,47 @@ mod tests {
             patience.renew(LIMIT);
         }
         let began = Instant::now();
-        assert_eq!(patience.wait(pending::<()>()).await, Err(Silent(LIMIT)));
+        assert_eq!(
+            patience.wait(pending::<()>()).await,
+            Err(InVain::Silent(LIMIT))
+        );
         assert_eq!(began.elapsed(), LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn waits_without_a_sign_of_life_add_up_but_time_between_them_does_not() {
-        let mut patience = Patience::new(LIMIT);
+        let mut patience = Patience::new(LIMIT, far());
         assert_eq!(patience.wait(sleep(LIMIT / 2)).await, Ok(()));
         sleep(LIMIT * 10).await;
         let began = Instant::now();
-        assert_eq!(patience.wait(pending::<()>()).await, Err(Silent(LIMIT)));
+        assert_eq!(
+            patience.wait(pending::<()>()).await,
+            Err(InVain::Silent(LIMIT))
+        );
         assert_eq!(began.elapsed(), LIMIT / 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shorter_limit_counts_from_when_it_was_set() {
-        let mut patience = Patience::new(LIMIT * 5);
+        let mut patience = Patience::new(LIMIT * 5, far());
         patience.renew(LIMIT);
         let began = Instant::now();
-        assert_eq!(patience.wait(pending::<()>()).await, Err(Silent(LIMIT)));
+        assert_eq!(
+            patience.wait(pending::<()>()).await,
+            Err(InVain::Silent(LIMIT))
+        );
         assert_eq!(began.elapsed(), LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_is_over_at_its_deadline_whatever_signs_of_life_there_were() {
+        let began = Instant::now();
+        let mut patience = Patience::new(LIMIT, began + LIMIT * 2);
+        for _ in 0..3 {
+            assert_eq!(patience.wait(sleep(LIMIT / 2)).await, Ok(()));
+            patience.renew(LIMIT);
+        }
+        assert_eq!(patience.wait(pending::<()>()).await, Err(InVain::Overdue));
+        assert_eq!(began.elapsed(), LIMIT * 2);
     }
 }

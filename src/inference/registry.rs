@@ -1,12 +1,12 @@
 //! The jobs that have not answered yet, by request id.
 //!
-//! Invariant: an id is in here from its admission until its job has answered or has been told to stop without an answer;
-//! the first reason to stop is the one that counts.
+//! Invariant: an id is in here from its admission until its job has answered or has been told to stop without an answer.
+//! Of several reasons to stop the first counts, save that whoever is cancelled says nothing, whatever came before.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -30,7 +30,7 @@ pub(super) enum Stop {
 /// What outsiders hold of a job.
 #[derive(Debug)]
 pub(super) struct Handle {
-    stop: OnceLock<Stop>,
+    stop: Mutex<Option<Stop>>,
     pub(super) token: CancellationToken,
     runs: AtomicBool,
     /// The last session that its request came by: chunks go over that one and no other.
@@ -41,7 +41,7 @@ pub(super) struct Handle {
 impl Handle {
     fn new(session: SessionNumber) -> Self {
         Self {
-            stop: OnceLock::new(),
+            stop: Mutex::default(),
             token: CancellationToken::new(),
             runs: AtomicBool::new(false),
             session: Mutex::new(session),
@@ -51,7 +51,7 @@ impl Handle {
 
     /// Why it was stopped, if it was.
     pub(super) fn stopped(&self) -> Option<Stop> {
-        self.stop.get().copied()
+        *self.lock_stop()
     }
 
     /// It has left the waiting room.
@@ -81,9 +81,17 @@ impl Handle {
     }
 
     fn stop(&self, reason: Stop) {
-        // A second reason comes too late to matter.
-        let _ = self.stop.set(reason);
+        {
+            let mut stop = self.lock_stop();
+            if stop.is_none() || reason == Stop::Cancelled {
+                *stop = Some(reason);
+            }
+        }
         self.token.cancel();
+    }
+
+    fn lock_stop(&self) -> MutexGuard<'_, Option<Stop>> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,8 +13,10 @@ use crate::{
     backend::{Answering, Backend, Chat, ChatHead, Model},
     clock::SystemClock,
     config::{AdmissionSettings, JobSettings, OutboxSettings},
+    label::Label as _,
     outbox::{Outbox, SessionNumber},
     protocol::{Code, Failure, Generation, RequestId},
+    service::Service,
     telemetry::{Metrics, Operation, RecentTroubles},
     transport::Item,
 };
@@ -60,6 +62,7 @@ impl Backend for Treacherous {
 struct Bench {
     session: SessionNumber,
     inference: Arc<Inference>,
+    service: Service,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
 }
@@ -96,9 +99,11 @@ fn bench(capacity: usize) -> Bench {
         max_result_bytes: 1 << 20,
         orphan_grace: Duration::from_secs(30),
     };
+    let service = Service::new(long, Arc::clone(&metrics));
     Bench {
         session,
-        inference: Inference::new(parts, admission, job),
+        inference: Inference::new(parts, service.stages(), admission, job),
+        service,
         outbox,
         metrics,
     }
@@ -165,7 +170,8 @@ async fn a_drain_refuses_what_waits_and_cuts_short_what_runs_when_it_is_told_to(
     bench.ask("runs", "hangs").await;
     tokio::task::yield_now().await;
     bench.ask("waits", "hangs").await;
-    bench.inference.drain();
+    drop(bench.service.request_drain());
+    bench.inference.refuse_waiting();
     bench.ask("late", "hangs").await;
     let refused = [bench.next_frame().await, bench.next_frame().await];
     for request_id in ["waits", "late"] {
@@ -176,7 +182,7 @@ async fn a_drain_refuses_what_waits_and_cuts_short_what_runs_when_it_is_told_to(
     }
     assert_eq!(bench.inference.load().running, 1);
     bench.inference.stop();
-    bench.inference.drained().await;
+    bench.inference.ended().await;
     assert!(
         bench
             .next_frame()
@@ -201,4 +207,50 @@ async fn an_id_that_was_cancelled_is_new_work_when_it_comes_again() {
     assert_eq!(bench.metrics.requests_total.total(), 2);
     assert_eq!(bench.metrics.cancelled_requests_total.get(), 1);
     assert_eq!(bench.metrics.duplicate_requests_total.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_cancelled_says_nothing_though_the_drain_stops_it_in_the_same_moment() {
+    let bench = bench(2);
+    bench.ask("cancelled", "hangs").await;
+    bench.ask("stopped", "hangs").await;
+    tokio::task::yield_now().await;
+    bench.inference.stop();
+    bench
+        .inference
+        .cancel(&RequestId::new("cancelled").unwrap());
+    bench.inference.ended().await;
+    let only = bench.next_frame().await;
+    assert!(only.contains(r#""request_id":"stopped","error":"draining: "#));
+    assert!(bench.outbox.take().is_none());
+    assert_eq!(bench.outbox.undelivered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_request_that_failed_is_among_the_requests_that_there_were() {
+    let bench = bench(1);
+    let unreadable = Failure::new(Code::Invalid, "the frame cannot be read");
+    let id = |id| RequestId::new(id).unwrap();
+    bench
+        .inference
+        .refuse_unreadable(&id("unreadable"), &unreadable)
+        .await;
+    bench.inference.refuse_speech(&id("speech")).await;
+    bench.ask("panics", "panics").await;
+    bench.next_frame().await;
+    bench.inference.cancel(&id("unknown"));
+    for request_id in ["runs", "waits", "has no place"] {
+        bench.ask(request_id, "hangs").await;
+    }
+    bench.inference.stop();
+    bench.inference.ended().await;
+    let failures = &bench.metrics.request_failures_total;
+    let operations = [Operation::Chat, Operation::Speech];
+    let failed: u64 = operations
+        .iter()
+        .flat_map(|operation| Code::ALL.iter().map(move |code| (operation, code)))
+        .map(|(operation, code)| failures.of(*operation, *code).get())
+        .sum();
+    assert_eq!(failed, 6);
+    assert_eq!(bench.metrics.requests_total.total(), failed);
 }

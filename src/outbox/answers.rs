@@ -41,6 +41,8 @@ pub(super) struct Answer {
     pub(super) is_repeated: bool,
     /// A session ended soon after it was sent: it may be the reason.
     pub(super) is_suspect: bool,
+    /// It was proven delivered before, and is wanted once more.
+    pub(super) was_proven: bool,
 }
 
 /// A response that has been delivered, or that the gateway will not have.
@@ -92,10 +94,9 @@ impl Answers {
     /// Keeps a new answer. Another one to the same id is gone by then; see [`Answers::remove`].
     pub(super) fn add(&mut self, frame: Frame, now: Instant) -> Serial {
         let serial = self.next_serial();
-        if let Some(request_id) = frame.request_id.clone() {
-            self.by_id
-                .insert(request_id, Whereabouts::Undelivered(serial));
-        }
+        let request_id = frame.request_id.clone();
+        self.by_id
+            .insert(request_id, Whereabouts::Undelivered(serial));
         self.undelivered_bytes += frame.weight;
         let answer = Answer {
             frame,
@@ -105,6 +106,7 @@ impl Answers {
             was_begun: false,
             is_repeated: false,
             is_suspect: false,
+            was_proven: false,
         };
         self.undelivered.insert(serial, answer);
         serial
@@ -141,13 +143,13 @@ impl Answers {
         answer.is_some_and(|answer| !std::mem::replace(&mut answer.waits, true))
     }
 
-    /// An answer is about to be written. Tells whether it is for the first time in this session.
-    pub(super) fn begin(&mut self, serial: Serial, now: Instant) -> Option<(bool, &Answer)> {
+    /// An answer is about to be written.
+    pub(super) fn begin(&mut self, serial: Serial, now: Instant) -> Option<&Answer> {
         let answer = self.undelivered.get_mut(&serial)?;
-        let is_first = answer.begun.replace(now).is_none();
+        answer.begun = Some(now);
         answer.waits = false;
         answer.is_repeated = std::mem::replace(&mut answer.was_begun, true);
-        Some((is_first, answer))
+        Some(answer)
     }
 
     /// What an answer earns, the first time that it is asked for.
@@ -160,10 +162,8 @@ impl Answers {
         let Some((_, answer)) = self.give_up(serial) else {
             return false;
         };
-        if let Some(request_id) = answer.frame.request_id
-            && answer.frame.message == AgentMessage::InferenceResponse
-        {
-            self.remember(request_id, Some(answer.frame.text), now);
+        if answer.frame.message == AgentMessage::InferenceResponse {
+            self.remember(answer.frame.request_id, Some(answer.frame.text), now);
         }
         true
     }
@@ -189,7 +189,7 @@ impl Answers {
         self.delivered_bytes -= delivered.weight() + text.len();
         let frame = Frame {
             message: AgentMessage::InferenceResponse,
-            request_id: Some(delivered.request_id),
+            request_id: delivered.request_id,
             weight: text.len() + FRAME_OVERHEAD,
             text,
             // It was counted with the first proof.
@@ -198,6 +198,7 @@ impl Answers {
         let serial = self.add(frame, now);
         if let Some(answer) = self.undelivered.get_mut(&serial) {
             answer.was_begun = true;
+            answer.was_proven = true;
         }
         Some(serial)
     }
@@ -310,20 +311,16 @@ impl Answers {
         self.blame = None;
         let rejected = self.give_up(accused)?;
         let frame = &rejected.1.frame;
-        if let Some(request_id) = &frame.request_id
-            && frame.message == AgentMessage::InferenceResponse
-        {
+        if frame.message == AgentMessage::InferenceResponse {
             // The work was done once, and is not done again for a gateway that will not have it.
-            self.remember(request_id.clone(), None, now);
+            self.remember(frame.request_id.clone(), None, now);
         }
         Some(rejected)
     }
 
     fn give_up(&mut self, serial: Serial) -> Option<(Serial, Answer)> {
         let answer = self.take(serial)?;
-        if let Some(request_id) = &answer.frame.request_id {
-            self.by_id.remove(request_id);
-        }
+        self.by_id.remove(&answer.frame.request_id);
         Some((serial, answer))
     }
 

@@ -1,4 +1,4 @@
-//! A frame that is ready to be sent, and what it weighs while it waits.
+//! Frames that are ready to be sent, and what they weigh while they wait.
 
 use std::sync::Arc;
 
@@ -19,11 +19,32 @@ pub struct Earning {
     pub usd: f64,
 }
 
-/// A frame, ready to be sent.
+/// A frame that belongs to no request, ready to be sent.
+#[derive(Debug)]
+pub struct Control {
+    pub(super) message: AgentMessage,
+    pub(super) text: Utf8Bytes,
+}
+
+impl Control {
+    /// This frame.
+    pub fn new(frame: &ToGateway<'_>) -> Self {
+        Self {
+            message: frame.message(),
+            text: frame.encode().into(),
+        }
+    }
+
+    pub(super) fn is_heartbeat(&self) -> bool {
+        self.message == AgentMessage::Heartbeat
+    }
+}
+
+/// A frame about a request, ready to be sent.
 #[derive(Debug)]
 pub struct Frame {
     pub(super) message: AgentMessage,
-    pub(super) request_id: Option<RequestId>,
+    pub(super) request_id: RequestId,
     /// Shared with whoever writes it, so that an answer can be kept without a copy.
     pub(super) text: Utf8Bytes,
     pub(super) weight: usize,
@@ -32,19 +53,25 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A frame that belongs to no request.
-    pub fn new(frame: &ToGateway<'_>) -> Self {
-        Self::of(frame.message(), None, frame.encode())
-    }
-
-    /// A frame about a request. A chunk weighs its text once more: the job that made it keeps it for the answer, and makes
-    /// no more while this one waits.
+    /// This frame. A chunk weighs its text once more: the job that made it keeps it for the answer, and makes no more
+    /// while this one waits.
     pub fn about(request_id: &RequestId, frame: &ToGateway<'_>) -> Self {
-        let mut about = Self::of(frame.message(), Some(request_id.clone()), frame.encode());
-        if let ToGateway::InferenceChunk { delta, .. } = frame {
-            about.weight += delta.len();
+        let mut text = frame.encode();
+        let kept_by_its_job = match frame {
+            ToGateway::InferenceChunk { delta, .. } => delta.len(),
+            _ => {
+                // It may be kept for long, and growing has left it with up to twice the room.
+                text.shrink_to_fit();
+                0
+            }
+        };
+        Self {
+            message: frame.message(),
+            request_id: request_id.clone(),
+            weight: text.capacity() + FRAME_OVERHEAD + kept_by_its_job,
+            text: text.into(),
+            earning: None,
         }
-        about
     }
 
     /// The frame, as one that earns something when it is proven delivered. Only answers ever are.
@@ -52,23 +79,5 @@ impl Frame {
     pub fn earning(mut self, earning: Earning) -> Self {
         self.earning = Some(earning);
         self
-    }
-
-    fn of(message: AgentMessage, request_id: Option<RequestId>, mut text: String) -> Self {
-        if message != AgentMessage::InferenceChunk {
-            // It may be kept for long, and growing has left it with up to twice the room.
-            text.shrink_to_fit();
-        }
-        Self {
-            message,
-            request_id,
-            weight: text.capacity() + FRAME_OVERHEAD,
-            text: text.into(),
-            earning: None,
-        }
-    }
-
-    pub(super) fn is_heartbeat(&self) -> bool {
-        self.message == AgentMessage::Heartbeat
     }
 }

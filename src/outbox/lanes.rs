@@ -2,15 +2,18 @@
 //!
 //! Invariant: control frames leave before refusals, refusals before data. Data leaves in the order of its arrival, so that
 //! the chunks of a request leave before its answer; answers of earlier sessions leave between it, turn by turn, the
-//! oldest first, suspects one by one.
+//! oldest first, suspects one by one. Nothing waits here that is not to be sent any more.
 
 use std::collections::{BTreeSet, VecDeque};
 
+use async_tungstenite::tungstenite::Utf8Bytes;
 use tokio::time::Instant;
 
 use super::{
     answers::{Answers, Serial},
-    frame::Frame,
+    frame::{Control, Frame},
+    proof::Fence,
+    queue::Queue,
 };
 use crate::{
     protocol::{AgentMessage, RequestId},
@@ -31,6 +34,8 @@ pub struct Batch {
     /// The types of its frames.
     pub(super) messages: Vec<AgentMessage>,
     pub(super) answers: Vec<Serial>,
+    /// The requests that it refuses.
+    pub(super) refusals: Vec<RequestId>,
     /// What its chunks weigh.
     chunk_bytes: usize,
     /// The length of its frames.
@@ -53,9 +58,9 @@ enum Source {
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    control: VecDeque<Frame>,
-    refusals: VecDeque<Frame>,
-    live: VecDeque<Live>,
+    control: VecDeque<Control>,
+    refusals: Queue<Frame>,
+    live: Queue<Live>,
     /// Answers of earlier sessions.
     earlier: BTreeSet<Serial>,
     /// Those of them that a session may have ended of. One at a time is sent and waited for.
@@ -66,6 +71,7 @@ pub(super) struct Lanes {
     chunk_bytes: usize,
     heartbeat_due_since: Option<Instant>,
     heartbeats_taken: u64,
+    model_lists_taken: u64,
 }
 
 impl Lanes {
@@ -85,7 +91,7 @@ impl Lanes {
 
     /// Queues a control frame; one of the same type that still waits is replaced, which bounds this lane by the number
     /// of types.
-    pub(super) fn control(&mut self, frame: Frame, now: Instant) {
+    pub(super) fn control(&mut self, frame: Control, now: Instant) {
         if frame.is_heartbeat() {
             self.heartbeat_due_since.get_or_insert(now);
         }
@@ -104,36 +110,40 @@ impl Lanes {
         if self.refusals.len() >= MAX_REFUSALS {
             return Err(frame);
         }
-        self.refusals.push_back(frame);
+        self.refusals.push(frame.request_id.clone(), frame);
         Ok(())
     }
 
     pub(super) fn chunk(&mut self, frame: Frame) {
         self.chunk_bytes += frame.weight;
-        self.live.push_back(Live::Chunk(frame));
+        self.live.push(frame.request_id.clone(), Live::Chunk(frame));
     }
 
-    pub(super) fn answer(&mut self, serial: Serial) {
-        self.live.push_back(Live::Answer(serial));
+    pub(super) fn answer(&mut self, request_id: RequestId, serial: Serial) {
+        self.live.push(request_id, Live::Answer(serial));
     }
 
-    /// Takes out what is to be written next; `None` if nothing waits. Every heartbeat goes with a Ping that carries its
-    /// number, so that a link is known to live also where the gateway acknowledges nothing. A frame over the size of a
-    /// batch leaves alone.
+    /// Takes out what is to be written next; `None` if nothing waits. What the gateway acknowledges by number goes with
+    /// a Ping that carries that number, so that a link is known to live also where the gateway acknowledges nothing. A
+    /// frame over the size of a batch leaves alone.
     pub(super) fn take(&mut self, answers: &Answers) -> Option<Batch> {
         let mut batch = Batch::default();
         while let Some(frame) = self.control.pop_front() {
-            let is_heartbeat = frame.is_heartbeat();
-            batch.push(&frame);
-            if is_heartbeat {
-                self.heartbeats_taken += 1;
-                batch.items.push(Item::Ping(self.heartbeats_taken));
+            batch.push(frame.message, &frame.text);
+            if let Some(fence) = Fence::of(frame.message) {
+                let number = match fence {
+                    Fence::Heartbeat => &mut self.heartbeats_taken,
+                    Fence::ModelList => &mut self.model_lists_taken,
+                };
+                *number += 1;
+                batch.items.push(Item::Ping(fence.ping(*number)));
             }
         }
         while batch.size < BATCH_BYTES
             && let Some(frame) = self.refusals.pop_front()
         {
-            batch.push(&frame);
+            batch.push(frame.message, &frame.text);
+            batch.refusals.push(frame.request_id);
         }
         while let Some((source, next)) = self.next_data(answers)
             && (batch.size == 0 || batch.size + next <= BATCH_BYTES)
@@ -144,22 +154,22 @@ impl Lanes {
     }
 
     /// Where the next piece of data is, and its size.
-    fn next_data(&mut self, answers: &Answers) -> Option<(Source, usize)> {
-        let size = |serial| answers.get(serial).map(|answer| answer.frame.text.len());
-        let live = loop {
-            match self.live.front() {
-                None => break None,
-                Some(Live::Chunk(frame)) => break Some(frame.text.len()),
-                Some(Live::Answer(serial)) => match size(*serial) {
-                    Some(size) => break Some(size),
-                    // It was taken back while it waited.
-                    None => drop(self.live.pop_front()),
-                },
-            }
+    fn next_data(&self, answers: &Answers) -> Option<(Source, usize)> {
+        let size = |serial| {
+            answers
+                .get(serial)
+                .map_or(0, |answer| answer.frame.text.len())
         };
+        let live = self.live.front().map(|live| match live {
+            Live::Chunk(frame) => frame.text.len(),
+            Live::Answer(serial) => size(*serial),
+        });
         let live = live.map(|size| (Source::Live, size));
-        let earlier = self.next_earlier(answers);
-        let earlier = earlier.and_then(|source| Some((source, size(source.serial()?)?)));
+        let suspect = self.suspects.first().filter(|_| self.on_trial.is_none());
+        let suspect = suspect.map(|serial| (Source::Suspect(*serial), size(*serial)));
+        let earlier = self.earlier.first();
+        let earlier =
+            suspect.or_else(|| earlier.map(|serial| (Source::Earlier(*serial), size(*serial))));
         if self.earlier_is_next {
             earlier.or(live)
         } else {
@@ -167,27 +177,12 @@ impl Lanes {
         }
     }
 
-    fn next_earlier(&mut self, answers: &Answers) -> Option<Source> {
-        let is_gone = |serial: &Serial| answers.get(*serial).is_none();
-        if self.on_trial.as_ref().is_some_and(is_gone) {
-            self.on_trial = None;
-        }
-        for lane in [&mut self.suspects, &mut self.earlier] {
-            while lane.first().is_some_and(is_gone) {
-                lane.pop_first();
-            }
-        }
-        let suspect = self.suspects.first().filter(|_| self.on_trial.is_none());
-        let earlier = self.earlier.first().copied().map(Source::Earlier);
-        suspect.copied().map(Source::Suspect).or(earlier)
-    }
-
     fn take_data(&mut self, source: Source, answers: &Answers, batch: &mut Batch) {
         self.earlier_is_next = matches!(source, Source::Live);
         let serial = match source {
             Source::Live => match self.live.pop_front() {
                 Some(Live::Chunk(frame)) => {
-                    batch.push(&frame);
+                    batch.push(frame.message, &frame.text);
                     batch.chunk_bytes += frame.weight;
                     return;
                 }
@@ -205,7 +200,7 @@ impl Lanes {
             }
         };
         if let Some(answer) = answers.get(serial) {
-            batch.push(&answer.frame);
+            batch.push(answer.frame.message, &answer.frame.text);
             batch.answers.push(serial);
         }
     }
@@ -213,28 +208,42 @@ impl Lanes {
     /// A batch has been written: the room of its chunks is free again.
     pub(super) fn written(&mut self, batch: &Batch) {
         self.chunk_bytes -= batch.chunk_bytes;
-        if !self.control.iter().any(Frame::is_heartbeat) {
+        if !self.control.iter().any(Control::is_heartbeat) {
             self.heartbeat_due_since = None;
         }
     }
 
-    /// Removes all that waits about a request, save its answer, which is not here.
-    pub(super) fn remove(&mut self, request_id: &RequestId) {
-        self.refusals
-            .retain(|frame| frame.request_id.as_ref() != Some(request_id));
-        let chunk_bytes = &mut self.chunk_bytes;
-        self.live.retain(|live| match live {
-            Live::Chunk(frame) if frame.request_id.as_ref() == Some(request_id) => {
-                *chunk_bytes -= frame.weight;
-                false
+    /// Removes all that waits about a request, save its answer; see [`Lanes::forget`].
+    pub(super) fn cancel(&mut self, request_id: &RequestId) {
+        drop(self.refusals.remove_about(request_id, |_| true));
+        let is_chunk = |live: &Live| matches!(live, Live::Chunk(_));
+        for live in self.live.remove_about(request_id, is_chunk) {
+            if let Live::Chunk(frame) = live {
+                self.chunk_bytes -= frame.weight;
             }
-            Live::Chunk(_) | Live::Answer(_) => true,
-        });
+        }
+    }
+
+    /// An answer is not to be sent any more.
+    pub(super) fn forget(&mut self, request_id: &RequestId, serial: Serial) {
+        let is_it = |live: &Live| matches!(live, Live::Answer(waits) if *waits == serial);
+        drop(self.live.remove_about(request_id, is_it));
+        self.earlier.remove(&serial);
+        self.suspects.remove(&serial);
+        if self.on_trial == Some(serial) {
+            self.on_trial = None;
+        }
     }
 
     /// What chunks hold, those that are being written included.
     pub(super) fn chunk_bytes(&self) -> usize {
         self.chunk_bytes
+    }
+
+    /// How many entries there are.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.refusals.len() + self.live.len() + self.earlier.len() + self.suspects.len()
     }
 
     /// The suspect that was sent and is waited for.
@@ -243,21 +252,12 @@ impl Lanes {
     }
 
     pub(super) fn has_heartbeat(&self) -> bool {
-        self.control.iter().any(Frame::is_heartbeat)
+        self.control.iter().any(Control::is_heartbeat)
     }
 
     /// Since when a heartbeat waits to be written.
     pub(super) fn heartbeat_due_since(&self) -> Option<Instant> {
         self.heartbeat_due_since
-    }
-}
-
-impl Source {
-    fn serial(self) -> Option<Serial> {
-        match self {
-            Self::Live => None,
-            Self::Earlier(serial) | Self::Suspect(serial) => Some(serial),
-        }
     }
 }
 
@@ -272,9 +272,9 @@ impl Batch {
         !self.answers.is_empty()
     }
 
-    fn push(&mut self, frame: &Frame) {
-        self.messages.push(frame.message);
-        self.items.push(Item::Frame(frame.text.clone()));
-        self.size += frame.text.len();
+    fn push(&mut self, message: AgentMessage, text: &Utf8Bytes) {
+        self.messages.push(message);
+        self.items.push(Item::Frame(text.clone()));
+        self.size += text.len();
     }
 }

@@ -3,18 +3,20 @@
 //!
 //! Invariant: an answer leaves this place for one of the reasons of the delivery rules and no other: proven delivered,
 //! cancelled, superseded, rejected, expired, or the end of the process; each is counted, and logged where it is a loss.
-//! Nobody who puts something in waits for the network, save those who must be slowed by it: a job with a chunk while there
-//! is no room, and the reader with a refusal while a thousand others wait. Memory is bounded by `PIN_OUTBOX_BYTES` for
-//! chunks and remembered bodies, by a quarter of it for remembered ids, by admission for answers, by number for the rest.
+//! Nobody who puts something in waits for the network, save those who must be slowed by it: a job before it begins and with
+//! a chunk while there is no room, and the reader with a refusal while a thousand others wait. Memory is bounded by
+//! `PIN_OUTBOX_BYTES` for chunks and remembered bodies, and for answers but for those of jobs that had begun by then; by a
+//! quarter of it for remembered ids, by number for the rest.
 
 mod answers;
 mod frame;
 mod lanes;
 mod proof;
+mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{Earning, Frame};
+pub use frame::{Control, Earning, Frame};
 pub use lanes::Batch;
 
 use std::{
@@ -148,7 +150,7 @@ impl Outbox {
     }
 
     /// Sends before all else. A frame of the same type that still waits is replaced.
-    pub fn control(&self, frame: Frame) {
+    pub fn control(&self, frame: Control) {
         let mut state = self.lock();
         if let Some(session) = &mut state.session {
             session.lanes.control(frame, Instant::now());
@@ -201,9 +203,10 @@ impl Outbox {
     /// never waits.
     pub fn answer(&self, frame: Frame) {
         let mut state = self.lock();
+        let request_id = frame.request_id.clone();
         let serial = state.answers.add(frame, Instant::now());
         if let Some(session) = &mut state.session {
-            session.lanes.answer(serial);
+            session.lanes.answer(request_id, serial);
         }
         self.changed(state);
         self.filled.notify_one();
@@ -232,7 +235,7 @@ impl Outbox {
             }
         };
         if let Some(session) = &mut state.session {
-            session.lanes.answer(serial);
+            session.lanes.answer(request_id.clone(), serial);
         }
         self.changed(state);
         self.filled.notify_one();
@@ -247,7 +250,7 @@ impl Outbox {
     /// Removes what waits or is remembered of a request that is no longer wanted.
     pub fn cancel(&self, request_id: &RequestId) {
         if let Some(session) = &mut self.lock().session {
-            session.lanes.remove(request_id);
+            session.lanes.cancel(request_id);
         }
         self.remove(request_id, DropReason::Cancelled);
     }
@@ -262,7 +265,7 @@ impl Outbox {
             );
             self.metrics.results_dropped_total.of(reason).inc();
             if let (Removed::Undelivered(serial), Some(session)) = (removed, &mut state.session) {
-                session.proof.forget(serial);
+                session.forget(request_id, serial);
             }
         }
         self.changed(state);
@@ -271,6 +274,13 @@ impl Outbox {
     /// Whether another request may be admitted.
     pub fn has_room(&self) -> bool {
         self.lock().bytes() < self.settings.max_bytes
+    }
+
+    /// Waits until another job may begin.
+    pub async fn room(&self) {
+        let max = self.settings.max_bytes;
+        self.when_room(|state| (state.bytes() < max).then_some(()))
+            .await;
     }
 
     /// Answers lost since the start: dropped though somebody may have waited for them.
@@ -302,7 +312,7 @@ impl Outbox {
         let mut state = self.lock();
         for (serial, answer) in state.answers.expire(now) {
             if let Some(session) = &mut state.session {
-                session.proof.forget(serial);
+                session.forget(&answer.frame.request_id, serial);
             }
             self.lose(&mut state, &answer, DropReason::Expired);
         }
@@ -338,11 +348,15 @@ impl Outbox {
         for message in &batch.messages {
             session.proof.begun(*message, now);
         }
+        for request_id in &batch.refusals {
+            session.proof.refusal_begun(request_id);
+        }
         for serial in &batch.answers {
-            if let Some((is_first, answer)) = answers.begin(*serial, now) {
+            if let Some(answer) = answers.begin(*serial, now) {
+                let request_id = &answer.frame.request_id;
                 session
                     .proof
-                    .answer_begun(*serial, answer.created, is_first);
+                    .answer_begun(*serial, request_id, answer.created);
                 self.metrics
                     .results_redelivered_total
                     .inc_by(u64::from(answer.is_repeated));
@@ -405,19 +419,15 @@ impl Outbox {
 
     /// The gateway has acknowledged an answer.
     pub fn result_acknowledged(&self, request_id: &RequestId) {
-        self.prove(|session, answers| {
-            let serial = match answers.find(request_id) {
-                Some(Whereabouts::Undelivered(serial)) => Some(serial),
-                Some(Whereabouts::Delivered(_)) | None => None,
-            };
-            let proven = session.proof.result_acknowledged(serial);
+        self.prove(|session| {
+            let proven = session.proof.result_acknowledged(request_id);
             proven.into_iter().collect()
         });
     }
 
     /// The gateway has acknowledged a heartbeat.
     pub fn heartbeat_acknowledged(&self) {
-        self.prove(|session, _| {
+        self.prove(|session| {
             let round_trip = session.proof.heartbeat_acknowledged(Instant::now());
             self.show_round_trip(round_trip);
             session.proof.take_proven()
@@ -426,16 +436,16 @@ impl Outbox {
 
     /// The gateway has acknowledged a list of models.
     pub fn models_acknowledged(&self) {
-        self.prove(|session, _| {
+        self.prove(|session| {
             session.proof.models_acknowledged();
             session.proof.take_proven()
         });
     }
 
-    /// The gateway's socket has answered the Ping that went with the n-th heartbeat.
-    pub fn pong(&self, heartbeat: u64) {
-        self.prove(|session, _| {
-            let round_trip = session.proof.pong(heartbeat, Instant::now());
+    /// The gateway's socket has answered the Ping of this payload.
+    pub fn pong(&self, payload: u64) {
+        self.prove(|session| {
+            let round_trip = session.proof.pong(payload, Instant::now());
             self.show_round_trip(round_trip);
             session.proof.take_proven()
         });
@@ -443,10 +453,10 @@ impl Outbox {
 
     /// The gateway has answered our Close, so it has read all that was written.
     pub fn close_answered(&self) {
-        self.prove(|session, _| session.proof.take_all());
+        self.prove(|session| session.proof.take_all());
     }
 
-    fn prove(&self, prove: impl FnOnce(&mut Session, &Answers) -> Vec<Serial>) {
+    fn prove(&self, prove: impl FnOnce(&mut Session) -> Vec<Serial>) {
         let now = Instant::now();
         let mut state = self.lock();
         let State {
@@ -454,7 +464,11 @@ impl Outbox {
         } = &mut *state;
         let Some(session) = session else { return };
         let mut any = false;
-        for serial in prove(session, answers) {
+        for serial in prove(session) {
+            if let Some(answer) = answers.get(serial) {
+                // It may wait to be sent once more.
+                session.lanes.forget(&answer.frame.request_id, serial);
+            }
             if let Some(Earning { model, usd }) = answers.take_earning(serial) {
                 let earnings = &self.metrics.earnings_estimate_usd_total;
                 earnings.of(Some(&model)).inc_by(usd);
@@ -495,11 +509,16 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// An answer is given up that somebody may have waited for.
     fn lose(&self, state: &mut State, answer: &Answer, reason: DropReason) {
+        if answer.was_proven && reason != DropReason::Rejected {
+            // It was delivered once. That it was wanted again and nobody came for it is no loss.
+            return;
+        }
         state.lost += 1;
         self.metrics.results_dropped_total.of(reason).inc();
         warn!(
-            request_id = answer.frame.request_id.as_ref().map(RequestId::as_str),
+            request_id = answer.frame.request_id.as_str(),
             %reason,
             bytes = answer.frame.text.len(),
             "an answer was lost"
@@ -529,6 +548,14 @@ impl Outbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while it was held cannot have left it half changed in a way that matters more than going on.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// An answer is no longer to be sent or proven.
+    fn forget(&mut self, request_id: &RequestId, serial: Serial) {
+        self.lanes.forget(request_id, serial);
+        self.proof.forget(serial);
     }
 }
 

@@ -4,28 +4,69 @@
 //! written.
 //!
 //! Invariant: an answer is proven by its own acknowledgement, or by that of something written after it, never by less.
-//! An acknowledgement that is one too many proves nothing, then or later: every HEARTBEAT goes with a Ping of its number,
-//! and where the gateway's socket answers those, the n-th HEARTBEAT_ACK counts only once the n-th Pong has come as well.
-//! So a gateway that acknowledges twice does not seem to have read what it has not.
+//! An id stands for no answer: the n-th RESULT_ACK for an id belongs to the n-th frame that ended a request of that id in
+//! this session, refusals included. An acknowledgement that is one too many proves nothing, then or later: every
+//! HEARTBEAT and MODEL_LIST goes with a Ping of its number, and where the gateway's socket answers those, the n-th
+//! acknowledgement of a kind counts only once the n-th Pong of that kind has come as well. So a gateway that acknowledges
+//! twice does not seem to have read what it has not.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::answers::Serial;
-use crate::protocol::AgentMessage;
+use super::{answers::Serial, queue::Queue};
+use crate::protocol::{AgentMessage, RequestId};
+
+/// So many frames that ended requests are told apart by what acknowledges them, counted back from the newest: more than
+/// can be on their way to a gateway and back. One that acknowledges only some of them leaves the others here for good.
+const MAX_UNACKNOWLEDGED: usize = 4_096;
+
+/// A frame that the gateway acknowledges by number, so that what was written before it is proven with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fence {
+    Heartbeat,
+    ModelList,
+}
+
+impl Fence {
+    pub(super) fn of(message: AgentMessage) -> Option<Self> {
+        match message {
+            AgentMessage::Heartbeat => Some(Self::Heartbeat),
+            AgentMessage::ModelList => Some(Self::ModelList),
+            _ => None,
+        }
+    }
+
+    /// The payload of the Ping that goes with the n-th fence of this kind.
+    pub(super) fn ping(self, number: u64) -> u64 {
+        2 * number + u64::from(self == Self::ModelList)
+    }
+
+    /// The kind and the number of the fence that a Ping went with.
+    fn of_ping(payload: u64) -> (Self, u64) {
+        let kind = if payload.is_multiple_of(2) {
+            Self::Heartbeat
+        } else {
+            Self::ModelList
+        };
+        (kind, payload / 2)
+    }
+}
 
 /// The books of one session.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
     /// Answers without proof, in the order of sending.
-    sent: VecDeque<Sent>,
+    sent: BTreeMap<u64, Sent>,
+    /// Where in that order each of them is.
+    places: BTreeMap<Serial, u64>,
+    next: u64,
+    /// Frames that ended requests and are not acknowledged by id: the answer that each was, `None` for a refusal.
+    unacknowledged: Queue<Option<Serial>>,
     heartbeats: Counted,
     model_lists: Counted,
-    /// The last heartbeat whose Ping was answered.
-    ponged: Option<u64>,
-    /// The last heartbeat that was sent, and when.
-    last_heartbeat: Option<(u64, Instant)>,
+    /// When the last heartbeat was sent.
+    last_heartbeat: Option<Instant>,
     gateway_acknowledges: bool,
     /// Since when heartbeats have been without any answer, Pongs included, in a session that has answered some.
     unanswered_since: Option<Instant>,
@@ -40,11 +81,13 @@ struct Sent {
     model_lists: u64,
 }
 
-/// Frames of a kind that the gateway acknowledges in order.
+/// Fences of one kind: how many were sent, and how many of them the gateway has acknowledged and its socket has answered
+/// the Pings of.
 #[derive(Debug, Default)]
 struct Counted {
     sent: u64,
     acknowledged: u64,
+    ponged: u64,
 }
 
 impl Counted {
@@ -54,40 +97,71 @@ impl Counted {
         self.acknowledged += u64::from(due);
         due
     }
+
+    /// Counts a Pong, unless it answers nothing that was sent.
+    fn pong(&mut self, number: u64) -> bool {
+        let answers = (1..=self.sent).contains(&number);
+        if answers {
+            self.ponged = self.ponged.max(number);
+        }
+        answers
+    }
 }
 
 impl Proof {
     /// A frame is about to be written.
     pub(super) fn begun(&mut self, message: AgentMessage, now: Instant) {
-        match message {
-            AgentMessage::Heartbeat => {
+        match Fence::of(message) {
+            Some(Fence::Heartbeat) => {
                 self.heartbeats.sent += 1;
-                self.last_heartbeat = Some((self.heartbeats.sent, now));
+                self.last_heartbeat = Some(now);
                 self.unanswered_since.get_or_insert(now);
             }
-            AgentMessage::ModelList => self.model_lists.sent += 1,
-            _ => {}
+            Some(Fence::ModelList) => self.model_lists.sent += 1,
+            None => {}
         }
     }
 
-    /// An answer is about to be written. One that is sent over and over is entered once a heartbeat, not once a time.
-    pub(super) fn answer_begun(&mut self, serial: Serial, created: Instant, is_first: bool) {
-        if !is_first && self.without_fence().any(|sent| sent.serial == serial) {
+    /// A refusal is about to be written.
+    pub(super) fn refusal_begun(&mut self, request_id: &RequestId) {
+        self.ended(request_id, None);
+    }
+
+    /// An answer is about to be written, perhaps once more: to have read it once is to have read it.
+    pub(super) fn answer_begun(
+        &mut self,
+        serial: Serial,
+        request_id: &RequestId,
+        created: Instant,
+    ) {
+        self.ended(request_id, Some(serial));
+        if self.places.contains_key(&serial) {
             return;
         }
-        self.sent.push_back(Sent {
+        let sent = Sent {
             serial,
             created,
             heartbeats: self.heartbeats.sent,
             model_lists: self.model_lists.sent,
-        });
+        };
+        self.sent.insert(self.next, sent);
+        self.places.insert(serial, self.next);
+        self.next += 1;
     }
 
-    /// The gateway says that it has an answer: this one, if it is one that lacks proof. It can be right only if that was
-    /// sent in this session.
-    pub(super) fn result_acknowledged(&mut self, serial: Option<Serial>) -> Option<Serial> {
+    fn ended(&mut self, request_id: &RequestId, answer: Option<Serial>) {
+        self.unacknowledged.push(request_id.clone(), answer);
+        if self.unacknowledged.len() > MAX_UNACKNOWLEDGED {
+            self.unacknowledged.pop_front();
+        }
+    }
+
+    /// The gateway says that it has what ended a request: the first such frame that it has not said so of. Gives the
+    /// answer, if that is one and lacked proof.
+    pub(super) fn result_acknowledged(&mut self, request_id: &RequestId) -> Option<Serial> {
         self.gateway_acknowledges = true;
-        serial.filter(|serial| self.forget(*serial))
+        let answer = self.unacknowledged.pop_first_about(request_id)?;
+        answer.filter(|serial| self.forget(*serial))
     }
 
     /// Gives the round trip, if it is that of the last heartbeat.
@@ -104,60 +178,77 @@ impl Proof {
         self.model_lists.acknowledge();
     }
 
-    /// The Pong to the Ping that went with the n-th heartbeat. It says only that the socket's other end has read, so
-    /// alone it counts where the gateway acknowledges nothing by itself.
-    pub(super) fn pong(&mut self, heartbeat: u64, now: Instant) -> Option<Duration> {
-        if heartbeat > self.heartbeats.sent {
-            return None;
+    /// The Pong to one of our Pings. It says only that the socket's other end has read, so alone it counts where the
+    /// gateway acknowledges nothing by itself.
+    pub(super) fn pong(&mut self, payload: u64, now: Instant) -> Option<Duration> {
+        match Fence::of_ping(payload) {
+            (Fence::ModelList, number) => {
+                self.model_lists.pong(number);
+                None
+            }
+            (Fence::Heartbeat, number) => {
+                if !self.heartbeats.pong(number) {
+                    return None;
+                }
+                self.heard(number, now);
+                if self.gateway_acknowledges {
+                    return None;
+                }
+                self.round_trip(number, now)
+            }
         }
-        self.ponged = self.ponged.max(Some(heartbeat));
-        self.heard(heartbeat, now);
-        if self.gateway_acknowledges {
-            return None;
-        }
-        self.round_trip(heartbeat, now)
     }
 
     /// Takes out what is proven by what was heard up to now.
     pub(super) fn take_proven(&mut self) -> Vec<Serial> {
-        let heartbeats = match (self.gateway_acknowledges, self.ponged) {
-            (false, ponged) => ponged.unwrap_or(0),
-            (true, Some(ponged)) => self.heartbeats.acknowledged.min(ponged),
-            (true, None) => self.heartbeats.acknowledged,
-        };
-        let model_lists = self.model_lists.acknowledged;
-        let proven = self
-            .sent
-            .partition_point(|sent| sent.heartbeats < heartbeats || sent.model_lists < model_lists);
-        self.sent.drain(..proven).map(|sent| sent.serial).collect()
+        let (heartbeats, model_lists) = (self.read(&self.heartbeats), self.read(&self.model_lists));
+        let mut proven = Vec::new();
+        while let Some(first) = self.sent.first_entry()
+            && (first.get().heartbeats < heartbeats || first.get().model_lists < model_lists)
+        {
+            let serial = first.remove().serial;
+            self.places.remove(&serial);
+            proven.push(serial);
+        }
+        proven
+    }
+
+    /// How many fences of a kind are known to have been read.
+    fn read(&self, fences: &Counted) -> u64 {
+        let answers_pings = self.heartbeats.ponged + self.model_lists.ponged > 0;
+        match (answers_pings, self.gateway_acknowledges) {
+            (false, _) => fences.acknowledged,
+            (true, false) => fences.ponged,
+            (true, true) => fences.acknowledged.min(fences.ponged),
+        }
     }
 
     /// The peer has answered our Close, so it has read everything.
     pub(super) fn take_all(&mut self) -> Vec<Serial> {
-        self.sent.drain(..).map(|sent| sent.serial).collect()
+        self.places.clear();
+        let all = std::mem::take(&mut self.sent);
+        all.into_values().map(|sent| sent.serial).collect()
     }
 
     /// An answer is no longer to be proven; tells whether it was.
     pub(super) fn forget(&mut self, serial: Serial) -> bool {
-        let before = self.sent.len();
-        match self.sent.front() {
-            // Nearly always answers are acknowledged in the order in which they were sent, and sent once.
-            Some(first) if first.serial == serial => drop(self.sent.pop_front()),
-            _ => self.sent.retain(|sent| sent.serial != serial),
-        }
-        self.sent.len() < before
+        let place = self.places.remove(&serial);
+        place.is_some_and(|place| self.sent.remove(&place).is_some())
     }
 
     /// When the oldest answer was made that no heartbeat has followed yet.
     pub(super) fn oldest_without_fence(&self) -> Option<Instant> {
-        self.without_fence().map(|sent| sent.created).min()
+        let newest_first = self.sent.values().rev();
+        newest_first
+            .take_while(|sent| sent.heartbeats == self.heartbeats.sent)
+            .map(|sent| sent.created)
+            .min()
     }
 
-    fn without_fence(&self) -> impl Iterator<Item = &Sent> {
-        let from = self
-            .sent
-            .partition_point(|sent| sent.heartbeats < self.heartbeats.sent);
-        self.sent.range(from..)
+    /// How many frames that ended requests are not acknowledged by id.
+    #[cfg(test)]
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.unacknowledged.len()
     }
 
     fn heard(&mut self, heartbeat: u64, now: Instant) {
@@ -166,13 +257,12 @@ impl Proof {
 
     /// Since when this session, in which heartbeats have been answered, has answered none though one was sent.
     pub(super) fn unanswered_since(&self) -> Option<Instant> {
-        let has_answered = self.ponged.is_some() || self.heartbeats.acknowledged > 0;
+        let has_answered = self.heartbeats.ponged + self.heartbeats.acknowledged > 0;
         self.unanswered_since.filter(|_| has_answered)
     }
 
     fn round_trip(&self, heartbeat: u64, now: Instant) -> Option<Duration> {
-        self.last_heartbeat
-            .filter(|(last, _)| *last == heartbeat)
-            .map(|(_, begun)| now - begun)
+        let begun = self.last_heartbeat?;
+        (heartbeat == self.heartbeats.sent).then(|| now - begun)
     }
 }

@@ -5,10 +5,12 @@ mod failure;
 mod generation;
 mod incoming;
 mod outgoing;
+mod retry_after;
 mod signature;
 
 pub use failure::{Code, Failure};
 pub use generation::Generation;
 pub use incoming::{FromGateway, GatewayMessage, RequestId, Unreadable};
 pub use outgoing::{AgentMessage, ChunkKind, Health, NodeRegistration, ToGateway};
+pub use retry_after::RetryAfter;
 pub use signature::{SignatureScheme, sign};

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::protocol::RetryAfter;
+
 /// A session that lasted this long was healthy: trouble after it is new trouble.
 pub(super) const HEALTHY: Duration = Duration::from_secs(30);
 
@@ -14,9 +16,6 @@ const SHORT_SESSIONS: u32 = 3;
 
 const REFUSED_MIN: Duration = Duration::from_secs(60);
 const REFUSED_MAX: Duration = Duration::from_secs(600);
-
-/// No gateway keeps an operator away for longer than this by asking once.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// What has gone wrong of late, as far as it decides how long to wait.
 #[derive(Debug)]
@@ -73,10 +72,8 @@ impl Backoff {
     }
 
     /// The gateway has named a time: that and up to a tenth more, so that not all come at once.
-    pub(super) fn asked_to(&mut self, retry_after: Duration) -> Duration {
-        retry_after
-            .min(RETRY_AFTER_MAX)
-            .mul_f64(1.0 + 0.1 * self.random.f64())
+    pub(super) fn asked_to(&mut self, retry_after: RetryAfter) -> Duration {
+        retry_after.get().mul_f64(1.0 + 0.1 * self.random.f64())
     }
 
     /// The login was accepted.
@@ -210,9 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_may_ask_for_an_hour_and_no_more() {
-        let wait = backoff().asked_to(Duration::from_secs(1_000_000));
-        assert!(wait >= RETRY_AFTER_MAX && wait <= RETRY_AFTER_MAX.mul_f64(1.1));
-        assert!(backoff().asked_to(Duration::from_secs(7)) >= Duration::from_secs(7));
+    fn a_gateway_that_names_a_time_is_left_alone_for_that_and_up_to_a_tenth_more() {
+        let asked = Duration::from_secs(7);
+        let waits = (0..100).map(|seed| {
+            let mut backoff = Backoff::new(MIN, MAX, fastrand::Rng::with_seed(seed));
+            backoff.asked_to(asked.into())
+        });
+        let (shortest, longest) = (waits.clone().min(), waits.max());
+        assert!(shortest >= Some(asked) && longest <= Some(asked.mul_f64(1.1)));
+        assert!(longest > Some(asked.mul_f64(1.05)), "not all at once");
     }
 }

@@ -19,8 +19,8 @@ use crate::{
     clock::WallClock,
     inference::Inference,
     label::Label,
-    outbox::{Frame, Outbox, SessionNumber},
-    protocol::{Code, Failure, FromGateway, GatewayMessage, ToGateway, Unreadable},
+    outbox::{Control, Outbox, SessionNumber},
+    protocol::{Code, Failure, FromGateway, GatewayMessage, RetryAfter, ToGateway, Unreadable},
     telemetry::{Metrics, Tier, Told},
 };
 
@@ -45,22 +45,23 @@ pub(super) struct LastWords {
     /// It said what is wrong.
     pub(super) complained: bool,
     /// How long it wants us to stay away after the close that follows, and when it said so.
-    retry_after: Option<(Duration, Instant)>,
+    retry_after: Option<(RetryAfter, Instant)>,
     /// Its Close.
     pub(super) farewell: Option<Farewell>,
 }
 
 impl LastWords {
     /// How long it wants us to stay away, if the session's end now is the one that it announced.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<RetryAfter> {
         let (wait, said) = self.retry_after?;
         (said.elapsed() <= FOLLOWS_WITHIN).then_some(wait)
     }
 }
 
 impl Dispatch<'_> {
-    /// Handles one frame. Waits only while too many refusals wait to be sent.
-    pub(super) async fn handle(&self, text: &str, last_words: &mut LastWords) {
+    /// Handles one frame. Waits only while too many refusals wait to be sent. `closing`: we are saying Close, so that
+    /// whoever asks for something now asks a session that is over, and has to ask elsewhere.
+    pub(super) async fn handle(&self, text: &str, closing: bool, last_words: &mut LastWords) {
         self.metrics
             .last_message_received_timestamp_seconds
             .set(self.clock.unix_seconds() as f64);
@@ -73,7 +74,7 @@ impl Dispatch<'_> {
             .of(frame.message())
             .inc();
         match frame {
-            FromGateway::Ping => self.outbox.control(Frame::new(&ToGateway::Pong)),
+            FromGateway::Ping => self.outbox.control(Control::new(&ToGateway::Pong)),
             FromGateway::HeartbeatAck => self.outbox.heartbeat_acknowledged(),
             FromGateway::ResultAck {
                 request_id: Some(request_id),
@@ -81,6 +82,9 @@ impl Dispatch<'_> {
             FromGateway::ModelListAck => self.outbox.models_acknowledged(),
             // Whichever it means: it is a sign of life, as any frame is.
             FromGateway::ResultAck { request_id: None } => {}
+            FromGateway::InferenceRequest { .. } | FromGateway::TtsRequest { .. } if closing => {
+                self.metrics.ignored_requests_total.inc();
+            }
             FromGateway::InferenceRequest {
                 request_id,
                 payload,
@@ -237,13 +241,13 @@ impl Dispatch<'_> {
         }
     }
 
-    fn interview_failed(&self, said: &str, retry_after: Option<Duration>) {
+    fn interview_failed(&self, said: &str, retry_after: Option<RetryAfter>) {
         self.metrics.interviews_total.inc();
         self.metrics.interview_failures_total.inc();
         if let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::InterviewEnd, said) {
             warn!(
                 said,
-                retry_after_s = retry_after.map(|wait| wait.as_secs()),
+                retry_after_s = retry_after.map(|wait| wait.get().as_secs()),
                 attempts,
                 since_s,
                 "an interview failed"

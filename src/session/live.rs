@@ -14,14 +14,14 @@ use tokio::{
 };
 
 use super::{
-    Timing,
     dispatch::{Dispatch, LastWords},
     login::printable,
 };
 use crate::{
     backend::{Model, Offer},
     outbox::SessionNumber,
-    protocol::{GatewayMessage, Unreadable},
+    protocol::{GatewayMessage, RetryAfter, Unreadable},
+    service::Stages,
     telemetry::DisconnectReason,
     transport::{LinkEnd, Meter, Received, Receiver, Sender},
 };
@@ -48,9 +48,35 @@ pub(super) struct Live<'a> {
     pub(super) meter: &'a Meter,
     pub(super) heartbeat_interval: Duration,
     pub(super) heartbeat_timeout: Duration,
-    pub(super) timing: &'a Timing,
-    /// Whether we have said Close.
-    pub(super) closing: AtomicBool,
+    pub(super) stages: &'a Stages,
+    pub(super) closing: Closing,
+}
+
+/// How far we are with our own Close.
+#[derive(Default)]
+pub(super) struct Closing {
+    begun: AtomicBool,
+    written: AtomicBool,
+}
+
+impl Closing {
+    /// Nothing more is sent over this link.
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// The system has taken our Close: what the peer closes with from now on may be its answer.
+    fn wrote(&self) {
+        self.written.store(true, Ordering::Relaxed);
+    }
+
+    fn is_written(&self) -> bool {
+        self.written.load(Ordering::Relaxed)
+    }
 }
 
 /// How a session ended.
@@ -64,7 +90,7 @@ pub(super) struct End {
     /// Whether the gateway only sent what cannot be read, so that coming back at once is right.
     pub(super) unreadable: bool,
     /// How long the gateway wants us to stay away.
-    pub(super) retry_after: Option<Duration>,
+    pub(super) retry_after: Option<RetryAfter>,
     /// What the gateway's Close said, if it was one.
     pub(super) close: Option<Farewell>,
     /// Which session it was.
@@ -98,7 +124,7 @@ impl Live<'_> {
                 end = live.write(&mut sender) => end,
                 end = live.read(&mut receiver, &mut last_words) => end,
                 reason = live.watch_silence() => Err(reason),
-                () = live.timing.give_up.cancelled() => Err(DisconnectReason::Shutdown),
+                () = live.stages.overdue() => Err(DisconnectReason::Shutdown),
                 never = live.beat() => match never {},
                 never = live.tell_news(offer.models) => match never {},
             }
@@ -149,7 +175,7 @@ impl Live<'_> {
                     yield_now().await;
                 }
             }
-            let finishing = self.timing.finish.is_cancelled();
+            let finishing = self.stages.are_jobs_done();
             let fence = outbox.fence_due(finishing);
             if fence.is_some_and(|due| due <= Instant::now()) {
                 outbox.fenced();
@@ -166,15 +192,16 @@ impl Live<'_> {
             tokio::select! {
                 biased;
                 () = outbox.filled() => {}
-                () = self.timing.finish.cancelled(), if !finishing => {}
+                () = self.stages.jobs_done(), if !finishing => {}
                 () = wait_until(fence) => {}
                 () = wait_until(proof_deadline), if finishing => {}
             }
         }
         // A peer that no longer reads must not keep us; the reader sees its Close, if it comes.
         let _ = timeout(CLOSE_WAIT, async {
-            self.closing.store(true, Ordering::Relaxed);
+            self.closing.begin();
             if sender.close(CLOSE_NORMAL).await.is_ok() {
+                self.closing.wrote();
                 sleep(CLOSE_WAIT).await;
             }
         })
@@ -192,7 +219,10 @@ impl Live<'_> {
             // writer, and with it PONG, from its turn.
             consume_budget().await;
             match receiver.next().await {
-                Ok(Received::Frame(text)) => self.dispatch.handle(&text, last_words).await,
+                Ok(Received::Frame(text)) => {
+                    let closing = self.closing.has_begun();
+                    self.dispatch.handle(&text, closing, last_words).await;
+                }
                 Ok(Received::Binary) => {
                     self.dispatch
                         .unreadable(&Unreadable {
@@ -220,17 +250,18 @@ impl Live<'_> {
         }
     }
 
-    /// Whether the peer's Close ends a drain: it answers ours, or nothing is left to deliver. An answer repeats our code
-    /// or has none (RFC 6455, section 5.5.1); any other is a Close of the peer's own, which has crossed ours and proves
-    /// nothing.
+    /// Whether the peer's Close ends a drain: it answers ours, or nothing is left to deliver. An answer comes once ours is
+    /// written, and repeats our code or has none (RFC 6455, section 5.5.1); any other is a Close of the peer's own and
+    /// proves nothing. One of its own with that very code, which crosses ours on the way, looks like an answer: nothing in
+    /// the protocol tells them apart.
     fn is_goodbye(&self, code: u16) -> bool {
         let outbox = self.dispatch.outbox;
-        let closing = self.closing.load(Ordering::Relaxed);
-        let answers_ours = closing && matches!(code, CLOSE_NORMAL | CLOSE_WITHOUT_CODE);
+        let has_code = matches!(code, CLOSE_NORMAL | CLOSE_WITHOUT_CODE);
+        let answers_ours = self.closing.is_written() && has_code;
         if answers_ours {
             outbox.close_answered();
         }
-        answers_ours || (closing && outbox.undelivered() == 0)
+        answers_ours || (self.closing.has_begun() && outbox.undelivered() == 0)
     }
 
     /// Notices a link that no longer carries anything, in either direction.
@@ -295,7 +326,7 @@ impl Live<'_> {
                     // Whoever looks at the backend has ended, so that there will be no news.
                     return std::future::pending().await;
                 },
-                () = self.timing.draining.cancelled(), if !told.is_empty() => {}
+                () = self.stages.draining(), if !told.is_empty() => {}
             }
             let now = self.current_offer();
             if !same_names(&told, &now.models) {
@@ -306,10 +337,10 @@ impl Live<'_> {
     }
 
     fn current_offer(&self) -> Offer {
-        if self.timing.draining.is_cancelled() {
-            Offer::default()
-        } else {
+        if self.stages.is_open() {
             self.offer.borrow().clone()
+        } else {
+            Offer::default()
         }
     }
 }

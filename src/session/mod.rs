@@ -16,4 +16,4 @@ mod trouble;
 
 pub use registration::Registration;
 pub use status::{Phase, SessionStatus, StatusBoard};
-pub use supervisor::{Parts, Supervisor, Timing};
+pub use supervisor::{Parts, Supervisor};

@@ -3,7 +3,7 @@
 use crate::{
     backend::Offer,
     config::{Config, Price},
-    outbox::{Frame, Outbox},
+    outbox::{Control, Outbox},
     protocol::{Generation, Health, NodeRegistration, ToGateway},
 };
 
@@ -43,7 +43,7 @@ impl Registration {
     /// The first frames of a session.
     pub(super) fn introduce(&self, outbox: &Outbox, offer: &Offer) {
         if let Some(payout_address) = &self.payout_address {
-            outbox.control(Frame::new(&ToGateway::UpdateWallet { payout_address }));
+            outbox.control(Control::new(&ToGateway::UpdateWallet { payout_address }));
         }
         self.offer(outbox, offer);
     }
@@ -61,14 +61,14 @@ impl Registration {
                 interview_model: self.interview_model.as_deref(),
                 api_mode: "ollama",
             };
-            outbox.control(Frame::new(&ToGateway::RegisterNode(node)));
+            outbox.control(Control::new(&ToGateway::RegisterNode(node)));
         }
-        outbox.control(Frame::new(&ToGateway::ModelList { models: &models }));
+        outbox.control(Control::new(&ToGateway::ModelList { models: &models }));
     }
 
     /// Tells the models again, unchanged.
     pub(super) fn repeat_models(&self, outbox: &Outbox, offer: &Offer) {
-        outbox.control(Frame::new(&ToGateway::ModelList {
+        outbox.control(Control::new(&ToGateway::ModelList {
             models: &names(offer),
         }));
     }
@@ -81,7 +81,7 @@ impl Registration {
             models: offer.models.len(),
             gpu_memory_used: offer.vram_bytes,
         };
-        outbox.control(Frame::new(&ToGateway::Heartbeat { health }));
+        outbox.control(Control::new(&ToGateway::Heartbeat { health }));
     }
 }
 

@@ -2,17 +2,12 @@
 //!
 //! Invariant: at most one link is open; the old one is dropped before the next is dialled.
 
-use std::{
-    pin::pin,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
@@ -20,7 +15,7 @@ use super::{
     backoff::Backoff,
     dispatch::Dispatch,
     journal::Journal,
-    live::{End, Live},
+    live::{Closing, End, Live},
     login::Login,
     remarks::Remarks,
     trouble::Trouble,
@@ -31,7 +26,9 @@ use crate::{
     config::{GatewaySettings, Identity},
     inference::Inference,
     outbox::{Outbox, SessionNumber},
+    protocol::RetryAfter,
     secret::SecretKeeper,
+    service::Stages,
     telemetry::{DisconnectReason, Metrics, RecentTroubles, SETTLED, What},
     transport::{self, Dial, Endpoint, LinkLimits, Meter, Receiver, Sender},
 };
@@ -70,18 +67,6 @@ pub struct Parts {
     pub troubles: Arc<RecentTroubles>,
 }
 
-/// When the supervisor is to change its ways, from the first session of a node to its drain.
-#[derive(Clone, Debug, Default)]
-pub struct Timing {
-    /// Set when the node drains: it offers nothing from then on.
-    pub draining: CancellationToken,
-    /// Set when the last job has ended: the session closes once every answer is proven, and another is opened only
-    /// for those that are not.
-    pub finish: CancellationToken,
-    /// Set when the drain may take no longer: what is not proven by now is left.
-    pub give_up: CancellationToken,
-}
-
 /// Keeps a session up.
 pub struct Supervisor {
     identity: Identity,
@@ -89,7 +74,7 @@ pub struct Supervisor {
     registration: Registration,
     parts: Parts,
     backoff: Backoff,
-    /// Before when the gateway does not want to see us, if it has said so.
+    /// Before when the gateway does not want to see us, if it has ever said so.
     not_before: Option<Instant>,
     journal: Journal,
     remarks: Remarks,
@@ -120,19 +105,29 @@ impl Supervisor {
         }
     }
 
-    /// Keeps a session up until [`Timing::finish`] and until nothing is left to deliver, or [`Timing::give_up`]; then
-    /// closes it and returns. It may be run again.
-    pub async fn run(&mut self, timing: &Timing) {
+    /// Keeps a session up until the node's jobs have ended in a drain and nothing is left to deliver, or the drain may
+    /// take no longer; then closes it and returns. It may be run again.
+    pub async fn run(&mut self, stages: &Stages) {
         let outbox = Arc::clone(&self.parts.outbox);
         let nothing_left = async {
-            timing.finish.cancelled().await;
-            timing.give_up.run_until_cancelled(outbox.emptied()).await;
+            let delivered = async {
+                stages.jobs_done().await;
+                outbox.emptied().await;
+            };
+            tokio::select! {
+                () = delivered => {}
+                () = stages.overdue() => {}
+            }
         };
         // A session that is up ends by itself when nothing is left, since it has to close; all else may be cut short.
         let mut nothing_left = std::pin::pin!(nothing_left);
-        self.wait_for_first_look().await;
-        if let Some(until) = self.not_before.take() {
-            // It said so in an earlier run, which ended before that was over.
+        tokio::select! {
+            biased;
+            () = &mut nothing_left => return self.enter(Phase::Ended),
+            () = self.wait_for_first_look() => {}
+        }
+        // The gateway may have said so in an earlier run, which ended before that was over.
+        if let Some(until) = self.not_before.filter(|until| *until > Instant::now()) {
             self.enter(Phase::Waiting { until });
             tokio::select! {
                 biased;
@@ -150,11 +145,13 @@ impl Supervisor {
                 connected = self.connect() => connected,
             };
             let trouble = match connected {
-                Ok(link) => Trouble::Ended(self.live(link, timing).await),
+                Ok(link) => Trouble::Ended(self.live(link, stages).await),
                 Err(trouble) => trouble,
             };
             if trouble.is_shutdown() {
-                self.not_before = trouble.retry_after().map(|wait| Instant::now() + wait);
+                if let Some(time) = trouble.retry_after() {
+                    self.leave_alone(time);
+                }
                 break;
             }
             let wait = self.wait_after(&trouble);
@@ -238,7 +235,7 @@ impl Supervisor {
             .map_err(|error| Trouble::of_login(error, self.gateway.connect_timeout))
     }
 
-    async fn live(&mut self, link: Link, timing: &Timing) -> End {
+    async fn live(&mut self, link: Link, stages: &Stages) -> End {
         let Link {
             sender,
             receiver,
@@ -262,8 +259,8 @@ impl Supervisor {
             meter: &meter,
             heartbeat_interval: self.gateway.heartbeat_interval,
             heartbeat_timeout: self.gateway.heartbeat_timeout,
-            timing,
-            closing: AtomicBool::new(false),
+            stages,
+            closing: Closing::default(),
         };
         let end = {
             let mut life = pin!(live.run(sender, receiver));
@@ -326,11 +323,7 @@ impl Supervisor {
         let limit = is_pressing.then_some(PRESSING);
         let wait = match (trouble, trouble.retry_after()) {
             (Trouble::Refused(_), _) => self.backoff.refused(),
-            (_, Some(time)) => {
-                let wait = self.backoff.asked_to(time);
-                self.not_before = Some(Instant::now() + wait);
-                wait
-            }
+            (_, Some(time)) => self.leave_alone(time),
             (
                 Trouble::Ended(End {
                     unreadable: true, ..
@@ -365,6 +358,13 @@ impl Supervisor {
         self.enter(Phase::Waiting {
             until: Instant::now() + wait,
         });
+        wait
+    }
+
+    /// The gateway has asked for this time: it is obeyed by this run and by those that follow.
+    fn leave_alone(&mut self, time: RetryAfter) -> Duration {
+        let wait = self.backoff.asked_to(time);
+        self.not_before = Some(Instant::now() + wait);
         wait
     }
 

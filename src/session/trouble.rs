@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{live::End, login::LoginError};
 use crate::{
+    protocol::RetryAfter,
     telemetry::{ConnectFailure, DisconnectReason},
     transport::{ConnectError, DialError, Endpoint, LinkEnd, Step},
 };
@@ -51,7 +52,7 @@ impl Trouble {
     }
 
     /// How long the gateway wants us to stay away, where it has said so.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<RetryAfter> {
         match self {
             Self::Connect(ConnectError::Http { retry_after, .. }) => *retry_after,
             Self::Ended(end) => end.retry_after,

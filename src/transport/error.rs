@@ -3,7 +3,7 @@
 use std::{fmt, io, time::Duration};
 
 use super::NameError;
-use crate::telemetry::ConnectFailure;
+use crate::{protocol::RetryAfter, telemetry::ConnectFailure};
 
 /// A step of connecting, each with a time limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub enum ConnectError {
         /// The status.
         status: u16,
         /// How long it asks to stay away (`Retry-After`).
-        retry_after: Option<Duration>,
+        retry_after: Option<RetryAfter>,
     },
     /// It closed the connection during the upgrade.
     #[error("it closed the connection before a session was open; it may be restarting")]

@@ -22,7 +22,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
 use super::{AGENT, ConnectError, DialError, Meter, Step, Stream, meter::Metered};
-use crate::config::GatewayUrl;
+use crate::{config::GatewayUrl, protocol::RetryAfter};
 
 /// Enough for the head of a frame and many small ones. Larger buffers only cost an idle operator memory.
 const READ_BUFFER: usize = 32 * 1024;
@@ -161,7 +161,7 @@ fn refusal(error: tungstenite::Error) -> ConnectError {
 
 /// `Retry-After`, where the status gives it a meaning (RFC 9110, section 10.2.3; RFC 6585, section 4): seconds, or a
 /// date, which is read against the answer's own `Date`.
-fn retry_after(response: &Response) -> Option<Duration> {
+fn retry_after(response: &Response) -> Option<RetryAfter> {
     if !matches!(
         response.status(),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
@@ -173,12 +173,14 @@ fn retry_after(response: &Response) -> Option<Duration> {
     let retry_after = text(header::RETRY_AFTER)?;
     let is_number = !retry_after.is_empty() && retry_after.bytes().all(|b| b.is_ascii_digit());
     if is_number {
-        // More seconds than can be counted are the most that can be.
-        return Some(Duration::from_secs(retry_after.parse().unwrap_or(u64::MAX)));
+        // More seconds than can be counted are more than anybody may ask for.
+        let seconds = retry_after.parse().unwrap_or(u64::MAX);
+        return Some(Duration::from_secs(seconds).into());
     }
     date(retry_after)?
         .duration_since(date(text(header::DATE)?)?)
         .ok()
+        .map(RetryAfter::from)
 }
 
 impl Sender {

@@ -234,7 +234,8 @@ impl Books {
         }
     }
 
-    /// A response has come that the gateway will not acknowledge by itself.
+    /// A response has come that the gateway will not acknowledge by itself. Whatever proves that it was read once is proof
+    /// enough, so that one which is sent again in the same session needs no other fence.
     pub(super) fn needs_fence(&self, session: u64, id: &str, written: Instant) {
         let mut ledger = self.ledger();
         let Some(request) = ledger.requests.get(id) else {
@@ -246,7 +247,9 @@ impl Books {
         // Its age counts from its making. What is asked for once more is made anew, but not before this.
         let made = request.last_read_before(written).unwrap_or(written);
         let expires = made + ledger.limits.result_ttl;
-        if let Some(session) = ledger.sessions.get_mut(&session) {
+        if let Some(session) = ledger.sessions.get_mut(&session)
+            && session.brought.insert(id.to_owned())
+        {
             session.unfenced.push(Unfenced { written, expires });
         }
     }

@@ -147,6 +147,8 @@ pub(super) struct Session {
     pub(super) pings: Vec<Ping>,
     /// The responses that no heartbeat or list of models has followed yet, and nothing else will prove.
     pub(super) unfenced: Vec<Unfenced>,
+    /// The ids whose responses it has brought, save those that are acknowledged by themselves.
+    pub(super) brought: BTreeSet<String>,
     /// When the product said Close, for nothing was left to do.
     pub(super) done: Option<Instant>,
     /// The gateway has said Close by itself.

@@ -55,6 +55,13 @@ impl Books {
         }
     }
 
+    /// The product is asked to drain on request. Gives how often it was before.
+    pub fn drain_asked(&self) -> u64 {
+        let mut ledger = self.ledger();
+        ledger.count("drains on request");
+        ledger.counts["drains on request"] - 1
+    }
+
     /// Whether it was, and has not been told to serve again.
     pub fn is_draining(&self) -> bool {
         self.ledger().is_draining()

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod proof;
+
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::time::{advance, timeout};
 
-use super::{lanes::MAX_REFUSALS, *};
+use super::{lanes::MAX_REFUSALS, proof::Fence, *};
 use crate::{
     protocol::{ChunkKind, Health, ToGateway},
     transport::Item,
@@ -69,18 +71,18 @@ fn chunk(request_id: &str, delta: &str) -> Frame {
     Frame::about(&id(request_id), &frame)
 }
 
-fn heartbeat() -> Frame {
+fn heartbeat() -> Control {
     let health = Health {
         current_load: 0,
         capacity: 1,
         models: 0,
         gpu_memory_used: 0,
     };
-    Frame::new(&ToGateway::Heartbeat { health })
+    Control::new(&ToGateway::Heartbeat { health })
 }
 
-fn models() -> Frame {
-    Frame::new(&ToGateway::ModelList { models: &[] })
+fn models() -> Control {
+    Control::new(&ToGateway::ModelList { models: &[] })
 }
 
 impl Bench {
@@ -108,6 +110,11 @@ impl Bench {
     fn beat(&self) {
         self.outbox.control(heartbeat());
         assert!(self.write().contains(&"HEARTBEAT".to_owned()));
+    }
+
+    /// The Pong to the Ping that went with the n-th heartbeat.
+    fn pong(&self, heartbeat: u64) {
+        self.outbox.pong(Fence::Heartbeat.ping(heartbeat));
     }
 
     fn ack(&self, request_id: &str) {
@@ -156,8 +163,8 @@ async fn control_frames_overtake_what_is_not_yet_begun_and_those_that_wait_toget
     let session = bench.outbox.open();
     bench.outbox.chunk(session, chunk("a", "x")).await;
     bench.outbox.refuse(error("b")).await;
-    bench.outbox.control(Frame::new(&ToGateway::Pong));
-    bench.outbox.control(Frame::new(&ToGateway::Pong));
+    bench.outbox.control(Control::new(&ToGateway::Pong));
+    bench.outbox.control(Control::new(&ToGateway::Pong));
     bench.outbox.control(heartbeat());
     assert_eq!(bench.write(), ["PONG", "HEARTBEAT", "Ping", "b", "a"]);
     assert!(bench.outbox.take().is_none());
@@ -175,7 +182,7 @@ async fn a_large_answer_leaves_alone_so_that_at_most_one_is_ahead_of_a_control_f
     }
     assert_eq!(bench.write(), ["a"]);
     assert_eq!(bench.write(), ["b"]);
-    bench.outbox.control(Frame::new(&ToGateway::Pong));
+    bench.outbox.control(Control::new(&ToGateway::Pong));
     assert_eq!(bench.write(), ["PONG"]);
     assert_eq!(bench.write(), ["c"]);
 }
@@ -199,124 +206,6 @@ async fn an_answer_is_kept_until_it_is_proven_and_sent_again_on_every_session_un
     assert!(bench.session_that_breaks().is_empty());
     assert_eq!(bench.metrics.results_redelivered_total.get(), 1);
     assert_eq!(bench.outbox.lost(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_result_ack_proves_its_answer_alone_and_only_what_was_sent_in_this_session() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.answer("a");
-    bench.answer("b");
-    bench.ack("a");
-    assert_eq!(bench.outbox.undelivered(), 2, "neither was sent yet");
-    bench.write_all();
-    bench.ack("b");
-    bench.ack("b");
-    bench.ack("never heard of");
-    assert_eq!(bench.outbox.undelivered(), 1);
-    bench.outbox.close(false);
-    bench.outbox.open();
-    bench.ack("a");
-    assert_eq!(bench.write_all(), ["a"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_nth_acknowledged_heartbeat_proves_what_was_sent_before_the_nth_and_nothing_after() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.beat();
-    bench.answer("a");
-    bench.write_all();
-    bench.outbox.heartbeat_acknowledged();
-    assert_eq!(bench.outbox.undelivered(), 1, "the first went before it");
-    bench.outbox.heartbeat_acknowledged();
-    bench.beat();
-    assert_eq!(bench.outbox.undelivered(), 1, "one too many proves nothing");
-    bench.answer("b");
-    bench.write_all();
-    bench.outbox.heartbeat_acknowledged();
-    assert_eq!(bench.outbox.undelivered(), 1);
-    assert_eq!(bench.session_that_breaks(), ["b"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_acknowledged_list_of_models_proves_as_a_heartbeat_does() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.outbox.control(models());
-    bench.write_all();
-    bench.answer("a");
-    bench.write_all();
-    bench.outbox.models_acknowledged();
-    assert_eq!(bench.outbox.undelivered(), 1);
-    bench.outbox.control(models());
-    bench.write_all();
-    bench.outbox.models_acknowledged();
-    assert_eq!(bench.outbox.undelivered(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pong_alone_counts_only_where_the_gateway_acknowledges_nothing() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.answer("a");
-    bench.write_all();
-    bench.beat();
-    bench.outbox.pong(2);
-    assert_eq!(bench.outbox.undelivered(), 1, "no such heartbeat");
-    bench.outbox.pong(1);
-    assert_eq!(bench.outbox.undelivered(), 0);
-    bench.ack("a");
-    bench.answer("b");
-    bench.write_all();
-    bench.beat();
-    bench.outbox.pong(2);
-    assert_eq!(bench.outbox.undelivered(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_gateway_that_acknowledges_every_heartbeat_twice_proves_no_more_than_it_has_read() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.beat();
-    bench.answer("a");
-    bench.write_all();
-    bench.beat();
-    bench.outbox.pong(1);
-    bench.outbox.heartbeat_acknowledged();
-    bench.outbox.heartbeat_acknowledged();
-    assert_eq!(bench.outbox.undelivered(), 1);
-    bench.outbox.pong(2);
-    assert_eq!(bench.outbox.undelivered(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_acknowledged_while_the_rest_of_its_batch_is_still_being_written_counts() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.answer("a");
-    bench.write_all();
-    bench.outbox.control(heartbeat());
-    bench.answer("b");
-    let batch = bench.outbox.take().unwrap();
-    bench.outbox.pong(1);
-    bench.outbox.heartbeat_acknowledged();
-    assert_eq!(bench.outbox.undelivered(), 1, "b is behind the heartbeat");
-    bench.ack("b");
-    assert_eq!(bench.outbox.undelivered(), 0);
-    bench.outbox.written(&batch);
-    assert_eq!(bench.outbox.fence_due(true), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_answer_to_our_close_proves_all_that_was_sent() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.answer("a");
-    bench.write_all();
-    bench.answer("not sent");
-    bench.outbox.close_answered();
-    assert_eq!(bench.outbox.undelivered(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -593,76 +482,6 @@ async fn refusals_are_bounded_and_not_kept_across_sessions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_proof_is_fenced_after_a_second_and_once_a_second_at_most() {
-    let bench = bench();
-    bench.outbox.open();
-    let now = Instant::now();
-    bench.answer("a");
-    assert_eq!(bench.outbox.fence_due(false), None, "not sent yet");
-    bench.write_all();
-    assert_eq!(bench.outbox.fence_due(false), Some(now + SECOND));
-    assert_eq!(bench.outbox.fence_due(true), Some(now));
-    advance(SECOND).await;
-    bench.outbox.fenced();
-    bench.outbox.control(heartbeat());
-    assert_eq!(bench.outbox.fence_due(false), None, "it waits");
-    bench.write_all();
-    assert_eq!(bench.outbox.fence_due(false), None, "it is behind them all");
-    bench.answer("b");
-    bench.write_all();
-    advance(SECOND / 2).await;
-    assert_eq!(bench.outbox.fence_due(false), Some(now + 2 * SECOND));
-    bench.outbox.answer(response("c", &"x".repeat(600_000)));
-    bench.write_all();
-    assert_eq!(
-        bench.outbox.fence_due(false),
-        Some(now + 2 * SECOND),
-        "half full, and still once a second"
-    );
-    bench.ack("b");
-    bench.ack("c");
-    assert_eq!(bench.outbox.fence_due(false), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_heartbeat_is_due_until_it_has_been_written() {
-    let bench = bench();
-    bench.outbox.open();
-    let now = Instant::now();
-    bench.outbox.control(heartbeat());
-    advance(SECOND).await;
-    let batch = bench.outbox.take().unwrap();
-    assert_eq!(bench.outbox.heartbeat_due_since(), Some(now));
-    bench.outbox.written(&batch);
-    assert_eq!(bench.outbox.heartbeat_due_since(), None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_gateway_that_has_answered_heartbeats_and_answers_none_any_more_is_noticed() {
-    let bench = bench();
-    bench.outbox.open();
-    bench.beat();
-    advance(SECOND).await;
-    assert_eq!(
-        bench.outbox.unanswered_since(),
-        None,
-        "not all answer heartbeats"
-    );
-    bench.outbox.pong(1);
-    assert_eq!(bench.outbox.unanswered_since(), None);
-    let sent = Instant::now();
-    bench.beat();
-    advance(SECOND).await;
-    bench.beat();
-    assert_eq!(bench.outbox.unanswered_since(), Some(sent));
-    bench.outbox.pong(2);
-    assert_eq!(bench.outbox.unanswered_since(), Some(Instant::now()));
-    bench.outbox.heartbeat_acknowledged();
-    bench.outbox.pong(3);
-    assert_eq!(bench.outbox.unanswered_since(), None);
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_is_undelivered_when_the_process_ends_is_told_as_lost() {
     let bench = bench();
     bench.answer("a");
@@ -717,4 +536,45 @@ async fn an_answer_that_was_not_delivered_earns_nothing() {
     bench.ack("expired");
     assert_eq!(bench.dropped(DropReason::Expired), 1);
     assert_eq!(bench.earned(), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_delivered_is_no_loss_though_it_was_wanted_again_and_could_not_be_sent()
+{
+    let bench = bench();
+    bench.outbox.open();
+    for request_id in ["abandoned", "expired"] {
+        bench.answer(request_id);
+        bench.write_all();
+        bench.ack(request_id);
+    }
+    assert_eq!(bench.repeat("expired"), Repeat::SentAgain);
+    advance(TTL / 2).await;
+    assert_eq!(bench.repeat("abandoned"), Repeat::SentAgain);
+    advance(TTL / 2).await;
+    bench.outbox.expire();
+    assert_eq!(bench.outbox.undelivered(), 1);
+    bench.outbox.abandon();
+    assert_eq!(bench.outbox.undelivered(), 0);
+    assert_eq!(bench.outbox.lost(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_cancelled_while_the_link_takes_nothing_leave_nothing_behind() {
+    let bench = bench();
+    let session = bench.outbox.open();
+    bench.answer("sent");
+    let stalled = bench.outbox.take().unwrap();
+    for n in 0..20_000 {
+        let request_id = format!("r{n}");
+        bench.outbox.chunk(session, chunk(&request_id, "x")).await;
+        bench.answer(&request_id);
+        bench.outbox.cancel(&id(&request_id));
+    }
+    bench.answer("expires");
+    bench.outbox.written(&stalled);
+    advance(TTL).await;
+    bench.outbox.expire();
+    let state = bench.outbox.lock();
+    assert_eq!(state.session.as_ref().unwrap().lanes.waiting(), 0);
 }

@@ -1,0 +1,183 @@
+//! One answer of the backend, read to its end while its text goes out in chunks.
+//!
+//! Invariant: an answer is never thrown away for its chunks, which are a courtesy. While there is no room for them the
+//! backend is not read, which is how a slow gateway slows it; when the request's time is over they are given up, and what
+//! the backend has sent by then is still read.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
+use hyper::body::Frame as Piece;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{
+    chunks::Chunks,
+    patience::{InVain, Patience},
+    record::Times,
+    registry::Handle,
+};
+use crate::{
+    backend::{self, Completion, Decoder, Deltas, Envelope},
+    config::JobSettings,
+    protocol::{Code, Failure},
+};
+
+/// How long the end of a body is waited for that has given its whole answer. It usually comes with it.
+const END_WAIT: Duration = Duration::from_millis(20);
+
+/// How long an answer whose chunks were given up is read on. What the backend had sent before that lies in the buffers of
+/// this machine; what it has not is not waited for.
+const LAST_READ: Duration = Duration::from_millis(100);
+
+/// What comes of waiting for the backend.
+enum Heard {
+    /// The next piece of its answer, or the end.
+    Backend(Option<Result<Piece<Bytes>, hyper::Error>>),
+    /// Nothing of it: the request has come again by another session.
+    Gateway,
+}
+
+/// An answer that is being read.
+pub(super) struct Answering<'a> {
+    settings: &'a JobSettings,
+    /// When the request's time is over.
+    deadline: Instant,
+    handle: &'a Handle,
+    chunks: Chunks<'a>,
+    /// What has arrived and is not sent.
+    deltas: Deltas,
+    patience: Patience,
+}
+
+impl<'a> Answering<'a> {
+    pub(super) fn new(
+        settings: &'a JobSettings,
+        deadline: Instant,
+        handle: &'a Handle,
+        chunks: Chunks<'a>,
+    ) -> Self {
+        Self {
+            settings,
+            deadline,
+            handle,
+            chunks,
+            deltas: Deltas::default(),
+            patience: Patience::new(settings.first_token_timeout, deadline),
+        }
+    }
+
+    /// Reads the answer that `asked` gives. All of it is in the decoder then, and what arrived last is not sent.
+    pub(super) async fn read(
+        &mut self,
+        asked: BoxFuture<'_, Result<backend::Answering, Failure>>,
+        times: &mut Times,
+    ) -> Result<Box<dyn Decoder>, Failure> {
+        let asked = self.patience.wait(asked).await;
+        let backend::Answering {
+            mut body,
+            mut decoder,
+        } = asked.map_err(|in_vain| self.timed_out(&in_vain, times))??;
+        let mut size = 0;
+        loop {
+            let next = async {
+                tokio::select! {
+                    biased;
+                    () = self.handle.attached() => Heard::Gateway,
+                    frame = body.frame() => Heard::Backend(frame),
+                }
+            };
+            let heard = self.patience.wait(next).await;
+            let frame = match heard.map_err(|in_vain| self.timed_out(&in_vain, times))? {
+                Heard::Backend(Some(frame)) => frame,
+                Heard::Backend(None) => break,
+                Heard::Gateway => {
+                    self.send(decoder.as_ref()).await;
+                    continue;
+                }
+            };
+            let frame = frame.map_err(|_| broken())?;
+            let Some(bytes) = frame.data_ref() else {
+                continue;
+            };
+            size += bytes.len();
+            if size > self.settings.max_result_bytes {
+                return Err(too_large());
+            }
+            decoder.feed(bytes, &mut self.deltas)?;
+            if !self.deltas.is_empty() {
+                times.token();
+            }
+            if decoder.is_complete() {
+                // Read to its end the connection can be used again; but nobody is kept waiting for that.
+                let _ = timeout(END_WAIT, body.frame()).await;
+                break;
+            }
+            if !self.deltas.is_empty() {
+                self.send(decoder.as_ref()).await;
+            }
+            if times.first_token.is_some() {
+                self.patience.renew(self.settings.token_timeout);
+            }
+        }
+        self.chunks.follow(&mut self.deltas, decoder.as_ref());
+        Ok(decoder)
+    }
+
+    /// Puts the whole answer together.
+    pub(super) fn finish(
+        &mut self,
+        decoder: Box<dyn Decoder>,
+        envelope: &Envelope,
+    ) -> Result<Completion, Failure> {
+        decoder.finish(&mut self.deltas, envelope)
+    }
+
+    /// Sends what arrived last, unless the request's time is over before there is room.
+    pub(super) async fn send_last(&mut self) {
+        // The answer that follows has it, too.
+        let _ = timeout_at(self.deadline, self.chunks.send(&mut self.deltas)).await;
+    }
+
+    async fn send(&mut self, decoder: &dyn Decoder) {
+        self.chunks.follow(&mut self.deltas, decoder);
+        let sent = timeout_at(self.deadline, self.chunks.send(&mut self.deltas)).await;
+        if sent.is_err() {
+            self.chunks.give_up();
+            self.patience.end_at(Instant::now() + LAST_READ);
+        }
+    }
+
+    fn timed_out(&self, in_vain: &InVain, times: &Times) -> Failure {
+        match (in_vain, times.first_token) {
+            (InVain::Overdue, _) => overdue(self.settings),
+            (InVain::Silent(limit), None) => {
+                let limit = humantime::format_duration(*limit);
+                let sentence = format!("the backend gave no token within {limit}");
+                Failure::new(Code::Timeout, sentence)
+            }
+            (InVain::Silent(limit), Some(_)) => {
+                let limit = humantime::format_duration(*limit);
+                let sentence = format!("the backend gave no further token for {limit}");
+                Failure::new(Code::Timeout, sentence)
+            }
+        }
+    }
+}
+
+/// The request's time was over before there was an answer.
+pub(super) fn overdue(settings: &JobSettings) -> Failure {
+    let limit = humantime::format_duration(settings.request_timeout);
+    Failure::new(Code::Timeout, format!("not answered within {limit}"))
+}
+
+fn broken() -> Failure {
+    let sentence = "the connection broke in the middle of the answer";
+    Failure::new(Code::Backend, sentence)
+}
+
+fn too_large() -> Failure {
+    let sentence = "the answer is larger than PIN_MAX_RESULT_BYTES";
+    Failure::new(Code::TooLarge, sentence)
+}
