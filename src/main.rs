@@ -20,6 +20,7 @@ use pin_sidecar::{
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -95,7 +96,12 @@ fn run() -> ExitCode {
         .enable_all()
         .build();
     let code = match runtime {
-        Ok(runtime) => runtime.block_on(serve(config, &early)),
+        Ok(runtime) => {
+            let code = runtime.block_on(serve(config, &early));
+            // A keyring may still be asking a person, whom nobody waits for.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => complain(1, &error),
     };
     log.flush();
@@ -112,10 +118,17 @@ async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
     // One that came just then may be among those that follow, too, and is not a second one.
     let may_come_again = signalled_before && !before_signals;
     log_settings(&config);
-    let app = match App::build(config) {
-        Ok(app) => app,
-        Err(error) if error.is_setting() => return complain(WRONG_SETTINGS, &error),
-        Err(error) => return complain(1, &error),
+    let built = tokio::select! {
+        biased;
+        _ = signals.next(), if !signalled_before => return ExitCode::SUCCESS,
+        // Elsewhere: a keyring may ask a person for the secret, and somebody may have enough of that.
+        built = spawn_blocking(move || App::build(config)) => built,
+    };
+    let app = match built {
+        Ok(Ok(app)) => app,
+        Ok(Err(error)) if error.is_setting() => return complain(WRONG_SETTINGS, &error),
+        Ok(Err(error)) => return complain(1, &error),
+        Err(panicked) => return complain(1, &panicked),
     };
     info!(address = %app.admin_addr(), "probes and metrics are answered");
     let shutdown = CancellationToken::new();

@@ -283,7 +283,7 @@ impl Stages {
 
 /// Without a [`Service`] no stage follows.
 async fn over_for_good() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Verbs for Service {

@@ -4,15 +4,23 @@
 //! URLs, addresses with a port, IP addresses and absolute paths become `…`. What is no JSON error (a proxy's
 //! page) is not quoted at all.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    borrow::Cow,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::object::string;
 use crate::protocol::{Code, Failure};
 
 /// The longest text of an error that is passed on.
 const MAX_BYTES: usize = 512;
+
+/// So much of what was said is looked at, in characters: enough for a text of [`MAX_BYTES`] with long URLs in it. What is
+/// cut off in the middle is as private as the whole.
+const MAX_LOOKED_AT: usize = 16 * MAX_BYTES;
 
 /// What stands for something that is the operator's own business.
 const HIDDEN: &str = "…";
@@ -47,21 +55,28 @@ struct ErrorBody<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum ErrorField {
-    Words(String),
-    Message { message: String },
+struct ErrorObject<'a> {
+    #[serde(borrow)]
+    message: &'a RawValue,
 }
 
 fn words_of(error: &RawValue) -> Option<String> {
-    let (ErrorField::Words(words) | ErrorField::Message { message: words }) =
-        serde_json::from_str(error.get()).ok()?;
+    let words = match error.get().as_bytes().first()? {
+        b'{' => {
+            serde_json::from_str::<ErrorObject<'_>>(error.get())
+                .ok()?
+                .message
+        }
+        _ => error,
+    };
+    let words: Cow<'_, str> = string(words.get())?;
     let cleaned = clean(&words);
     (!cleaned.is_empty()).then_some(cleaned)
 }
 
 fn clean(words: &str) -> String {
-    let line: String = words.chars().filter_map(printable).collect();
+    let words = words.trim_start().chars().filter_map(printable);
+    let line: String = words.take(MAX_LOOKED_AT).collect();
     let mut cleaned = String::new();
     let mut rest = line.trim();
     while cleaned.len() < MAX_BYTES && !rest.is_empty() {
@@ -354,6 +369,29 @@ mod tests {
         let cleaned = clean(&"🦀é".repeat(200));
         assert!((MAX_BYTES - 3..=MAX_BYTES).contains(&cleaned.len()));
         assert!(cleaned.chars().all(|c| "🦀é".contains(c)));
+    }
+
+    #[test]
+    fn an_error_of_megabytes_costs_no_more_than_a_look_at_its_beginning() {
+        let began = std::time::Instant::now();
+        for part in ["[", "a:", "/x ", "\u{0}", "1.1.1.1:"] {
+            let words = part.repeat(8 * 1024 * 1024 / part.len());
+            let error = serde_json::value::to_raw_value(&words).unwrap();
+            let text = failure_of_error(&error).text();
+            assert!(
+                text.len() <= MAX_BYTES + "backend: ".len(),
+                "{}",
+                text.len()
+            );
+        }
+        let nested = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
+        let error = RawValue::from_string(format!(r#"{{"message":{nested}}}"#)).unwrap();
+        assert_eq!(
+            failure_of_error(&error).text(),
+            "backend: an error without words"
+        );
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(10), "{took:?}");
     }
 
     proptest! {

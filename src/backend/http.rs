@@ -245,3 +245,92 @@ where
         self.0.spawn(connection);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        ffi::OsString,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use futures_util::FutureExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::sleep,
+    };
+
+    use super::*;
+    use crate::config::{Config, Surroundings};
+
+    /// As much as the network holds.
+    const PIPE: usize = 1024 * 1024;
+
+    /// The one connection that there is.
+    struct OneConnection(Mutex<Option<DuplexStream>>);
+
+    impl Dial for OneConnection {
+        fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>> {
+            let end = self.0.lock().unwrap().take();
+            let dialled = end.map(|end| Box::new(end) as Stream);
+            async { dialled.ok_or(DialError::Refused) }.boxed()
+        }
+    }
+
+    fn client(connection: DuplexStream) -> HttpClient {
+        let settings = [
+            ("PIN_CLIENT_ID", "op_test"),
+            ("PIN_API_SECRET", "s3cret"),
+            ("PIN_OLLAMA_URL", "http://127.0.0.1:1"),
+        ];
+        let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let surroundings = Surroundings {
+            secret_file: "/nonexistent/pin_api_secret".into(),
+            ..Surroundings::default()
+        };
+        let config = Config::from_env_in(&surroundings, settings).unwrap();
+        let dial = Arc::new(OneConnection(Mutex::new(Some(connection))));
+        HttpClient::new(dial, config.backend.url, TaskTracker::new())
+    }
+
+    /// Answers one request with a body that never ends, as fast as it is taken; counts its bytes.
+    async fn answer_without_end(mut connection: DuplexStream, written: Arc<AtomicUsize>) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            connection.read_buf(&mut request).await.unwrap();
+        }
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        connection.write_all(head).await.unwrap();
+        while let Ok(bytes) = connection.write(&[b'x'; BUFFER]).await {
+            written.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn little_is_read_ahead_of_an_answer_that_nobody_takes_any_more() {
+        let (ours, theirs) = duplex(PIPE);
+        let written = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(answer_without_end(theirs, Arc::clone(&written)));
+        let mut body = client(ours).get("/").await.unwrap().into_body();
+        // It flows for a while, or the buffers would not have grown.
+        let mut taken = 0;
+        while taken < 16 * PIPE {
+            taken += body
+                .frame()
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap()
+                .len();
+        }
+        // The clock jumps once there is nothing left to do.
+        sleep(Duration::from_secs(1)).await;
+        let held = written.load(Ordering::Relaxed) - taken - PIPE;
+        // What is being read, and the piece that waits to be taken.
+        assert!(held <= 2 * BUFFER, "{} KiB are held", held / 1024);
+    }
+}

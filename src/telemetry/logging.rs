@@ -181,6 +181,7 @@ mod tests {
         io::Write,
         process::Command,
         sync::{Arc, Mutex},
+        time::Duration,
     };
 
     use serde_json::Value;
@@ -271,6 +272,25 @@ mod tests {
         assert_eq!(line["level"], "INFO");
         let time = line["timestamp"].as_str().unwrap();
         assert!(humantime::parse_rfc3339(time).is_ok(), "{time}");
+    }
+
+    #[test]
+    fn every_line_tells_when_it_happened() {
+        // A line has microseconds and no more.
+        let before = std::time::SystemTime::now() - Duration::from_micros(1);
+        let event = |format| logged("info", format, || tracing::info!(target: OURS, "message"));
+        let [text, json] =
+            [LogFormat::Text, LogFormat::Json].map(|f| [event(f), dropped_line(f, 7)]);
+        let after = std::time::SystemTime::now();
+        let first_word = |line: String| line.split(' ').next().unwrap().to_owned();
+        let timestamp = |line: String| {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            line["timestamp"].as_str().unwrap().to_owned()
+        };
+        for time in text.map(first_word).into_iter().chain(json.map(timestamp)) {
+            let told = humantime::parse_rfc3339(&time).unwrap();
+            assert!(before <= told && told <= after, "{time}");
+        }
     }
 
     #[test]

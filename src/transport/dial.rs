@@ -61,6 +61,18 @@ impl TcpDialer {
         self.step_timeout
     }
 
+    /// Connects without TLS, whatever is spoken there.
+    async fn connect(&self, endpoint: &Endpoint) -> Result<TcpStream, DialError> {
+        let addresses = self
+            .names
+            .resolve(&endpoint.host, endpoint.port, self.step_timeout)
+            .await?;
+        let addresses = in_turns(with_a_route(addresses));
+        let tcp = self.within(Step::Tcp, first_to_answer(&addresses)).await?;
+        prefer_latency(&tcp).map_err(|error| DialError::Tcp(error.kind()))?;
+        Ok(tcp)
+    }
+
     /// Speaks TLS over a connection that leads to the endpoint, if that is what is spoken there.
     pub(super) async fn secure(
         &self,
@@ -94,13 +106,7 @@ impl TcpDialer {
 impl Dial for TcpDialer {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>> {
         async move {
-            let addresses = self
-                .names
-                .resolve(&endpoint.host, endpoint.port, self.step_timeout)
-                .await?;
-            let addresses = in_turns(with_a_route(addresses));
-            let tcp = self.within(Step::Tcp, first_to_answer(&addresses)).await?;
-            prefer_latency(&tcp).map_err(|error| DialError::Tcp(error.kind()))?;
+            let tcp = self.connect(endpoint).await?;
             self.secure(endpoint, tcp).await
         }
         .boxed()
@@ -191,6 +197,31 @@ mod tests {
             first_to_answer(&addresses[..1]).await,
             Err(DialError::Refused)
         ));
+    }
+
+    /// A connection to a server that is there, opened as any to a gateway or an Ollama is.
+    async fn dialled() -> TcpStream {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            port: server.local_addr().unwrap().port(),
+            tls: false,
+        };
+        let tls = crate::transport::client_config(None).unwrap();
+        let dialer = TcpDialer::new(tls, Resolver::default(), Duration::from_secs(10));
+        dialer.connect(&endpoint).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_small_frame_does_not_wait_for_the_acknowledgement_of_the_one_before() {
+        assert!(dialled().await.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_the_system_cannot_send_yet_waits_where_a_heartbeat_can_overtake_it() {
+        let tcp = dialled().await;
+        let not_sent = SockRef::from(&tcp).tcp_notsent_lowat().unwrap();
+        assert_eq!(not_sent, MAX_NOT_SENT);
     }
 
     #[test]

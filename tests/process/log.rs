@@ -252,6 +252,29 @@ async fn a_flood_of_requests_does_not_become_a_flood_of_lines() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_invents_type_after_type_does_not_fill_the_log() {
+    const TYPES: usize = 500;
+    let net = Net::start(&[("PIN_LOG", "debug")]).await;
+    for n in 0..TYPES {
+        let kind = format!("NEWS_{n}");
+        net.gateway.send(&json!({"type": kind}));
+        net.gateway.send(&json!({"type": kind}));
+    }
+    net.gateway
+        .send(&json!({"type": "ERROR", "message": "that was all"}));
+    net.agent
+        .wait_for_log(|line| line.contains("that was all"))
+        .await;
+    let log = net.agent.log();
+    let told = |kind: &str| {
+        let frame = format!("\"frame\":\"{kind}");
+        log.iter().filter(|line| line.contains(&frame)).count()
+    };
+    assert_eq!(told("NEWS_0\""), 1);
+    assert!(told("NEWS_") <= 100, "{} lines", told("NEWS_"));
+}
+
+#[tokio::test]
 async fn no_peer_can_forge_a_line_of_the_log() {
     for format in ["text", "json"] {
         let net = Net::start(&[("PIN_LOG", "trace"), ("PIN_LOG_FORMAT", format)]).await;

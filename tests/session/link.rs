@@ -188,6 +188,21 @@ async fn a_gateway_that_says_why_it_closes_is_not_taken_for_a_fight_over_the_id(
 }
 
 #[tokio::test]
+async fn a_gateway_that_closes_after_a_failed_interview_is_not_taken_for_a_fight_over_the_id() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let settings = [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "10m")];
+    let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    for session in 1..=4 {
+        gateway.wait_for_session(session).await;
+        gateway.send(&json!({"type": "INTERVIEW_FAILED", "reason": "too slow"}));
+        gateway.close_sessions(1000, "");
+        gateway.wait_for_no_session().await;
+    }
+    // After a fight it would come back in ten minutes.
+    gateway.wait_for_session(5).await;
+}
+
+#[tokio::test]
 async fn after_a_failed_interview_the_node_stays_away_for_as_long_as_it_was_told() {
     let net = Net::with(CLIENT, gateway().await, ollama().await, &quick(&[])).await;
     net.gateway

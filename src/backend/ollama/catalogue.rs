@@ -4,8 +4,8 @@
 //! Invariant: what does not answer is not offered. One look at a time, however many want one.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -234,42 +234,37 @@ impl Catalogue {
         Ok(Offer {
             trouble: models.is_empty().then(|| nothing_to_offer(tags.len())),
             models,
-            vram_bytes: running.models.iter().map(|model| model.size_vram).sum(),
+            vram_bytes: running.vram_bytes(),
             version: Some(version),
         })
     }
 
-    /// What is known of each digest; descriptions are asked for once.
+    /// What is known of each digest; descriptions are asked for once. One that has come is kept at once: whoever looks may
+    /// be cancelled in the middle of it.
     async fn describe_all(&self, tags: &[Tag]) -> HashMap<String, Facts> {
-        let known = std::mem::take(
-            &mut *self
-                .described
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        let mut facts: HashMap<_, _> = tags
-            .iter()
-            .filter_map(|tag| Some((tag.digest.clone(), *known.get(&tag.digest)?)))
-            .collect();
-        let new: Vec<_> = tags
-            .iter()
-            .filter(|tag| !facts.contains_key(&tag.digest))
-            .cloned()
-            .collect();
-        let mut described = stream::iter(new)
+        let new: Vec<_> = {
+            let mut described = self.described();
+            let is_there: HashSet<_> = tags.iter().map(|tag| &tag.digest).collect();
+            described.retain(|digest, _| is_there.contains(digest));
+            let is_new = |tag: &&Tag| !described.contains_key(&tag.digest);
+            tags.iter().filter(is_new).cloned().collect()
+        };
+        let mut descriptions = stream::iter(new)
             .map(|tag| async move { (self.describe(&tag.name).await, tag) })
-            .buffered(DESCRIBED_AT_ONCE);
-        while let Some((description, tag)) = described.next().await {
+            .buffer_unordered(DESCRIBED_AT_ONCE);
+        while let Some((description, tag)) = descriptions.next().await {
             match description {
-                Ok(description) => drop(facts.insert(tag.digest, description)),
+                Ok(facts) => drop(self.described().insert(tag.digest, facts)),
                 Err(error) => self.tell_undescribed(&tag.name, &error),
             }
         }
+        self.described().clone()
+    }
+
+    fn described(&self) -> MutexGuard<'_, HashMap<String, Facts>> {
         self.described
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&facts);
-        facts
     }
 
     async fn describe(&self, model: &str) -> Result<Facts, HttpError> {

@@ -42,8 +42,11 @@ pub(super) fn complete(answer: &Answer, last: &str, envelope: &Envelope) -> Opti
     })
 }
 
+/// A count, or a time in nanoseconds; what no JSON number holds exactly is neither, and could not be added up.
 fn count(last: &Object<'_>, key: &str) -> Option<u64> {
-    last.given(key)?.parse().ok()
+    const MAX: u64 = 1 << 53;
+    let count = last.given(key)?.parse().ok()?;
+    (count <= MAX).then_some(count)
 }
 
 /// Ollama's final object with the whole message in it.

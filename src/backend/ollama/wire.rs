@@ -53,6 +53,14 @@ pub(super) struct Running {
     pub(super) models: Vec<RunningModel>,
 }
 
+impl Running {
+    /// GPU memory that the models take together. The numbers are Ollama's, and may be of any size.
+    pub(super) fn vram_bytes(&self) -> u64 {
+        let sizes = self.models.iter().map(|model| model.size_vram);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 /// A model that is in memory.
 #[derive(Debug, Deserialize)]
 pub(super) struct RunningModel {

@@ -342,3 +342,18 @@ async fn an_answer_that_is_asked_for_without_end_is_proven_by_the_first_fence_be
     bench.outbox.heartbeat_acknowledged();
     assert_eq!(bench.outbox.undelivered(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_that_comes_while_others_are_written_is_due_until_it_is_written_itself() {
+    let bench = bench();
+    bench.outbox.open();
+    bench.answer("a");
+    let earlier = bench.outbox.take().unwrap();
+    let due = Instant::now();
+    bench.outbox.control(heartbeat());
+    advance(SECOND).await;
+    bench.outbox.written(&earlier);
+    assert_eq!(bench.outbox.heartbeat_due_since(), Some(due));
+    assert_eq!(bench.write(), ["HEARTBEAT", "Ping"]);
+    assert_eq!(bench.outbox.heartbeat_due_since(), None);
+}

@@ -49,6 +49,9 @@ const STALL: Duration = Duration::from_secs(120);
 /// models are run from reads slower than this, in bytes per second: 40 GB may take twenty minutes.
 const SLOWEST_DISK: u64 = 32 * 1024 * 1024;
 
+/// No model takes longer than this to compare, whatever size Ollama names.
+const LONGEST_COMPARISON: Duration = Duration::from_secs(12 * 3600);
+
 /// Between two looks at an Ollama that is said to be there and does not give its list.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -236,7 +239,8 @@ fn longest_silence(bytes: Bytes) -> Duration {
     if bytes.completed < bytes.expected {
         STALL
     } else {
-        STALL + Duration::from_secs(bytes.expected / SLOWEST_DISK)
+        let comparing = Duration::from_secs(bytes.expected / SLOWEST_DISK);
+        STALL + comparing.min(LONGEST_COMPARISON)
     }
 }
 
@@ -255,5 +259,6 @@ mod tests {
         assert_eq!(longest_silence(Bytes::default()), STALL);
         let verifying = longest_silence(Bytes::all(gigabytes(40))).as_secs() / 60;
         assert!((20..25).contains(&verifying), "{verifying} min");
+        assert!(longest_silence(Bytes::all(u64::MAX)) < Duration::from_secs(24 * 3600));
     }
 }

@@ -1,0 +1,14 @@
+//! What is promised of times, to the millisecond: the whole relay on a clock that jumps, between a gateway and an Ollama at
+//! the other ends of pipes. No machine is too busy for these tests.
+//!
+//! They have a process of their own, as `tests/outage.rs` has, and for the same reason.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod flood;
+mod log;
+mod ollama;
+#[path = "../support/mod.rs"]
+mod support;
+mod times;
+mod world;
