@@ -24,9 +24,13 @@ use crate::journal::lock;
 /// that is begun before it is understood, and small change.
 const MAX_AHEAD: u64 = 2 * 64 * 1024 + 8 * 1024;
 
-/// So many sessions in a row may end of one answer. Three that ended of it make the product give it up; before them is
-/// one in which another was sent after it and has the blame. From then on suspects go alone.
+/// So many sessions in a row may end within [`SUSPICIOUS`] of one answer. Three that ended of it make the product give it
+/// up; before them is one in which another has the blame, which was sent after it or was being tried. From then on it is
+/// a suspect, and suspects go alone.
 const MAX_VICTIMS: usize = 4;
+
+/// A session that ends later than this after an answer did not end because of it, as the product has to see it.
+const SUSPICIOUS: Duration = Duration::from_secs(5);
 
 /// The longest that a gateway can ask for.
 const LONG_AWAY: Duration = Duration::from_secs(3_600);
@@ -67,7 +71,8 @@ impl Books {
             arrivals: VecDeque::new(),
             lies: BTreeSet::new(),
             full: None,
-            drain: None,
+            is_ending: false,
+            drains: Vec::new(),
             cured: false,
             open_since: Some(Instant::now()),
             busy_since: None,
@@ -139,13 +144,14 @@ impl Books {
     }
 
     /// A request is about to be made behind the cancels of these, which is refused, whatever else happens.
-    pub(super) fn made_behind(&self, id: &str, cancelled: &[String]) {
+    pub(super) fn made_behind(&self, id: &str, session: u64, cancelled: &[String]) {
         let mut ledger = self.ledger();
         let behind = cancelled
             .iter()
             .filter_map(|id| Some((id.clone(), ledger.requests.get(id)?.made.len())))
             .collect();
-        ledger.requests.entry(id.to_owned()).or_default().behind = behind;
+        let request = ledger.requests.entry(id.to_owned()).or_default();
+        request.behind = Some((session, behind));
     }
 
     /// The product has read a cancel.
@@ -254,10 +260,13 @@ impl Books {
         }
     }
 
-    /// A poisoned answer ends a session.
-    pub(super) fn dies_of(&self, session: u64, id: &str) {
+    /// A poisoned answer ends a session, which was begun to be written then.
+    pub(super) fn dies_of(&self, session: u64, id: &str, written: Instant) {
         let mut ledger = self.ledger();
         ledger.count("sessions ended by poison");
+        // Its end is known to the product only once it has travelled.
+        let known = Instant::now() + ledger.gateway.latency();
+        let is_suspect = written + SUSPICIOUS > known;
         let ups = ledger.sessions.range(..session).rev();
         let before = ups
             .filter(|(_, session)| session.up.is_some())
@@ -265,10 +274,12 @@ impl Books {
             .next();
         let victims = ledger.requests.get_mut(id).map_or(0, |request| {
             let is_next = before.is_some_and(|before| request.victims.last() == Some(&before));
-            if !is_next {
+            if !is_next || !is_suspect {
                 request.victims.clear();
             }
-            request.victims.push(session);
+            if is_suspect {
+                request.victims.push(session);
+            }
             request.victims.len()
         });
         if victims > MAX_VICTIMS {

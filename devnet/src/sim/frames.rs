@@ -72,9 +72,8 @@ impl Ledger {
             .map(|lost| lost + self.limits.orphan_grace);
         let made = request.made.iter().filter_map(|made| made.read);
         let late = made.map(|made| made + self.limits.request_timeout);
-        let drained = self
-            .drain
-            .map(|drain| drain.began + self.limits.drain_timeout);
+        let drains = self.drains.iter();
+        let drained = drains.map(|drain| drain.began + self.limits.drain_timeout);
         orphaned
             .into_iter()
             .chain(late)
@@ -177,7 +176,11 @@ impl Ledger {
             written: seen.written,
             code,
         });
-        for (id, made) in std::mem::take(&mut request.behind) {
+        let behind = request
+            .behind
+            .take()
+            .filter(|(session, _)| *session == seen.session);
+        for (id, made) in behind.into_iter().flat_map(|(_, cancelled)| cancelled) {
             let Some(cancelled) = self.requests.get_mut(&id) else {
                 continue;
             };
@@ -199,12 +202,8 @@ impl Ledger {
                 || self.full.is_some_and(|full| full >= since)
         };
         let timeout = self.limits.request_timeout;
-        let is_over = |made: Instant| {
-            seen.written >= made + timeout
-                || self
-                    .drain
-                    .is_some_and(|drain| drain.cuts_short(seen.written, self.limits.drain_timeout))
-        };
+        let is_over =
+            |made: Instant| seen.written >= made + timeout || self.was_cut_short(seen.written);
         let made = request.made.iter().filter_map(|made| made.read);
         made.into_iter()
             .any(|made| is_over(made) && had_no_room(made))
@@ -286,7 +285,7 @@ impl Ledger {
             }
             "duplicate" => answered,
             // What it said in a drain may be read after it.
-            "draining" => self.drain.is_some(),
+            "draining" => !self.drains.is_empty(),
             "backend" => failed || self.ollama.calm_since() > self.began,
             "internal" => false,
             "orphaned" => self.sessions.len() > 1,

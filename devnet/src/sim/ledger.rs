@@ -129,9 +129,9 @@ pub(super) struct Request {
     pub(super) streams: BTreeMap<u64, Stream>,
     /// The sessions on which the gateway has thrown an answer of it away.
     pub(super) thrown_away: BTreeSet<u64>,
-    /// What was cancelled before this was asked, and how often each had been made by then: once this has its refusal, the
-    /// cancels have been understood.
-    pub(super) behind: Vec<(String, usize)>,
+    /// What was cancelled on a session before this was asked there, and how often each had been made by then: once this has
+    /// its refusal there, the cancels have been understood.
+    pub(super) behind: Option<(u64, Vec<(String, usize)>)>,
     /// A cancel was understood, and it was not made again since.
     pub(super) is_silent: bool,
     /// The response that was billed, by its hash; with a cancel the id is free again.
@@ -194,8 +194,10 @@ pub(super) struct Ledger {
     pub(super) lies: BTreeSet<(String, u64)>,
     /// When the outbox was last seen more than half full.
     pub(super) full: Option<Instant>,
-    /// The product's last drain.
-    pub(super) drain: Option<Drain>,
+    /// The product was told to end.
+    pub(super) is_ending: bool,
+    /// The product's drains, in order.
+    pub(super) drains: Vec<Drain>,
     /// The gateway no longer dies of poisoned answers.
     pub(super) cured: bool,
     /// Since when the gateway reads and lets agents in.
@@ -225,7 +227,15 @@ impl Drain {
 
 impl Ledger {
     pub(super) fn is_draining(&self) -> bool {
-        self.drain.is_some_and(|drain| drain.over.is_none())
+        self.drains.last().is_some_and(|drain| drain.over.is_none())
+    }
+
+    /// Whether a chat that ended then may have been cut short by a drain.
+    pub(super) fn was_cut_short(&self, ended: Instant) -> bool {
+        let timeout = self.limits.drain_timeout;
+        self.drains
+            .iter()
+            .any(|drain| drain.cuts_short(ended, timeout))
     }
 
     /// The product has come, perhaps before it may.

@@ -50,7 +50,7 @@ impl Gateway {
             return;
         }
         let id = format!("p{}", self.next_probe());
-        self.shared.books.made_behind(&id, &cancelled);
+        self.shared.books.made_behind(&id, session, &cancelled);
         self.say_again(&id, r#"{"model":"x"}"#);
         self.make(&id, Class::Invalid, false);
     }

@@ -51,8 +51,19 @@ impl Books {
         let began = Instant::now();
         let mut ledger = self.ledger();
         if !ledger.is_draining() {
-            ledger.drain = Some(Drain { began, over: None });
+            ledger.drains.push(Drain { began, over: None });
         }
+    }
+
+    /// The product was told to end.
+    pub fn ending(&self) {
+        self.draining();
+        self.ledger().is_ending = true;
+    }
+
+    /// Whether it was.
+    pub fn is_ending(&self) -> bool {
+        self.ledger().is_ending
     }
 
     /// The product is asked to drain on request. Gives how often it was before.
@@ -71,7 +82,7 @@ impl Books {
     pub fn serves_again(&self) {
         let now = Instant::now();
         let mut ledger = self.ledger();
-        if let Some(drain) = &mut ledger.drain {
+        if let Some(drain) = ledger.drains.last_mut() {
             drain.over = Some(now);
         }
         // It is expected back from now on, as where the gateway had been away.
@@ -383,9 +394,7 @@ impl Ledger {
             || chat.written.is_some()
             || facts.cut.is_some()
             || facts.deaf.is_some()
-            || self
-                .drain
-                .is_some_and(|drain| drain.cuts_short(at, self.limits.drain_timeout))
+            || self.was_cut_short(at)
             || request.cancelled_since(chat.opened.min(received.unwrap_or(chat.opened)))
             || away.is_some_and(|away| away >= self.limits.orphan_grace)
             || received.is_none_or(|received| at - received >= self.limits.token_timeout)

@@ -389,7 +389,7 @@ impl Visit {
         }
         if kind == "INFERENCE_RESPONSE" && shared.books.is_poisoned(id) {
             self.say(format_args!("dies of {id}"));
-            shared.books.dies_of(self.number, id);
+            shared.books.dies_of(self.number, id, written);
             return Err(Over);
         }
         shared.books.seen(&Seen {
