@@ -120,10 +120,12 @@ fn moment(fate: &mut Fate, scenario: &Scenario) -> Duration {
     millis(fate.within(500..=length))
 }
 
-fn shutdown_of(scenario: &Scenario) -> Option<Duration> {
-    let mut events = scenario.events.iter();
-    let shutdown = events.find(|(_, event)| matches!(event, Event::Shutdown));
-    shutdown.map(|(at, _)| *at)
+/// When the story is drained.
+fn drains_of(scenario: &Scenario) -> Vec<Duration> {
+    let is_drain = |event: &Event| matches!(event, Event::Drain(_) | Event::Shutdown);
+    let events = scenario.events.iter();
+    let drains = events.filter(|(_, event)| is_drain(event));
+    drains.map(|(at, _)| *at).collect()
 }
 
 fn farewell(fate: &mut Fate, reason: &'static str) -> Farewell {
@@ -195,10 +197,29 @@ fn drain_often(fate: &mut Fate, scenario: &mut Scenario) {
 }
 
 fn cross(fate: &mut Fate, scenario: &mut Scenario) {
-    if fate.percent(CROSSED) {
-        let percent = fate.one_of(&[30, 60, 100]);
-        scenario.manners.crosses = Some((percent, farewell(fate, "going away for maintenance")));
+    if !fate.percent(CROSSED) {
+        return;
     }
+    if fate.percent(50) {
+        let percent = fate.one_of(&[10, 30, 60]);
+        scenario.manners.crosses = Some((percent, farewell(fate, "going away for maintenance")));
+        return;
+    }
+    // An idle product closes as soon as it is told to drain; its Close is under way for the latency.
+    let travel = u64::try_from(scenario.gateway.latency.as_millis()).unwrap_or(u64::MAX);
+    for at in drains_of(scenario) {
+        for _ in 0..fate.within(0..=2) {
+            let before = millis(fate.within(0..=1_500));
+            let ask = Event::Ask(Class::Chat, false);
+            scenario.events.push((at.saturating_sub(before), ask));
+        }
+        let close = Event::Close(farewell(fate, ""));
+        let after = millis(fate.within(0..=travel));
+        scenario.events.push((at + after, close));
+    }
+    let close = Event::Close(farewell(fate, ""));
+    let after = millis(fate.within(0..=travel));
+    scenario.at_the_end.push((after, close));
 }
 
 fn send_away(fate: &mut Fate, scenario: &mut Scenario) {
@@ -245,7 +266,7 @@ pub(crate) fn crowd(seed: u64, limits: &mut Limits) {
     limits.queue = fate.one_of(&[20, 50]);
     limits.outbox_bytes = fate.one_of(&[64 * 1024, 1024 * 1024]);
     limits.orphan_grace = Duration::from_secs(30);
-    limits.request_timeout = Duration::from_secs(60);
+    limits.request_timeout = Duration::from_secs(fate.one_of(&[30, 60]));
 }
 
 fn fill(fate: &mut Fate, scenario: &mut Scenario) {
@@ -264,15 +285,20 @@ fn fill(fate: &mut Fate, scenario: &mut Scenario) {
         for _ in 0..60 {
             scenario.events.push((at, Event::Ask(Class::Chat, streams)));
         }
-        let long = millis(fate.within(1_000..=30_000));
-        let (begin, end) = if fate.percent(50) {
-            (Event::Reads(false), Event::Reads(true))
-        } else {
-            (
+        let (most, begin, end) = match fate.within(0..=2) {
+            0 => (30_000, Event::Reads(false), Event::Reads(true)),
+            1 => (
+                30_000,
                 Event::Dialling(Dialling::Refused),
                 Event::Dialling(Dialling::Accepted),
-            )
+            ),
+            // What is sent still arrives in time to keep the session, but chunks wait for longer than their job may.
+            _ => {
+                let rate = fate.one_of(&[8_000, 20_000]);
+                (120_000, Event::Rate(Some(rate)), Event::Rate(None))
+            }
         };
+        let long = millis(fate.within(1_000..=most));
         if matches!(begin, Event::Dialling(_)) {
             scenario.events.push((at + millis(600), Event::Cut));
         }
@@ -286,12 +312,7 @@ fn cancel_in_drains(fate: &mut Fate, scenario: &mut Scenario) {
     if !fate.percent(CANCELLED) {
         return;
     }
-    let drains = scenario
-        .events
-        .iter()
-        .filter(|(_, event)| matches!(event, Event::Drain(_) | Event::Shutdown))
-        .map(|(at, _)| *at);
-    let drains: Vec<_> = drains.collect();
+    let drains = drains_of(scenario);
     let (timeout, travel) = (scenario.limits.drain_timeout, scenario.gateway.latency);
     let streams = fate.percent(50);
     // So that it is read in the moment itself.
@@ -310,7 +331,7 @@ fn cancel_in_drains(fate: &mut Fate, scenario: &mut Scenario) {
                 .push((meeting(at + timeout), Event::CancelMany));
         }
     }
-    if shutdown_of(scenario).is_none() {
-        scenario.at_the_end = vec![(meeting(timeout), Event::CancelMany)];
-    }
+    scenario
+        .at_the_end
+        .push((meeting(timeout), Event::CancelMany));
 }

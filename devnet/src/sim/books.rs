@@ -260,13 +260,14 @@ impl Books {
         }
     }
 
-    /// A poisoned answer ends a session, which was begun to be written then.
-    pub(super) fn dies_of(&self, session: u64, id: &str, written: Instant) {
+    /// A poisoned answer ends a session, which was begun to be written then. `is_spoiled`: the product may end it for what
+    /// it has read there.
+    pub(super) fn dies_of(&self, session: u64, id: &str, written: Instant, is_spoiled: bool) {
         let mut ledger = self.ledger();
         ledger.count("sessions ended by poison");
         // Its end is known to the product only once it has travelled.
         let known = Instant::now() + ledger.gateway.latency();
-        let is_suspect = written + SUSPICIOUS > known;
+        let is_suspect = written + SUSPICIOUS > known && !is_spoiled;
         let ups = ledger.sessions.range(..session).rev();
         let before = ups
             .filter(|(_, session)| session.up.is_some())

@@ -234,7 +234,7 @@ impl Gateway {
 
     /// What is done once a frame of this session has been read, if it will be.
     fn mark(&self, session: u64, act: impl FnOnce(Instant) + Send + 'static) -> Option<Mark> {
-        let spoiled = lock(&self.shared.state).spoiled == Some(session);
+        let spoiled = self.has_spoiled(session);
         (!spoiled).then(|| Box::new(act) as Mark)
     }
 
@@ -339,16 +339,17 @@ impl Gateway {
         self.session().is_some()
     }
 
-    /// Whether it reads, lets agents in and has nothing that it would die of.
+    /// Whether it reads, lets agents in, lets them drain and has nothing that it would die of.
     pub fn is_well(&self) -> bool {
         let has_poison = self.shared.books.any_poison();
-        *lock(&self.shared.reads) && self.manners().door == Door::Open && !has_poison
+        let manners = self.manners();
+        let is_open = manners.door == Door::Open && manners.crosses.is_none();
+        *lock(&self.shared.reads) && is_open && !has_poison
     }
 
-    /// Whether it lets an agent go that has nothing left to do.
+    /// Whether it wants nothing more of an agent that has nothing left to do.
     pub fn lets_go(&self) -> bool {
-        let manners = self.manners();
-        manners.crosses.is_none() && !manners.last_repeats
+        !self.manners().last_repeats
     }
 
     /// Waits while it does not read.
@@ -386,6 +387,11 @@ impl Gateway {
     /// Whether it throws away what it reads on this session.
     pub(super) fn is_deaf_to(&self, number: u64) -> bool {
         lock(&self.shared.state).deaf_to == Some(number)
+    }
+
+    /// Whether it has sent what may not be read on this session.
+    pub(super) fn has_spoiled(&self, number: u64) -> bool {
+        lock(&self.shared.state).spoiled == Some(number)
     }
 
     /// True in so many of a hundred cases of mischief.

@@ -158,6 +158,9 @@ impl Ledger {
         if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > limits.outbox_bytes / 2) {
             self.full = Some(Instant::now());
         }
+        if gauges.waiting > 10 {
+            self.count("looks at a waiting room with more than ten");
+        }
         // A job starts to run only while there is room; then it may answer. One that waits may only fail.
         let most = limits.outbox_bytes
             + limits.capacity as u64 * limits.answer_bytes
@@ -432,21 +435,21 @@ impl Ledger {
             let session = self.sessions.get(&last.session);
             // It was not lost where the product itself has closed it, saying that it was done.
             let done = session.and_then(|session| session.done);
-            let is_done = done.is_some_and(|done| read < done);
+            let leaves = session.is_some_and(|session| session.leaving.is_some());
+            let is_done = done.is_some_and(|done| read < done) && !leaves;
             let ended = self.gateway.facts(last.session).and_then(|facts| {
                 let closed = facts.client_closed.filter(|_| !is_done);
                 let ends = [closed, facts.cut, facts.deaf, facts.mute];
                 ends.into_iter().flatten().min()
             });
-            if let Some(fault) = self.is_gateways_fault(id, request, last.session) {
-                faults.push(fault);
-            } else if worked_on {
-                missing.push((id.clone(), "worked on and never answered"));
-            } else if ended.is_none() {
-                missing.push((
-                    id.clone(),
-                    "read and never answered, and its session was not lost",
-                ));
+            let what = match (worked_on, ended) {
+                (true, _) => "worked on and never answered",
+                (false, None) => "read and never answered, and its session was not lost",
+                (false, Some(_)) => continue,
+            };
+            match self.is_gateways_fault(id, request, last.session) {
+                Some(fault) => faults.push(fault),
+                None => missing.push((id.clone(), what)),
             }
         }
         faults.into_iter().for_each(|fault| self.count(fault));

@@ -389,7 +389,8 @@ impl Visit {
         }
         if kind == "INFERENCE_RESPONSE" && shared.books.is_poisoned(id) {
             self.say(format_args!("dies of {id}"));
-            shared.books.dies_of(self.number, id, written);
+            let is_spoiled = self.gateway.has_spoiled(self.number);
+            shared.books.dies_of(self.number, id, written, is_spoiled);
             return Err(Over);
         }
         shared.books.seen(&Seen {
