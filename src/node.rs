@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long connections to the backend may take to say goodbye.
-const GOODBYE: Duration = Duration::from_millis(200);
+const GOODBYE: Duration = Duration::from_millis(100);
 
 /// How a node has lived.
 pub(crate) struct Life {

@@ -18,7 +18,7 @@ use crate::{admin::Verbs, telemetry::Metrics};
 
 /// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
 /// session, if there is none while answers are not proven. Half a second of the five that it may take is for what comes
-/// after the session (delivery rules, "Drain").
+/// after the session: connections to the backend, answers to probes, the log (delivery rules, "Drain").
 const DELIVERY: Duration = Duration::from_millis(4500);
 
 /// What this node does about work.

@@ -210,6 +210,80 @@ async fn a_gateway_that_stops_reading_slows_ollama_instead_of_filling_memory() {
     assert!(grown <= 64.0, "memory grew by {grown:.1} MiB");
 }
 
+/// README, "Memory": every term of the formula is filled at once. The gateway reads and acknowledges nothing, so that each
+/// answer has to be kept; while they are made, as many requests wait as may.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_acknowledges_nothing_costs_no_more_memory_than_readme_reckons() {
+    const MIB: usize = 1024 * 1024;
+    const CAPACITY: usize = 4;
+    const QUEUE: usize = 200;
+    const ANSWER: usize = 900_000;
+    let (outbox, queue, frame, result) = (4 * MIB, 16 * MIB, MIB, MIB);
+    let bytes = [outbox, queue, frame, result].map(|bytes| bytes.to_string());
+    let (capacity, waiting) = (CAPACITY.to_string(), QUEUE.to_string());
+    let node = Node::start(&[
+        ("PIN_CAPACITY", &*capacity),
+        ("PIN_QUEUE", &waiting),
+        ("PIN_OUTBOX_BYTES", &bytes[0]),
+        ("PIN_QUEUE_BYTES", &bytes[1]),
+        ("PIN_MAX_FRAME_BYTES", &bytes[2]),
+        ("PIN_MAX_RESULT_BYTES", &bytes[3]),
+        ("PIN_QUEUE_TIMEOUT", "10m"),
+        ("PIN_HEARTBEAT_TIMEOUT", "10m"),
+    ])
+    .await;
+    node.forget_chats();
+    node.gateway.set_policy(|policy| {
+        policy.acknowledge_results = false;
+        policy.acknowledge_heartbeats = false;
+        policy.acknowledge_models = false;
+        policy.answer_pings = false;
+    });
+    node.ollama.set_behaviour(|behaviour| {
+        behaviour.script = Some(vec!["x".repeat(ANSWER / 45); 45]);
+        behaviour.record = false;
+    });
+    node.ollama.pause_at(1);
+    // Those that run have requests as large as a frame may be, those that wait are as many and as large as may wait.
+    for n in 0..CAPACITY {
+        let large = chat(&"x".repeat(frame - 1_000));
+        assert!(node.gateway.try_request(&format!("runs-{n}"), &large));
+    }
+    node.ollama.wait_for_chats(CAPACITY).await;
+    for n in 0..QUEUE {
+        let waits = chat(&"x".repeat(queue / QUEUE - 1_000));
+        assert!(node.gateway.try_request(&format!("waits-{n}"), &waits));
+    }
+    let gauge = async |name: &str| -> f64 {
+        let page = node.agent.get("/metrics").await.unwrap().text();
+        let series = format!("pin_sidecar_{name} ");
+        let value = page.lines().find_map(|line| line.strip_prefix(&series));
+        value.unwrap().parse().unwrap()
+    };
+    while gauge("requests_waiting").await < QUEUE as f64 {
+        tokio::task::yield_now().await;
+    }
+    node.ollama.go_on();
+    // Once there is no room for the next answer no job begins.
+    while gauge("outbox_bytes").await < outbox as f64 || node.ollama.chats().running > 0 {
+        tokio::task::yield_now().await;
+    }
+    let held = gauge("outbox_bytes").await;
+    let most = outbox + CAPACITY * (ANSWER + 2_000);
+    let reckoned = 10 * MIB + outbox * 5 / 4 + queue + 3 * frame + CAPACITY * (frame + 3 * result);
+    let used = node.memory_at_most();
+    println!(
+        "{:.1} MiB of answers are kept, {:.1} at most; memory {used:.1} MiB of {:.1} at most; {} requests wait on",
+        held / MIB as f64,
+        most as f64 / MIB as f64,
+        reckoned as f64 / MIB as f64,
+        gauge("requests_waiting").await,
+    );
+    assert!(held <= most as f64, "{held}");
+    assert!(used * MIB as f64 <= reckoned as f64, "{used:.1} MiB");
+    assert_eq!(node.gateway.books().all_deliveries().errors, 0);
+}
+
 /// Chats that run all the time, as many as fit and some more, for as long as this is polled.
 async fn full_load(gateway: &Gateway, capacity: usize) {
     let run = || async {

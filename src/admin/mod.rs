@@ -37,8 +37,8 @@ pub use status::{
 use crate::telemetry::Metrics;
 use routes::Routes;
 
-/// How long [`AdminServer::stop`] waits at most.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long [`AdminServer::stop`] waits at most: a part of what a drain may take after its session.
+const STOP_TIMEOUT: Duration = Duration::from_millis(150);
 
 /// What the server must know of the rest of the sidecar. It is asked on the server's thread and must not wait.
 pub trait Overview: Send + Sync + 'static {
@@ -133,7 +133,7 @@ impl AdminServer {
         Ok(Bound { listener, addr })
     }
 
-    /// Stops answering and waits until the last answers are written, for at most a second. It blocks, so it belongs to
+    /// Stops answering and waits until the last answers are written, for a moment at most. It blocks, so it belongs to
     /// the very end, after the data path.
     pub fn stop(self) {
         drop(self.stop);

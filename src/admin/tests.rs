@@ -498,7 +498,7 @@ fn stopping_ends_idle_connections_at_once_and_frees_the_port() {
     assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
     let started = Instant::now();
     fixture.server.stop();
-    assert!(started.elapsed() < STOP_TIMEOUT);
+    assert!(started.elapsed() < Duration::from_secs(1));
     assert!(is_closed(&mut idle));
     assert!(AdminServer::bind(fixture.addr).is_ok());
 }

@@ -215,11 +215,10 @@ impl Proof {
 
     /// How many fences of a kind are known to have been read.
     fn read(&self, fences: &Counted) -> u64 {
-        let answers_pings = self.heartbeats.ponged + self.model_lists.ponged > 0;
-        match (answers_pings, self.gateway_acknowledges) {
-            (false, _) => fences.acknowledged,
-            (true, false) => fences.ponged,
-            (true, true) => fences.acknowledged.min(fences.ponged),
+        match (fences.ponged, self.gateway_acknowledges) {
+            (0, _) => fences.acknowledged,
+            (ponged, false) => ponged,
+            (ponged, true) => ponged.min(fences.acknowledged),
         }
     }
 

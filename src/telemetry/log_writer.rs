@@ -24,8 +24,8 @@ const MAX_LINES: usize = 1_024;
 /// Bytes that may wait, which is what bounds memory where lines are long.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long [`LogGuard`] waits at the end for lines to be written.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long [`LogGuard`] waits for lines to be written: a part of what a drain may take after its session.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 enum Item {
     Line(Vec<u8>),

@@ -37,7 +37,13 @@ const IMPATIENT: [(&str, &str); 2] = [
 
 /// A sidecar that is logged in, with these settings, through a network that can be broken.
 async fn start(settings: &[(&str, &str)]) -> (Net, Proxy) {
+    start_with(settings, |_| {}).await
+}
+
+/// The same with a gateway that is like this from the beginning.
+async fn start_with(settings: &[(&str, &str)], policy: fn(&mut Policy)) -> (Net, Proxy) {
     let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(policy);
     let network = Proxy::start(gateway.addr()).await.unwrap();
     let sidecar = Sidecar::start(
         CLIENT,

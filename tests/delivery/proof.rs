@@ -81,11 +81,11 @@ async fn acknowledged_heartbeats_prove_where_answers_are_not_acknowledged() {
 
 #[tokio::test]
 async fn an_acknowledged_list_of_models_proves_too() {
-    let (net, network) = start(&[("PIN_MODEL_REFRESH_INTERVAL", "50ms")]).await;
-    net.gateway.set_policy(|policy| {
+    let (net, network) = start_with(&[("PIN_MODEL_REFRESH_INTERVAL", "50ms")], |policy| {
         proves_nothing(policy);
         policy.acknowledge_models = true;
-    });
+    })
+    .await;
     ask(&net, "one").outcome().await.result();
     net.ollama
         .add_model("new", devnet::ollama::ModelShape::default());

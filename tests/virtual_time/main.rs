@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod backpressure;
+mod drains;
 mod flood;
 mod log;
 mod ollama;

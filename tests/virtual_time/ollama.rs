@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use crate::world::{Net, Step};
 
@@ -51,4 +52,32 @@ async fn an_ollama_that_a_chat_finds_gone_is_no_longer_offered_at_once() {
     assert_eq!(list["models"].as_array().map(Vec::len), Some(0), "{list}");
     assert!(gone.elapsed() < AT_ONCE, "{:?}", gone.elapsed());
     assert_eq!(net.metric("ollama_up"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn models_that_were_described_are_not_described_again_because_a_look_was_cut_short() {
+    let mut net = Net::start(&[("PIN_MODEL_REFRESH_INTERVAL", "10m")]).await;
+    let before = net.ollama.described().len();
+    let names = ["a", "b", "c"].map(|name| format!("{name}:latest"));
+    net.ollama.add_models(&names);
+    net.ollama.never_describe(Some("b:latest"));
+    // A chat for a model that is not on the list, which is older than a second, has it look.
+    sleep(Duration::from_secs(2)).await;
+    net.gateway.ask_for("one", "nobody", false).await;
+    sleep(AT_ONCE).await;
+    assert_eq!(net.ollama.described()[before..], names);
+    net.gateway
+        .send([json!({"type": "CANCEL_REQUEST", "request_id": "one"})])
+        .await;
+    sleep(AT_ONCE).await;
+
+    net.ollama.never_describe(None);
+    net.gateway.ask_for("two", "nobody", false).await;
+    let error = net.gateway.wait_for("INFERENCE_ERROR").await;
+    assert_eq!(
+        error["error"],
+        "model_not_found: this node does not offer that model"
+    );
+    assert_eq!(net.ollama.described()[before + names.len()..], ["b:latest"]);
+    assert_eq!(net.metric("ollama_models"), 4.0);
 }

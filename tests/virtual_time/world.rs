@@ -13,7 +13,10 @@ use std::{
 use async_tungstenite::{
     WebSocketStream,
     tokio::{TokioAdapter, accept_async},
-    tungstenite::Message,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, Role},
+    },
 };
 use bytes::Bytes;
 use futures_util::{
@@ -27,13 +30,14 @@ use hyper_util::rt::TokioIo;
 use pin_sidecar::{
     clock::SystemClock,
     relay::{Outcome, Relay, World},
+    service::Service,
     telemetry::Metrics,
     transport::{Dial, DialError, Endpoint, Stream},
 };
 use serde_json::{Value, json};
 use tokio::{
     io::{DuplexStream, duplex},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -44,7 +48,7 @@ use crate::{
 };
 
 /// What a pipe holds of what the other end has not read, in bytes: more than any test's flood.
-const PIPE: usize = 8 * 1024 * 1024;
+pub(crate) const PIPE: usize = 8 * 1024 * 1024;
 
 /// Longer than anything is waited for, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -55,8 +59,11 @@ pub(crate) struct Net {
     pub(crate) ollama: Ollama,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Log,
-    /// Held for its life.
-    _relay: JoinHandle<Outcome>,
+    pub(crate) service: Arc<Service>,
+    gateway_wire: Arc<Wire>,
+    logins: mpsc::UnboundedReceiver<DuplexStream>,
+    shutdown: Option<oneshot::Sender<()>>,
+    relay: JoinHandle<Outcome>,
 }
 
 impl Net {
@@ -67,15 +74,16 @@ impl Net {
         let (ollama_wire, connections) = Wire::new();
         let config = Sidecar::config(CLIENT, "ws://127.0.0.1:1", "http://127.0.0.1:2", settings);
         let world = World {
-            gateway: gateway_wire,
+            gateway: Arc::clone(&gateway_wire) as Arc<dyn Dial>,
             backend: Arc::clone(&ollama_wire) as Arc<dyn Dial>,
             clock: Arc::new(SystemClock),
             random: fastrand::Rng::with_seed(1),
         };
         let relay = Relay::new(world, config).unwrap();
-        let metrics = relay.metrics();
+        let (metrics, service) = (relay.metrics(), relay.service());
         let ollama = Ollama::start(ollama_wire, connections);
-        let relay = tokio::spawn(relay.run(std::future::pending()));
+        let (shutdown, told) = oneshot::channel();
+        let relay = tokio::spawn(relay.run(async { told.await.unwrap() }));
         let mut gateway = Gateway::accept(logins.recv().await.unwrap()).await;
         gateway.wait_for("MODEL_LIST").await;
         Self {
@@ -83,8 +91,39 @@ impl Net {
             ollama,
             metrics,
             log,
-            _relay: relay,
+            service,
+            gateway_wire,
+            logins,
+            shutdown: Some(shutdown),
+            relay,
         }
+    }
+
+    /// Waits until the relay logs in once more.
+    pub(crate) async fn next_session(&mut self) {
+        let connection = timeout(PATIENCE * 10, self.logins.recv()).await;
+        self.gateway = Gateway::accept(connection.unwrap().unwrap()).await;
+    }
+
+    /// The gateway breaks its session off and lets nobody in any more.
+    pub(crate) fn lose_gateway(&mut self) {
+        *self.gateway_wire.arrivals.lock().unwrap() = None;
+        let (nowhere, _) = duplex(1);
+        self.gateway = Gateway(
+            WebSocketStream::from_raw_socket(TokioAdapter::new(nowhere), Role::Server, None)
+                .now_or_never()
+                .unwrap(),
+        );
+    }
+
+    /// SIGTERM.
+    pub(crate) fn shut_down(&mut self) {
+        self.shutdown.take().unwrap().send(()).unwrap();
+    }
+
+    /// How it has ended, once it has.
+    pub(crate) async fn ended(&mut self) -> Outcome {
+        timeout(PATIENCE, &mut self.relay).await.unwrap().unwrap()
     }
 
     /// A metric's value, by its name with labels and without the prefix.
@@ -152,11 +191,40 @@ impl Gateway {
 
     /// Sends a chat.
     pub(crate) async fn ask(&mut self, request_id: &str) {
-        let payload = json!({"model": MODEL, "messages": [{"role": "user", "content": "why"}]});
+        self.ask_for(request_id, MODEL, false).await;
+    }
+
+    /// The same for a streamed one.
+    pub(crate) async fn ask_streamed(&mut self, request_id: &str) {
+        self.ask_for(request_id, MODEL, true).await;
+    }
+
+    pub(crate) async fn ask_for(&mut self, request_id: &str, model: &str, stream: bool) {
+        let messages = json!([{"role": "user", "content": "why"}]);
+        let payload = json!({"model": model, "messages": messages, "stream": stream});
         self.send([json!({
             "type": "INFERENCE_REQUEST", "request_id": request_id, "payload": payload,
         })])
         .await;
+    }
+
+    /// Says Close, and reads until the relay has answered.
+    pub(crate) async fn close(&mut self, code: u16) {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: "".into(),
+        };
+        self.0.close(Some(frame)).await.unwrap();
+        self.read_out().await;
+    }
+
+    /// Reads until the connection ends; a Close is answered.
+    pub(crate) async fn read_out(&mut self) {
+        timeout(PATIENCE, async {
+            while let Some(Ok(_)) = self.0.next().await {}
+        })
+        .await
+        .unwrap();
     }
 
     /// The next frame of this type; those before it are passed over.
@@ -182,6 +250,8 @@ pub(crate) enum Step {
     Rest(Duration),
     /// A token.
     Say,
+    /// A token of so many bytes.
+    SayLong(usize),
     /// The line that says that it is whole, with as many tokens.
     Done(u64),
     /// Nothing any more, not even an end.
@@ -201,6 +271,11 @@ struct Shared {
     answers: Mutex<VecDeque<Vec<Step>>>,
     /// How often it was asked for its version.
     pulses: watch::Sender<usize>,
+    models: Mutex<Vec<String>>,
+    /// The models that it was asked to describe, in order.
+    described: Mutex<Vec<String>>,
+    /// A model of this name it never describes.
+    undescribed: Mutex<Option<String>>,
 }
 
 impl Ollama {
@@ -208,6 +283,9 @@ impl Ollama {
         let shared = Arc::new(Shared {
             answers: Mutex::default(),
             pulses: watch::Sender::default(),
+            models: Mutex::new(vec![MODEL.to_owned()]),
+            described: Mutex::default(),
+            undescribed: Mutex::default(),
         });
         let state = Arc::clone(&shared);
         let server = tokio::spawn(async move {
@@ -240,6 +318,21 @@ impl Ollama {
         timeout(PATIENCE, pulses.changed()).await.unwrap().unwrap();
     }
 
+    /// Has these models as well.
+    pub(crate) fn add_models(&self, names: &[String]) {
+        self.shared.models.lock().unwrap().extend_from_slice(names);
+    }
+
+    /// Hangs when it is asked to describe this model.
+    pub(crate) fn never_describe(&self, name: Option<&str>) {
+        *self.shared.undescribed.lock().unwrap() = name.map(str::to_owned);
+    }
+
+    /// The models that it was asked to describe, in order.
+    pub(crate) fn described(&self) -> Vec<String> {
+        self.shared.described.lock().unwrap().clone()
+    }
+
     /// Refuses connections and cuts those that are open.
     pub(crate) fn stop(&self) {
         *self.wire.arrivals.lock().unwrap() = None;
@@ -261,7 +354,7 @@ impl Shared {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
-        request.into_body().collect().await.unwrap();
+        let body_of = request.into_body().collect().await.unwrap().to_bytes();
         let about = match path.as_str() {
             "/api/chat" => {
                 let answer = self.answers.lock().unwrap().pop_front();
@@ -271,9 +364,22 @@ impl Shared {
                 self.pulses.send_modify(|pulses| *pulses += 1);
                 json!({"version": "0.17.4"})
             }
-            "/api/tags" => json!({"models": [{"name": MODEL, "model": MODEL, "digest": "d"}]}),
+            "/api/tags" => {
+                let models = self.models.lock().unwrap();
+                let tag = |name: &String| json!({"name": name, "model": name, "digest": name});
+                json!({"models": models.iter().map(tag).collect::<Vec<_>>()})
+            }
             "/api/ps" => json!({"models": []}),
-            "/api/show" => json!({"capabilities": ["completion"]}),
+            "/api/show" => {
+                let asked: Value = serde_json::from_slice(&body_of).unwrap();
+                let name = asked["model"].as_str().unwrap().to_owned();
+                let hangs = self.undescribed.lock().unwrap().as_ref() == Some(&name);
+                self.described.lock().unwrap().push(name);
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                json!({"capabilities": ["completion"]})
+            }
             path => panic!("nobody should ask for {path}"),
         };
         Response::new(about.to_string().boxed_unsync())
@@ -293,6 +399,7 @@ fn body(answer: Vec<Step>) -> Body {
                 None
             }
             Step::Say => line("word ", false, 0),
+            Step::SayLong(bytes) => line(&"x".repeat(bytes), false, 0),
             Step::Done(tokens) => line("", true, tokens),
             Step::Hang => std::future::pending().await,
         }
