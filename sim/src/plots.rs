@@ -40,6 +40,10 @@ const REPEATED: u64 = 20;
 /// How many have a large waiting room, large answers and a gateway that does not take them.
 const CROWDED: u64 = 4;
 
+/// How many have a gateway that makes what has failed again at once, acknowledges the failure late, and breaks down before it
+/// has read the answer.
+const RETRIED: u64 = 8;
+
 /// The codes of a gateway's Close (RFC 6455, section 7.4; 4401 and 4403 mean a refused login elsewhere); `None`: no code.
 const CODES: &[Option<u16>] = &[
     Some(1000),
@@ -103,6 +107,7 @@ pub(crate) fn enter(seed: u64, scenario: &mut Scenario) {
     send_away(&mut Fate::of(seed, "aways", 0), scenario);
     acknowledge_badly(&mut Fate::of(seed, "acknowledgements", 0), scenario);
     repeat_to_the_last(&mut Fate::of(seed, "last repeats", 0), scenario);
+    retry(&mut Fate::of(seed, "retries", 0), scenario);
     if is_crowded(seed) {
         fill(&mut Fate::of(seed, "crowd", 2), scenario);
     }
@@ -214,8 +219,24 @@ fn cross(fate: &mut Fate, scenario: &mut Scenario) {
             scenario.events.push((at.saturating_sub(before), ask));
         }
         let close = Event::Close(farewell(fate, ""));
-        let after = millis(fate.within(0..=travel));
+        if fate.percent(50) {
+            let after = millis(fate.within(0..=travel));
+            scenario.events.push((at + after, close));
+            continue;
+        }
+        // Or it waits two seconds for proof, which does not come from a gateway that does not read.
+        let close = Event::Close(Farewell {
+            code: fate.one_of(&[Some(1000), Some(1000), None, Some(1001)]),
+            reason: "",
+            is_deaf: true,
+        });
+        let unread = at.saturating_sub(millis(fate.within(0..=500)));
+        let after = millis(fate.within(2_000..=3_500));
+        scenario.events.push((unread, Event::Reads(false)));
         scenario.events.push((at + after, close));
+        scenario
+            .events
+            .push((at + millis(4_500), Event::Reads(true)));
     }
     let close = Event::Close(farewell(fate, ""));
     let after = millis(fate.within(0..=travel));
@@ -253,6 +274,35 @@ fn acknowledge_badly(fate: &mut Fate, scenario: &mut Scenario) {
 
 fn repeat_to_the_last(fate: &mut Fate, scenario: &mut Scenario) {
     scenario.manners.last_repeats = fate.percent(REPEATED);
+}
+
+fn retry(fate: &mut Fate, scenario: &mut Scenario) {
+    if !fate.percent(RETRIED) {
+        return;
+    }
+    scenario.manners.acks = Acks::All;
+    scenario.manners.ack_millis = fate.one_of(&[1_000, 3_000]);
+    scenario.manners.retries = 100;
+    scenario.manners.repeats = 0;
+    scenario.temper = Temper {
+        tokens: 5,
+        token_millis: 20,
+        first_millis: 200,
+        faults: 30,
+        big: 0,
+        big_token: 0,
+    };
+    for _ in 0..6 {
+        let at = moment(fate, scenario);
+        for _ in 0..6 {
+            scenario.events.push((at, Event::Ask(Class::Chat, false)));
+        }
+        let deaf = at + millis(fate.within(100..=1_000));
+        let broken = deaf + millis(fate.within(500..=3_000));
+        scenario.events.push((deaf, Event::Reads(false)));
+        scenario.events.push((broken, Event::Cut));
+        scenario.events.push((broken, Event::Reads(true)));
+    }
 }
 
 /// Whether a seed's waiting room is large, and full.

@@ -424,7 +424,8 @@ impl Run {
             let what = format!("gave up after {took:?}, though its session was cut off");
             self.books.breach("drain", "drain", &what);
         }
-        // What was closed last is still under way.
+        // What was closed last is still under way, and may wait for a gateway that does not read.
+        self.gateway.read(true);
         sleep(LOOK).await;
         if self.gateway_link.open() + self.ollama_link.open() > 0 {
             self.books

@@ -22,6 +22,40 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a gateway that wanted to be left alone was come back to after a drain on request",
         3816,
     ),
+    ("an acknowledged failure proved the answer behind it", 10108),
+    (
+        "SIGTERM in a drain on request added its wait to that",
+        11344,
+    ),
+    ("the same with the gateway away, and chats were lost", 10381),
+    (
+        "a proven answer counted as lost when it was asked for behind our Close",
+        24637,
+    ),
+    (
+        "a whole answer was thrown away for its last chunks, and its request run again",
+        26578,
+    ),
+    (
+        "a second drain forgot how long the gateway wanted to be left alone",
+        12727,
+    ),
+    (
+        "a time to stay away that no clock can count ended the session's task",
+        12342,
+    ),
+    (
+        "a job that was stopped and cancelled in one tick answered",
+        12231,
+    ),
+    (
+        "a large waiting room filled the outbox over its bound",
+        10014,
+    ),
+    (
+        "a Retry-After of 0 was taken for leave to come back without a pause",
+        471,
+    ),
 ];
 
 #[test]

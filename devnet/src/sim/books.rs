@@ -324,6 +324,11 @@ impl Books {
         Some((request.class.unwrap_or(Class::Chat), request.stream))
     }
 
+    /// Whether a request matches.
+    pub(super) fn is(&self, id: &str, matches: impl Fn(&Request) -> bool) -> bool {
+        self.ledger().requests.get(id).is_some_and(matches)
+    }
+
     /// The ids that match, in order.
     pub(super) fn ids(&self, matches: impl Fn(&Request) -> bool) -> Vec<String> {
         let ledger = self.ledger();

@@ -37,6 +37,8 @@ pub struct Manners {
     pub late_millis: u64,
     /// How many of a hundred answers have it acknowledge another id than theirs as well.
     pub lies: u64,
+    /// How many of a hundred requests that failed it makes again at once.
+    pub retries: u64,
     /// How many of a hundred heartbeats of an agent that drains have it close the session itself, with this Close.
     pub crosses: Option<(u64, Farewell)>,
     /// Whether it makes answered requests again when an agent that drains shows life, and after it has read that agent's
@@ -90,6 +92,7 @@ impl Default for Manners {
             door: Door::Open,
             late_millis: 0,
             lies: 0,
+            retries: 0,
             crosses: None,
             last_repeats: false,
         }

@@ -16,6 +16,9 @@ use super::{
 /// A burst of cancels is about the last so many requests.
 const RECENT: usize = 24;
 
+/// So often a request that fails is made again at once.
+const RETRIES: usize = 3;
+
 /// So often in a session answered requests are made again in a drain.
 const LAST_REPEATS: u64 = 3;
 
@@ -53,6 +56,18 @@ impl Gateway {
         self.shared.books.made_behind(&id, session, &cancelled);
         self.say_again(&id, r#"{"model":"x"}"#);
         self.make(&id, Class::Invalid, false);
+    }
+
+    /// Makes a request that has failed again, but not for ever.
+    pub(super) fn retry(&self, id: &str) {
+        let books = &self.shared.books;
+        let again = books.is(id, |request| {
+            request.class == Some(Class::Chat) && request.made.len() <= RETRIES
+        });
+        if again {
+            books.count("failed requests made again at once");
+            self.repeat_of(id);
+        }
     }
 
     /// The agent drains and shows life.

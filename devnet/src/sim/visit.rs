@@ -159,10 +159,14 @@ async fn write(
                 });
                 sender.send(Message::Close(frame)).await.map_err(|_| Over)?;
                 gateway.has_left(number, farewell);
+                // Whatever it would still say comes too late, and is no reason not to read on.
+                break;
             }
             Order::Break => return Err(Over),
         }
     }
+    // Held, so that nobody takes the session for one that takes nothing.
+    let _queue = queue;
     std::future::pending().await
 }
 
@@ -407,6 +411,9 @@ impl Visit {
         }
         if kind != "INFERENCE_CHUNK" {
             shared.books.terminal_read(self.number, id);
+        }
+        if kind == "INFERENCE_ERROR" && self.gateway.whim(manners.retries) {
+            self.gateway.retry(id);
         }
         if kind != "INFERENCE_CHUNK" && manners.acks == Acks::All {
             if self.gateway.whim(manners.lies) {
