@@ -234,6 +234,14 @@ fn cross(fate: &mut Fate, scenario: &mut Scenario) {
         let after = millis(fate.within(2_000..=3_500));
         scenario.events.push((unread, Event::Reads(false)));
         scenario.events.push((at + after, close));
+        if fate.percent(50) {
+            // Then it cannot write its Close, and no Close that comes answers it.
+            let stuck = at + millis(fate.within(1_000..=2_000));
+            scenario.events.push((stuck, Event::Stuck(true)));
+            scenario
+                .events
+                .push((at + millis(4_500), Event::Stuck(false)));
+        }
         scenario
             .events
             .push((at + millis(4_500), Event::Reads(true)));
@@ -361,6 +369,12 @@ fn fill(fate: &mut Fate, scenario: &mut Scenario) {
 fn cancel_in_drains(fate: &mut Fate, scenario: &mut Scenario) {
     if !fate.percent(CANCELLED) {
         return;
+    }
+    if fate.percent(60) {
+        // Jobs that outlast the drain, and frames that arrive in the very tick in which they are to.
+        scenario.temper.tokens = 40;
+        scenario.temper.token_millis = 1_000;
+        scenario.gateway.jitter = Duration::ZERO;
     }
     let drains = drains_of(scenario);
     let (timeout, travel) = (scenario.limits.drain_timeout, scenario.gateway.latency);

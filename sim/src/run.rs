@@ -261,6 +261,7 @@ impl Run {
             Event::Cut => self.gateway_link.cut(),
             Event::Lose(up, down) => self.gateway_link.lose(up, down),
             Event::Hold(held) => self.gateway_link.change(|weather| weather.held = held),
+            Event::Stuck(stuck) => self.gateway_link.change(|weather| weather.stuck = stuck),
             Event::Dialling(dialling) => self
                 .gateway_link
                 .change(|weather| weather.dialling = dialling),
@@ -327,6 +328,7 @@ impl Run {
         for link in [&self.gateway_link, &self.ollama_link] {
             link.change(|weather| {
                 weather.held = false;
+                weather.stuck = false;
                 weather.rate = None;
                 weather.dialling = Dialling::Accepted;
             });
@@ -341,6 +343,8 @@ impl Run {
     async fn settle(&self) {
         let limits = &self.scenario.limits;
         self.look_until(self.began + self.scenario.mended).await;
+        // A session that had ended long ago may only now be seen to have.
+        self.look_until(Instant::now() + LOOK).await;
         let patience = Duration::from_secs(800);
         let patience = patience_from(self.books.away_until()) + patience;
         while !self.gateway.has_session() && Instant::now() < patience {

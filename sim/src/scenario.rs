@@ -29,6 +29,8 @@ pub(crate) enum Event {
     Cut,
     Lose(bool, bool),
     Hold(bool),
+    /// The gateway's connection takes nothing more from the product.
+    Stuck(bool),
     Dialling(Dialling),
     Rate(Option<u64>),
     Reads(bool),

@@ -281,7 +281,7 @@ impl Ledger {
             "model_not_found" => {
                 request.class == Some(Class::UnknownModel)
                     || self.ollama.calm_since() > self.began
-                    || self.began.elapsed() < FIRST_LOOK
+                    || seen.written < self.began + FIRST_LOOK
             }
             "duplicate" => answered,
             // What it said in a drain may be read after it.

@@ -153,6 +153,8 @@ pub(super) struct Session {
     pub(super) done: Option<Instant>,
     /// The gateway has said Close by itself.
     pub(super) leaving: Option<Leaving>,
+    /// The gateway has read a Close of the product.
+    pub(super) has_closed: bool,
     /// That Close could not be told from an answer to the product's own.
     pub(super) crossed: bool,
     /// By id.

@@ -118,6 +118,7 @@ impl Pipe {
         now: Instant,
         due: Instant,
         rate: Option<u64>,
+        buffer: u64,
         bytes: &[u8],
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
@@ -127,7 +128,7 @@ impl Pipe {
         if self.finished || self.abandoned.is_some_and(|from| from <= now) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let room = BUFFER.saturating_sub(self.under_way());
+        let room = buffer.saturating_sub(self.under_way());
         let taken = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
         if taken == 0 && self.abandoned.is_some() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -167,6 +168,11 @@ impl Pipe {
         self.last_due = Some(due);
         self.under_way.push_back((due, segment));
         wake(&mut self.reader);
+    }
+
+    /// There is room again for whoever waits for it.
+    pub(super) fn make_room(&mut self) {
+        wake(&mut self.writer);
     }
 
     /// The writer writes no more.

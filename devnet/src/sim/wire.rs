@@ -49,6 +49,8 @@ pub struct Weather {
     pub dialling: Dialling,
     /// Whether what is under way is held back.
     pub held: bool,
+    /// Whether the client's system takes nothing more from it.
+    pub stuck: bool,
 }
 
 /// What becomes of somebody who dials.
@@ -128,6 +130,7 @@ impl Default for Weather {
             pieces: None,
             dialling: Dialling::Accepted,
             held: false,
+            stuck: false,
         }
     }
 }
@@ -228,6 +231,9 @@ impl Link {
                 connection.up.release(now + latency);
                 connection.down.release(now + latency);
             });
+        }
+        if !state.weather.stuck {
+            state.each(|connection| connection.up.make_room());
         }
         let weather = state.weather.clone();
         state.changed.notify_waiters();
@@ -492,10 +498,12 @@ impl AsyncWrite for End {
         let now = Instant::now();
         self.with(|connection, weather, fate| {
             let jitter = u64::try_from(weather.jitter.as_millis()).unwrap_or(u64::MAX);
+            let is_stuck = weather.stuck && self.side == Side::Client;
+            let buffer = if is_stuck { 0 } else { BUFFER };
             let due = now + weather.latency + fate.millis(0..=jitter);
             connection
                 .written_by(self.side)
-                .write(now, due, weather.rate, bytes, cx)
+                .write(now, due, weather.rate, buffer, bytes, cx)
         })
     }
 
