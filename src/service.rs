@@ -226,11 +226,6 @@ impl Stages {
         self.now() == Stage::Open
     }
 
-    /// Whether every job has ended in the drain that is under way.
-    pub fn are_jobs_done(&self) -> bool {
-        self.now().drain().is_some_and(|drain| drain.jobs_done)
-    }
-
     /// Waits until the node drains.
     pub async fn draining(&self) {
         self.reaches(|stage| stage.drain().is_some()).await;

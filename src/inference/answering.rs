@@ -4,10 +4,10 @@
 //! backend is not read, which is how a slow gateway slows it; when the request's time is over they are given up, and what
 //! the backend has sent by then is still read.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use http_body_util::BodyExt;
 use hyper::body::Frame as Piece;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -142,8 +142,13 @@ impl<'a> Answering<'a> {
 
     async fn send(&mut self, decoder: &dyn Decoder) {
         self.chunks.follow(&mut self.deltas, decoder);
-        let sent = timeout_at(self.deadline, self.chunks.send(&mut self.deltas)).await;
-        if sent.is_err() {
+        let is_sent = {
+            let mut sending = pin!(self.chunks.send(&mut self.deltas));
+            // Nearly always there is room, and no need for a timer.
+            sending.as_mut().now_or_never().is_some()
+                || timeout_at(self.deadline, sending).await.is_ok()
+        };
+        if !is_sent {
             self.chunks.give_up();
             self.patience.end_at(Instant::now() + LAST_READ);
         }

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -160,6 +161,8 @@ impl Live<'_> {
     async fn write(&self, sender: &mut Sender) -> Result<LinkEnd, DisconnectReason> {
         let outbox = self.dispatch.outbox;
         let mut proof_deadline = None;
+        let mut jobs_done = pin!(self.stages.jobs_done());
+        let mut finishing = false;
         loop {
             while let Some(mut batch) = outbox.take() {
                 let items = std::mem::take(&mut batch.items);
@@ -175,7 +178,6 @@ impl Live<'_> {
                     yield_now().await;
                 }
             }
-            let finishing = self.stages.are_jobs_done();
             let fence = outbox.fence_due(finishing);
             if fence.is_some_and(|due| due <= Instant::now()) {
                 outbox.fenced();
@@ -192,7 +194,7 @@ impl Live<'_> {
             tokio::select! {
                 biased;
                 () = outbox.filled() => {}
-                () = self.stages.jobs_done(), if !finishing => {}
+                () = &mut jobs_done, if !finishing => finishing = true,
                 () = wait_until(fence) => {}
                 () = wait_until(proof_deadline), if finishing => {}
             }
