@@ -134,7 +134,7 @@ async fn a_cancelled_chat_frees_ollama_and_says_nothing_more() {
     let mut running = net.streamed("one");
     running.next().await;
     let request = net.ollama.wait_for_request(CHAT).await;
-    let told = std::time::Instant::now();
+    let told = tokio::time::Instant::now();
     net.gateway.cancel(running.id());
     let left = request.wait_until_left().await;
     assert!(

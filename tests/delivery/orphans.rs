@@ -1,8 +1,9 @@
 //! Work whose session stays away: it goes on for PIN_ORPHAN_GRACE and no longer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devnet::ollama::CHAT;
+use tokio::time::Instant;
 
 use super::*;
 
