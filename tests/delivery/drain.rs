@@ -71,15 +71,18 @@ async fn it_waits_for_the_proof_of_what_was_sent_and_no_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fence_proves_what_nobody_acknowledges_and_goes_at_once() {
-    let (net, _wire) = start_on_wire(&[]).await;
-    net.gateway.set_policy(|policy| {
-        proves_nothing(policy);
-        policy.acknowledge_heartbeats = true;
-    });
-    let sent = ask(&net, "one").outcome().await.frame.at;
-    assert_eq!(net.sidecar.drain().await, Outcome::Drained);
-    let closed = closed_at(&net.gateway).await - sent;
-    assert!(closed < AT_ONCE, "{closed:?}");
+    for only_pongs in [false, true] {
+        let (net, _wire) = start_on_wire(&[]).await;
+        net.gateway.set_policy(|policy| {
+            proves_nothing(policy);
+            policy.acknowledge_heartbeats = !only_pongs;
+            policy.answer_pings = only_pongs;
+        });
+        let sent = ask(&net, "one").outcome().await.frame.at;
+        assert_eq!(net.sidecar.drain().await, Outcome::Drained);
+        let closed = closed_at(&net.gateway).await - sent;
+        assert!(closed < AT_ONCE, "{closed:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

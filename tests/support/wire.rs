@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use devnet::{
-    gateway::Gateway,
+    gateway::{Gateway, Policy},
     ollama::{ModelShape, Ollama},
     sim::{
         fate::Fate,
@@ -21,6 +21,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use pin_sidecar::{
     clock::SystemClock,
     relay::{Outcome, Relay, World},
+    service::Service,
     telemetry::Metrics,
     transport::{Dial, DialError, Endpoint, Stream},
 };
@@ -30,12 +31,16 @@ use super::support::{CLIENT, Counts, MODEL, Net, SECRET, Sidecar};
 
 /// A sidecar without its server for probes.
 pub struct Node {
+    /// Where it is asked to drain and to serve again.
+    pub service: Arc<Service>,
+    /// The wire between it and Ollama.
+    pub to_ollama: Wire,
     metrics: Arc<Metrics>,
     shutdown: Option<oneshot::Sender<()>>,
     run: JoinHandle<Outcome>,
 }
 
-/// The wire between the sidecar and the gateway: every byte arrives at once, unless the weather is changed.
+/// A wire on which every byte arrives at once, unless the weather is changed.
 pub struct Wire(pub Link);
 
 struct Dialler(Link);
@@ -52,6 +57,15 @@ impl Dial for Dialler {
 
 /// A sidecar that is logged in, with these settings, and the wire to its gateway. The clock is to be paused.
 pub async fn start(settings: &[(&str, &str)]) -> (Net<Node>, Wire) {
+    let (net, wire) = begin(settings, |_| {});
+    net.gateway
+        .wait_for(|frame| frame.is_from_agent("MODEL_LIST"))
+        .await;
+    (net, wire)
+}
+
+/// The same where logging in is the gateway's matter.
+pub fn begin(settings: &[(&str, &str)], policy: impl FnOnce(&mut Policy)) -> (Net<Node>, Wire) {
     let weather = Weather {
         latency: Duration::ZERO,
         ..Weather::default()
@@ -62,6 +76,7 @@ pub async fn start(settings: &[(&str, &str)]) -> (Net<Node>, Wire) {
     let (to_ollama, at_ollama) = link("ollama");
     let gateway = Gateway::builder()
         .secret(CLIENT, SECRET)
+        .policy(policy)
         .start_on_wire(at_gateway);
     let ollama = Ollama::builder()
         .model(MODEL, ModelShape::default())
@@ -69,22 +84,21 @@ pub async fn start(settings: &[(&str, &str)]) -> (Net<Node>, Wire) {
 
     let world = World {
         gateway: Arc::new(Dialler(to_gateway.clone())),
-        backend: Arc::new(Dialler(to_ollama)),
+        backend: Arc::new(Dialler(to_ollama.clone())),
         clock: Arc::new(SystemClock),
         random: fastrand::Rng::with_seed(1),
     };
     let config = Sidecar::config(CLIENT, &gateway.url(), &ollama.url(), settings);
     let relay = Relay::new(world, config).unwrap();
-    let metrics = relay.metrics();
+    let (service, metrics) = (relay.service(), relay.metrics());
     let (shutdown, told) = oneshot::channel();
     let sidecar = Node {
+        service,
+        to_ollama: Wire(to_ollama),
         metrics,
         shutdown: Some(shutdown),
         run: tokio::spawn(relay.run(async { drop(told.await) })),
     };
-    gateway
-        .wait_for(|frame| frame.is_from_agent("MODEL_LIST"))
-        .await;
     let net = Net {
         gateway,
         ollama,
