@@ -95,14 +95,31 @@ async fn an_acknowledged_list_of_models_proves_too() {
 
 #[tokio::test(start_paused = true)]
 async fn heartbeats_that_are_acknowledged_twice_prove_no_more_than_once() {
-    let (net, wire) = start_on_wire(&[("PIN_HEARTBEAT_INTERVAL", "50ms")]).await;
-    net.gateway
-        .set_policy(|policy| policy.repeat_heartbeat_acks = true);
-    wait_for_heartbeats(&net, 5).await;
+    for answers_pings in [true, false] {
+        let (net, wire) = start_on_wire(&[]).await;
+        net.gateway.set_policy(|policy| {
+            policy.repeat_heartbeat_acks = true;
+            policy.answer_pings = answers_pings;
+        });
+        wait_for_heartbeats(&net, 5).await;
+        round_trip(&net.gateway).await;
+        net.gateway.set_policy(proves_nothing);
+        ask(&net, "one").outcome().await.result();
+        wait_for_heartbeats(&net, 3).await;
+        assert_unproven(&net, &wire).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_acknowledgement_that_comes_late_does_not_pass_for_that_of_the_next_heartbeat() {
+    let (net, wire) = start_on_wire(&[]).await;
+    wait_for_heartbeats(&net, 1).await;
     round_trip(&net.gateway).await;
     net.gateway.set_policy(proves_nothing);
     ask(&net, "one").outcome().await.result();
-    wait_for_heartbeats(&net, 3).await;
+    wait_for_heartbeats(&net, 1).await;
+    // Pings were answered, and this heartbeat's was not: what comes cannot be about it.
+    net.gateway.send(&json!({"type": "HEARTBEAT_ACK"}));
     assert_unproven(&net, &wire).await;
 }
 
