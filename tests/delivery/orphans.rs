@@ -58,13 +58,19 @@ async fn work_whose_session_stays_away_is_stopped_and_told_as_orphaned_waiting_w
 
 #[tokio::test(start_paused = true)]
 async fn work_whose_session_is_back_in_time_goes_on_and_keeps_its_slot() {
-    let (net, wire) = start_on_wire(&[("PIN_CAPACITY", "1"), ("PIN_QUEUE", "0")]).await;
+    let settings = [
+        ("PIN_CAPACITY", "1"),
+        ("PIN_QUEUE", "0"),
+        ("PIN_TOKEN_TIMEOUT", "9m"),
+    ];
+    let (net, wire) = start_on_wire(&settings).await;
     net.ollama.pause_at(3);
     let mut chat = ask(&net, "one");
     net.ollama.wait_for_chats(1).await;
     go_away(&net, &wire).await;
     sleep(GRACE - NEARLY).await;
     come_back(&net, &wire, 2).await;
+    sleep(GRACE).await;
     let refused = ask(&net, "two").outcome().await;
     assert!(refused.error().starts_with("busy: "), "{}", refused.error());
     net.ollama.go_on();
@@ -82,6 +88,7 @@ async fn each_session_that_is_lost_gives_the_whole_grace_again() {
         go_away(&net, &wire).await;
         sleep(GRACE - NEARLY).await;
         come_back(&net, &wire, session).await;
+        sleep(2 * NEARLY).await;
     }
     net.ollama.go_on();
     for chat in [&mut running, &mut waiting] {
