@@ -18,9 +18,16 @@ const NEARLY: Duration = Duration::from_secs(1);
 
 const EXPIRED: &str = "results_dropped_total{reason=\"expired\"}";
 
+/// A node that has been up for a while: what is too old is looked for at a moment that has nothing to do with the answer.
+async fn start_a_while_ago() -> (Net<Node>, Wire) {
+    let (net, wire) = wire::start(&SETTINGS).await;
+    sleep(TTL * 2 / 3).await;
+    (net, wire)
+}
+
 /// A node that has made the answer `one` while its gateway was away, and when.
 async fn with_an_answer_that_cannot_go() -> (Net<Node>, Wire, Instant) {
-    let (net, wire) = wire::start(&SETTINGS).await;
+    let (net, wire) = start_a_while_ago().await;
     net.ollama.pause_at(3);
     ask(&net, "one");
     net.ollama.wait_for_chats(1).await;
@@ -55,7 +62,7 @@ async fn an_answer_is_delivered_to_a_gateway_that_comes_at_the_last_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delivered_answer_is_forgotten_and_its_id_is_new_work() {
-    let (net, _wire) = wire::start(&SETTINGS).await;
+    let (net, _wire) = start_a_while_ago().await;
     ask(&net, "one").outcome().await.result();
     wait_for_undelivered(&net, 0).await;
     sleep(TTL - NEARLY).await;
