@@ -193,23 +193,29 @@ async fn what_a_drain_could_not_deliver_has_another_chance_when_the_process_ends
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_wants_to_be_left_alone_is_though_the_node_was_drained_meanwhile() {
-    let (net, _wire) = wire::start(&[]).await;
     let wanted = Duration::from_secs(50);
-    net.gateway.send(&json!({
-        "type": "INTERVIEW_FAILED", "reason": "try later", "retry_after_seconds": 50,
-    }));
-    net.gateway.close_sessions(1000, "");
-    net.gateway.wait_for_no_session().await;
-    let closed = Instant::now();
-    net.sidecar.service.request_drain().await;
-    assert!(net.sidecar.service.reopen());
-    net.gateway.wait_for_session(2).await;
-    let away = closed.elapsed();
-    // Up to a tenth more, so that not all nodes come at once.
-    assert!(
-        away >= wanted && away < wanted.mul_f64(1.1) + SOON,
-        "{away:?}"
-    );
+    for closes_itself in [true, false] {
+        let (net, _wire) = wire::start(&[]).await;
+        net.gateway.send(&json!({
+            "type": "INTERVIEW_FAILED", "reason": "try later", "retry_after_seconds": 50,
+        }));
+        // What comes in order was read with it.
+        net.chat("one").outcome().await.result();
+        if closes_itself {
+            net.gateway.close_sessions(1000, "");
+            net.gateway.wait_for_no_session().await;
+        }
+        let closed = Instant::now();
+        net.sidecar.service.request_drain().await;
+        assert!(net.sidecar.service.reopen());
+        net.gateway.wait_for_session(2).await;
+        let away = closed.elapsed();
+        // Up to a tenth more, so that not all nodes come at once.
+        assert!(
+            away >= wanted && away < wanted.mul_f64(1.1) + SOON,
+            "{away:?}"
+        );
+    }
 }
 
 #[tokio::test]
