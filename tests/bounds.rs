@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devnet::{
     agent::{Agent, Signal},
@@ -17,7 +17,10 @@ use devnet::{
 };
 use serde_json::{Value, json};
 use support::{CLIENT, MODEL, SECRET, chat, gateway, ollama};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 
 const RELEASE: bool = !cfg!(debug_assertions);
 

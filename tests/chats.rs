@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::time::Duration;
 
 use devnet::ollama::{CHAT, Fault, ModelShape, Ollama, spoken};
 use serde_json::{Value, json};
 use support::{CLIENT, DESKTOP, MODEL, Net, chat, gateway};
+use tokio::time::{Instant, sleep};
 
 #[tokio::test]
 async fn an_operator_daemon_answers_in_openais_shape() {
@@ -134,11 +139,11 @@ async fn a_cancelled_chat_frees_ollama_and_says_nothing_more() {
     let mut running = net.streamed("one");
     running.next().await;
     let request = net.ollama.wait_for_request(CHAT).await;
-    let told = std::time::Instant::now();
+    let told = Instant::now();
     net.gateway.cancel(running.id());
     let left = request.wait_until_left().await;
     assert!(
-        left - told < std::time::Duration::from_millis(250),
+        left - told < Duration::from_millis(250),
         "{:?}",
         left - told
     );
@@ -155,7 +160,7 @@ async fn a_cancelled_chat_frees_ollama_and_says_nothing_more() {
 async fn a_request_that_is_sent_again_while_it_runs_is_answered_once() {
     let net = Net::start(&[]).await;
     net.ollama
-        .set_behaviour(|b| b.first_token_delay = std::time::Duration::from_millis(50));
+        .set_behaviour(|b| b.first_token_delay = Duration::from_millis(50));
     let mut first = net.gateway.chat_with_id("again", chat("one"));
     let _second = net.gateway.chat_with_id("again", chat("one"));
     first.outcome().await.result();
@@ -181,14 +186,20 @@ async fn a_model_that_is_not_offered_is_not_served() {
     assert_eq!(net.ollama.chats().ever, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_model_that_was_pulled_a_moment_ago_is_served() {
-    let net = Net::start(&[("PIN_MODEL_REFRESH_INTERVAL", "1h")]).await;
+    let (net, _wire) = wire::start(&[("PIN_MODEL_REFRESH_INTERVAL", "1h")]).await;
     net.ollama.add_model("new:latest", ModelShape::default());
     let mut payload = chat("one");
     payload["model"] = json!("NEW");
-    // The list is at most a second old until then, and a list that young is taken at its word.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    // A list that is younger than a second is taken at its word.
+    sleep(Duration::from_millis(900)).await;
+    let outcome = net.gateway.chat(payload.clone()).outcome().await;
+    assert!(
+        outcome.error().starts_with("model_not_found: "),
+        "{outcome:?}"
+    );
+    sleep(Duration::from_millis(200)).await;
     net.gateway.chat(payload).outcome().await.result();
     assert_eq!(net.asked()[0]["model"], "new:latest");
 }

@@ -4,7 +4,8 @@
 //!
 //! It reads the protocol on its own and shares no code with the product, so that a mistake in the one cannot hide
 //! behind the same mistake in the other. Everything listens on loopback, on a port that the system chose, unless it
-//! is told where, and stops when its handle is dropped.
+//! is told where, and stops when its handle is dropped. Gateway and Ollama also serve a wire that is not there
+//! ([`sim::wire`]), for tests in virtual time.
 //!
 //! Waiting calls have a deadline of [`PATIENCE`] and panic past it with what was seen instead: a test that hangs tells
 //! nobody anything. What the stand-ins record is kept for as long as they live; a benchmark turns that off.

@@ -1,4 +1,5 @@
-//! A listener, on loopback unless told otherwise, that can be stopped and started again on the same port.
+//! A listener, on loopback unless told otherwise, that can be stopped and started again on the same port; or one at the
+//! end of a wire that is not there, where there are no ports.
 //!
 //! Invariants: while it lives nobody else is given its port, also while nothing listens there and connections are
 //! refused; nothing that it serves outlives it, nor a stop.
@@ -14,11 +15,15 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::lock;
+use crate::{
+    journal::lock,
+    sim::wire::{End, Link},
+};
 
 const BACKLOG: u32 = 4096;
 
@@ -28,11 +33,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A port of this machine's own that the system chooses.
 pub(crate) const ANY_LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// Stands in a URL for the far end of a wire: whoever dials one is there, whatever the address.
+const FAR_END: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
 type Serve = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
 
 pub(crate) struct Listener {
-    port: Port,
-    serve: Serve,
+    /// `None`: at the end of a wire.
+    port: Option<(Port, Serve)>,
     running: Mutex<Option<Running>>,
 }
 
@@ -50,17 +58,44 @@ impl Listener {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let serve: Serve = Arc::new(move |stream| Box::pin(serve(stream)));
         let listener = Self {
-            port: Port::reserve(addr)?,
-            serve: Arc::new(move |stream| Box::pin(serve(stream))),
+            port: Some((Port::reserve(addr)?, serve)),
             running: Mutex::new(None),
         };
         listener.start_again()?;
         Ok(listener)
     }
 
+    /// Serves what arrives over a wire.
+    pub(crate) fn on_wire<F>(
+        mut arrivals: mpsc::UnboundedReceiver<End>,
+        serve: impl Fn(End) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => break,
+                    Some(end) = arrivals.recv() => { connections.spawn(serve(end)); }
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+            connections.shutdown().await;
+        });
+        Self {
+            port: None,
+            running: Mutex::new(Some(Running { stop, task })),
+        }
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.port.addr
+        self.port.as_ref().map_or(FAR_END, |(port, _)| port.addr)
     }
 
     /// Ends what is served and refuses connections; both are done when this returns.
@@ -73,16 +108,13 @@ impl Listener {
         }
     }
 
-    /// Does nothing if it is listening.
+    /// Does nothing if it is listening. Fails at the end of a wire: there it is the wire that is cut and mended.
     pub(crate) fn start_again(&self) -> io::Result<()> {
         let mut running = lock(&self.running);
         if running.is_none() {
+            let (port, serve) = self.port.as_ref().ok_or(io::ErrorKind::Unsupported)?;
             let stop = CancellationToken::new();
-            let task = tokio::spawn(accept(
-                self.port.listen()?,
-                Arc::clone(&self.serve),
-                stop.clone(),
-            ));
+            let task = tokio::spawn(accept(port.listen()?, Arc::clone(serve), stop.clone()));
             *running = Some(Running { stop, task });
         }
         Ok(())
@@ -154,18 +186,28 @@ pub(crate) fn reserved_port() -> io::Result<(u16, socket2::Socket)> {
 }
 
 /// A second handle on a connection, through which it can be reset while somebody else reads and writes it.
-pub(crate) struct Reset(socket2::Socket);
+pub(crate) enum Reset {
+    Socket(socket2::Socket),
+    Wire(Link, u64),
+}
 
 impl Reset {
     pub(crate) fn of(stream: &TcpStream) -> io::Result<Self> {
-        socket2::SockRef::from(stream).try_clone().map(Self)
+        socket2::SockRef::from(stream).try_clone().map(Self::Socket)
+    }
+
+    pub(crate) fn of_wire(end: &End) -> Self {
+        Self::Wire(end.link(), end.number())
     }
 
     /// Makes the end of the connection, which comes when its last handle is dropped, a TCP reset: no goodbye, and
     /// what was not read yet is lost.
     pub(crate) fn on_drop(&self) {
-        // Fails only on a socket that is gone already.
-        let _ = self.0.set_linger(Some(Duration::ZERO));
+        match self {
+            // Fails only on a socket that is gone already.
+            Self::Socket(socket) => drop(socket.set_linger(Some(Duration::ZERO))),
+            Self::Wire(link, number) => link.reset(*number),
+        }
     }
 }
 

@@ -212,6 +212,7 @@ mod tests {
         );
         assert_eq!(admission.load().waiting, 0);
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_job_that_has_waited_begins_only_once_there_is_room_for_its_answer() {
         let admission = admission(1, 2, 100);

@@ -1,7 +1,5 @@
 //! Answers outlive the session that asked for them.
 
-use std::time::Duration;
-
 use devnet::network::{Pace, Proxy, Reach, Way};
 
 use super::*;
@@ -92,14 +90,14 @@ async fn an_answer_is_kept_through_as_many_sessions_as_it_takes_where_it_was_not
 }
 
 /// Whatever happens to the link while a chat runs, its answer arrives over the next one.
-async fn survives(trouble: impl AsyncFnOnce(&Proxy)) {
+async fn survives(trouble: impl AsyncFnOnce(&Net, &Proxy)) {
     let (net, network) = start(&IMPATIENT).await;
     net.ollama
         .set_behaviour(|behaviour| behaviour.script = Some(vec!["x".repeat(10_000); 90]));
     net.ollama.pause_at(10);
     let mut chat = ask_streamed(&net, "one");
     chat.next().await;
-    trouble(&network).await;
+    trouble(&net, &network).await;
     net.ollama.go_on();
     net.ollama.wait_until_idle().await;
     net.gateway.wait_for_session(2).await;
@@ -110,7 +108,7 @@ async fn survives(trouble: impl AsyncFnOnce(&Proxy)) {
 
 #[tokio::test]
 async fn a_reset_link_costs_no_answer() {
-    survives(async |network| {
+    survives(async |_, network| {
         network.cut().await;
         network.mend().await.unwrap();
     })
@@ -119,24 +117,26 @@ async fn a_reset_link_costs_no_answer() {
 
 #[tokio::test]
 async fn a_link_that_is_reset_in_the_middle_of_the_answer_costs_no_answer() {
-    survives(async |network| network.reset_after(Way::Up, 300_000)).await;
+    survives(async |_, network| network.reset_after(Way::Up, 300_000)).await;
 }
 
 #[tokio::test]
 async fn a_link_on_which_the_answer_vanishes_costs_no_answer() {
-    survives(async |network| network.lose(Way::Up, Reach::Open)).await;
+    survives(async |_, network| network.lose(Way::Up, Reach::Open)).await;
 }
 
 #[tokio::test]
 async fn a_link_on_which_the_proof_vanishes_costs_no_answer() {
-    survives(async |network| network.lose(Way::Down, Reach::Open)).await;
+    survives(async |_, network| network.lose(Way::Down, Reach::Open)).await;
 }
 
 #[tokio::test]
 async fn a_link_that_is_stalled_until_it_is_given_up_costs_no_answer() {
-    survives(async |network| {
+    survives(async |net, network| {
         network.stall();
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        net.sidecar
+            .wait_for_metric("disconnects_total{reason=\"silent\"}", |count| count == 1.0)
+            .await;
         network.mend().await.unwrap();
     })
     .await;

@@ -1,5 +1,6 @@
-//! What is promised of a request and of its answer, over real sockets: nothing is lost, nothing runs twice, nothing is
-//! stuck, whatever becomes of the link, of the proof and of the one who asked.
+//! What is promised of a request and of its answer: nothing is lost, nothing runs twice, nothing is stuck, whatever
+//! becomes of the link, of the proof and of the one who asked. Over real sockets where these have a say in it; what is
+//! promised to the second, in virtual time (`wire`).
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -16,6 +17,8 @@ mod storm;
 mod streaming;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/wire.rs"]
+mod wire;
 
 use std::sync::Arc;
 
@@ -24,7 +27,8 @@ use devnet::{
     network::Proxy,
 };
 use serde_json::json;
-use support::{CLIENT, MODEL, Net, Sidecar, chat, gateway, ollama};
+use support::{CLIENT, Counts, MODEL, Net, Sidecar, chat, gateway, ollama};
+use wire::{Node, Wire};
 
 /// A gateway that goes away is looked for again soon.
 const QUICK: [(&str, &str); 2] = [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "50ms")];
@@ -37,13 +41,7 @@ const IMPATIENT: [(&str, &str); 2] = [
 
 /// A sidecar that is logged in, with these settings, through a network that can be broken.
 async fn start(settings: &[(&str, &str)]) -> (Net, Proxy) {
-    start_with(settings, |_| {}).await
-}
-
-/// The same with a gateway that is like this from the beginning.
-async fn start_with(settings: &[(&str, &str)], policy: fn(&mut Policy)) -> (Net, Proxy) {
     let (gateway, ollama) = (gateway().await, ollama().await);
-    gateway.set_policy(policy);
     let network = Proxy::start(gateway.addr()).await.unwrap();
     let sidecar = Sidecar::start(
         CLIENT,
@@ -62,6 +60,39 @@ async fn start_with(settings: &[(&str, &str)], policy: fn(&mut Policy)) -> (Net,
     (net, network)
 }
 
+/// The same in virtual time.
+async fn start_on_wire(settings: &[(&str, &str)]) -> (Net<Node>, Wire) {
+    wire::start(&[&QUICK, settings].concat()).await
+}
+
+/// A network that can be broken.
+trait Network {
+    /// Resets what is open and refuses what comes.
+    async fn cut(&self);
+    /// Carries again.
+    async fn mend(&self);
+}
+
+impl Network for Proxy {
+    async fn cut(&self) {
+        Self::cut(self).await;
+    }
+
+    async fn mend(&self) {
+        Self::mend(self).await.unwrap();
+    }
+}
+
+impl Network for Wire {
+    async fn cut(&self) {
+        Self::cut(self);
+    }
+
+    async fn mend(&self) {
+        Self::mend(self);
+    }
+}
+
 /// A gateway that says nothing from which the agent could know that anything has been read.
 fn proves_nothing(policy: &mut Policy) {
     policy.acknowledge_results = false;
@@ -72,7 +103,7 @@ fn proves_nothing(policy: &mut Policy) {
 }
 
 /// Cuts the network; both ends know it when this returns.
-async fn go_away(net: &Net, network: &Proxy) {
+async fn go_away(net: &Net<impl Counts>, network: &impl Network) {
     network.cut().await;
     net.gateway.wait_for_no_session().await;
     net.sidecar
@@ -81,8 +112,8 @@ async fn go_away(net: &Net, network: &Proxy) {
 }
 
 /// Mends the network and waits for this session, the first being 1; both ends know of it when this returns.
-async fn come_back(net: &Net, network: &Proxy, session: usize) {
-    network.mend().await.unwrap();
+async fn come_back(net: &Net<impl Counts>, network: &impl Network, session: usize) {
+    network.mend().await;
     net.gateway.wait_for_session(session).await;
     net.sidecar
         .wait_for_metric("session_up", |up| up == 1.0)
@@ -99,30 +130,30 @@ async fn round_trip(gateway: &Gateway) {
 }
 
 /// Sends a chat under this id.
-fn ask(net: &Net, id: &str) -> Chat {
+fn ask<S>(net: &Net<S>, id: &str) -> Chat {
     net.gateway.chat_with_id(id, chat(id))
 }
 
 /// The same for a streamed one.
-fn ask_streamed(net: &Net, id: &str) -> Chat {
+fn ask_streamed<S>(net: &Net<S>, id: &str) -> Chat {
     let mut payload = chat(id);
     payload["stream"] = json!(true);
     net.gateway.chat_with_id(id, payload)
 }
 
 /// Waits until so many answers are not known to have been delivered.
-async fn wait_for_undelivered(net: &Net, answers: usize) {
+async fn wait_for_undelivered(net: &Net<impl Counts>, answers: usize) {
     let right = |value: f64| value == answers as f64;
     net.sidecar
         .wait_for_metric("undelivered_results", right)
         .await;
 }
 
-async fn redelivered(net: &Net) -> f64 {
+async fn redelivered(net: &Net<impl Counts>) -> f64 {
     net.sidecar.metric("results_redelivered_total").await
 }
 
-async fn dropped(net: &Net, reason: &str) -> f64 {
+async fn dropped(net: &Net<impl Counts>, reason: &str) -> f64 {
     let series = format!("results_dropped_total{{reason=\"{reason}\"}}");
     net.sidecar.metric(&series).await
 }
@@ -148,7 +179,7 @@ fn answered(gateway: &Gateway, connection: u64) -> Vec<String> {
 }
 
 /// Waits until the answer of this id has been read on this connection.
-async fn wait_for_answer(net: &Net, connection: u64, id: &str) -> Arc<Frame> {
+async fn wait_for_answer<S>(net: &Net<S>, connection: u64, id: &str) -> Arc<Frame> {
     let wanted = |frame: &Frame| {
         frame.connection == connection
             && frame.request_id() == id
@@ -158,7 +189,7 @@ async fn wait_for_answer(net: &Net, connection: u64, id: &str) -> Arc<Frame> {
 }
 
 /// How often Ollama was asked what `chat(prompt)` asks.
-fn runs(net: &Net, prompt: &str) -> usize {
+fn runs<S>(net: &Net<S>, prompt: &str) -> usize {
     let asked = net.asked();
     asked
         .iter()
@@ -167,7 +198,7 @@ fn runs(net: &Net, prompt: &str) -> usize {
 }
 
 /// Everything was answered with a response, billed once, run once, and repeated only byte for byte.
-fn assert_once(net: &Net, ids: &[&str]) {
+fn assert_once<S>(net: &Net<S>, ids: &[&str]) {
     let books = net.gateway.books();
     for id in ids {
         assert_eq!(runs(net, id), 1, "runs of {id}");

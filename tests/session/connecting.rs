@@ -2,15 +2,20 @@
 
 use std::{
     fs,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use devnet::gateway::{Gateway, Login};
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    next_attempt, quick,
-    support::{CLIENT, Net, SECRET, Sidecar, chat, gateway, ollama, self_signed},
+    QUICK, next_attempt, quick,
+    support::{CLIENT, Counts, Net, SECRET, Sidecar, chat, gateway, ollama, self_signed},
+    wire,
 };
+
+/// How much later may be.
+const SOON: Duration = Duration::from_millis(500);
 
 /// A gateway that speaks TLS with a certificate of its own, which comes as PEM.
 async fn encrypted_gateway() -> (Gateway, String) {
@@ -120,11 +125,9 @@ async fn a_gateway_that_hangs_is_given_up_after_the_connect_timeout() {
     ] {
         let (gateway, ollama) = (gateway().await, ollama().await);
         gateway.set_policy(|policy| policy.login = hangs);
-        let began = Instant::now();
         let settings = quick(&[("PIN_CONNECT_TIMEOUT", "100ms")]);
         let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
         sidecar.wait_until_pending(told).await;
-        assert!(began.elapsed() >= Duration::from_millis(100));
         assert!(
             sidecar
                 .metric("connect_failures_total{reason=\"timeout\"}")
@@ -134,6 +137,20 @@ async fn a_gateway_that_hangs_is_given_up_after_the_connect_timeout() {
 
         gateway.set_policy(|policy| policy.login = Login::Check);
         gateway.wait_for_session(1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_hangs_has_the_connect_timeout_for_each_step() {
+    const TIMED_OUT: &str = "connect_failures_total{reason=\"timeout\"}";
+    let limit = Duration::from_secs(10);
+    for hangs in [Login::HangUpgrade, Login::Hang, Login::NeverRead] {
+        let settings = quick(&[("PIN_CONNECT_TIMEOUT", "10s")]);
+        let (net, _wire) = wire::begin(&settings, |policy| policy.login = hangs);
+        sleep(limit - Duration::from_millis(100)).await;
+        assert_eq!(net.sidecar.metric(TIMED_OUT).await, 0.0);
+        sleep(SOON).await;
+        assert_eq!(net.sidecar.metric(TIMED_OUT).await, 1.0);
     }
 }
 
@@ -167,21 +184,25 @@ async fn an_address_that_is_no_gateway_is_told() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_names_a_time_is_left_alone_for_that_long() {
-    let (gateway, ollama) = (gateway().await, ollama().await);
-    gateway.set_policy(|policy| policy.login = http(503, Some("1")));
-    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    let wanted = Duration::from_secs(50);
+    let (net, _wire) = wire::begin(&QUICK, |policy| policy.login = http(503, Some("50")));
     let began = Instant::now();
-    sidecar.wait_until_pending("HTTP 503").await;
-    gateway.set_policy(|policy| policy.login = Login::Check);
-    gateway.wait_for_session(1).await;
+    net.sidecar
+        .wait_for_metric("connect_failures_total{reason=\"http\"}", |count| {
+            count == 1.0
+        })
+        .await;
+    net.gateway.set_policy(|policy| policy.login = Login::Check);
+    net.gateway.wait_for_session(1).await;
+    let waited = began.elapsed();
+    // Up to a tenth more, so that not all nodes come at once.
     assert!(
-        began.elapsed() >= Duration::from_secs(1),
-        "{:?}",
-        began.elapsed()
+        waited >= wanted && waited < wanted.mul_f64(1.1) + SOON,
+        "{waited:?}"
     );
-    assert_eq!(sidecar.metric("connect_attempts_total").await, 2.0);
+    assert_eq!(net.sidecar.metric("connect_attempts_total").await, 2.0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The end: what runs finishes and is delivered, what is new is refused, and nothing takes longer than it may.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devnet::{
     gateway::{Frame, Login},
@@ -8,11 +8,12 @@ use devnet::{
 };
 use pin_sidecar::relay::Outcome;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     quick,
     support::{CLIENT, DESKTOP, Net, Sidecar, gateway, ollama},
+    wire,
 };
 
 #[tokio::test]
@@ -84,22 +85,11 @@ async fn what_takes_too_long_is_cut_short_and_its_answer_still_goes_out() {
     let mut running = net.streamed("one");
     running.next().await;
     let request = net.ollama.wait_for_request(CHAT).await;
-    let began = Instant::now();
     net.sidecar.begin_drain();
     let outcome = running.outcome().await;
-    assert!(
-        began.elapsed() >= Duration::from_millis(200),
-        "{:?}",
-        began.elapsed()
-    );
     assert_eq!(outcome.error(), "draining: this node is shutting down");
     request.wait_until_left().await;
     assert_eq!(net.sidecar.drained().await, Outcome::Drained);
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
 }
 
 #[tokio::test]
@@ -156,57 +146,32 @@ async fn an_answer_whose_session_breaks_during_a_drain_is_delivered_over_another
     assert_eq!(net.sidecar.drained().await, Outcome::Drained);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_cannot_be_delivered_during_a_drain_is_owned_up_to_in_time() {
-    let settings = quick(&[("PIN_DRAIN_TIMEOUT", "100ms")]);
-    let mut net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+    let limit = Duration::from_secs(10);
+    let (mut net, wire) = wire::start(&[("PIN_DRAIN_TIMEOUT", "10s")]).await;
     net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 1 });
     let mut running = net.streamed("one");
     running.next().await;
-    net.gateway.stop().await;
+    wire.cut();
     let began = Instant::now();
     net.sidecar.begin_drain();
     assert_eq!(net.sidecar.drained().await, Outcome::Dropped);
+    let took = began.elapsed();
     assert!(
-        began.elapsed() < Duration::from_millis(100) + Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
+        took >= limit && took < limit + Duration::from_secs(5),
+        "{took:?}"
     );
 }
 
-#[tokio::test]
-async fn an_answer_is_proven_by_a_heartbeat_where_the_gateway_does_not_acknowledge_it() {
-    for acknowledges_heartbeats in [true, false] {
-        let net = Net::start(&[]).await;
-        net.gateway.set_policy(|policy| {
-            policy.acknowledge_results = false;
-            policy.acknowledge_heartbeats = acknowledges_heartbeats;
-        });
-        net.chat("one").outcome().await.result();
-        let began = Instant::now();
-        assert_eq!(net.sidecar.drain().await, Outcome::Drained);
-        assert!(
-            began.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
-        net.gateway
-            .wait_for(|frame| frame.is_from_agent("HEARTBEAT"))
-            .await;
-    }
-}
-
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_no_longer_reads_does_not_keep_a_node_from_ending() {
-    let net = Net::start(&[]).await;
+    let (net, _wire) = wire::start(&[]).await;
     net.gateway.stop_reading();
     let began = Instant::now();
     assert_eq!(net.sidecar.drain().await, Outcome::Drained);
-    assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        began.elapsed()
-    );
+    let took = began.elapsed();
+    assert!(took <= Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `POST /drain` and what follows it: the process stays, and serves again when it is asked to or when Ollama alone was
 //! restarted, to which `/drain` is a hook.
 
-use std::time::{Duration, Instant};
+use std::{sync::Arc, time::Duration};
 
 use devnet::{
     gateway::{Chat, Frame},
@@ -10,12 +10,19 @@ use devnet::{
 };
 use pin_sidecar::relay::Outcome;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     quick,
     support::{CLIENT, Net, gateway, ollama},
+    wire::{self, Node},
 };
+
+/// How much later may be.
+const SOON: Duration = Duration::from_millis(500);
 
 /// Asks for a drain, as a hook does; the answer comes when it is over.
 fn drain(net: &Net) -> JoinHandle<Answer> {
@@ -29,7 +36,7 @@ async fn connect(net: &Net) -> u16 {
 }
 
 /// A chat that Ollama goes on answering until it is told to.
-async fn chat_under_way(net: &Net) -> Chat {
+async fn chat_under_way<S>(net: &Net<S>) -> Chat {
     net.ollama.pause_at(2);
     let mut running = net.streamed("one");
     running.next().await;
@@ -115,31 +122,46 @@ async fn a_signal_during_a_hooks_drain_ends_the_process_with_it_and_the_hook_is_
     assert_eq!(hook.await.unwrap().status, 200);
 }
 
-#[tokio::test]
+/// How long Ollama has to stay to count as restarted.
+const STAYS: Duration = Duration::from_secs(10);
+
+#[tokio::test(start_paused = true)]
 async fn a_node_serves_again_when_ollama_alone_was_restarted_and_has_stayed_for_ten_seconds() {
-    let net = Net::start(&[]).await;
-    assert_eq!(drain(&net).await.unwrap().status, 200);
-    net.gateway.wait_for_no_session().await;
+    let (net, _wire) = wire::start(&[]).await;
+    assert_eq!(net.sidecar.service.request_drain().await.undelivered, 0);
+    restart_ollama(&net).await;
+    // It does not stay the first time.
+    sleep(STAYS / 2).await;
     restart_ollama(&net).await;
     let returned = Instant::now();
     net.gateway.wait_for_session(2).await;
     let waited = returned.elapsed();
-    assert!(waited >= Duration::from_millis(9_900), "{waited:?}");
-    net.sidecar.wait_until_pending("").await;
+    assert!(waited >= STAYS && waited < STAYS + SOON, "{waited:?}");
     net.chat("one").outcome().await.result();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_ollama_was_not_restarted_stays_drained() {
+    let (net, _wire) = wire::start(&[]).await;
+    net.sidecar.service.request_drain().await;
+    sleep(STAYS * 60).await;
+    assert_eq!(net.gateway.sessions().ever, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_during_the_drain_counts_too() {
-    let net = Net::start(&[]).await;
+    let (net, _wire) = wire::start(&[]).await;
     let mut running = chat_under_way(&net).await;
-    let hook = drain(&net);
+    let service = Arc::clone(&net.sidecar.service);
+    let hook = tokio::spawn(async move { service.request_drain().await });
     net.gateway.wait_for(offers_nothing).await;
     restart_ollama(&net).await;
+    let returned = Instant::now();
     assert!(running.outcome().await.error().starts_with("backend: "));
-    assert_eq!(hook.await.unwrap().status, 200);
-    net.gateway.wait_for_no_session().await;
+    assert_eq!(hook.await.unwrap().undelivered, 0);
     net.gateway.wait_for_session(2).await;
+    let waited = returned.elapsed();
+    assert!(waited >= STAYS && waited < STAYS + SOON, "{waited:?}");
     net.ollama.go_on();
     net.chat("two").outcome().await.result();
 }
@@ -169,20 +191,31 @@ async fn what_a_drain_could_not_deliver_has_another_chance_when_the_process_ends
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_wants_to_be_left_alone_is_though_the_node_was_drained_meanwhile() {
-    let net = Net::start(&[]).await;
-    net.gateway.send(&json!({
-        "type": "INTERVIEW_FAILED", "reason": "try later", "retry_after_seconds": 5,
-    }));
-    net.gateway.close_sessions(1000, "");
-    net.sidecar.wait_until_pending("Next attempt").await;
-    let closed = Instant::now();
-    assert_eq!(drain(&net).await.unwrap().status, 200);
-    assert_eq!(connect(&net).await, 200);
-    net.gateway.wait_for_session(2).await;
-    let away = closed.elapsed();
-    assert!(away > Duration::from_millis(4_500), "{away:?}");
+    let wanted = Duration::from_secs(50);
+    for closes_itself in [true, false] {
+        let (net, _wire) = wire::start(&[]).await;
+        net.gateway.send(&json!({
+            "type": "INTERVIEW_FAILED", "reason": "try later", "retry_after_seconds": 50,
+        }));
+        // What comes in order was read with it.
+        net.chat("one").outcome().await.result();
+        if closes_itself {
+            net.gateway.close_sessions(1000, "");
+            net.gateway.wait_for_no_session().await;
+        }
+        let closed = Instant::now();
+        net.sidecar.service.request_drain().await;
+        assert!(net.sidecar.service.reopen());
+        net.gateway.wait_for_session(2).await;
+        let away = closed.elapsed();
+        // Up to a tenth more, so that not all nodes come at once.
+        assert!(
+            away >= wanted && away < wanted.mul_f64(1.1) + SOON,
+            "{away:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -205,13 +238,11 @@ async fn drained_without_a_gateway() -> (Net, Chat) {
     (net, running)
 }
 
-/// Away for long enough to be missed.
-async fn restart_ollama(net: &Net) {
-    net.ollama.stop().await;
-    net.sidecar
-        .wait_until_pending("Ollama does not answer")
-        .await;
-    net.ollama.start_again().await.unwrap();
+/// Ollama is away for as long as a container's runtime needs at least.
+async fn restart_ollama(net: &Net<Node>) {
+    net.sidecar.to_ollama.cut();
+    sleep(Duration::from_millis(500)).await;
+    net.sidecar.to_ollama.mend();
 }
 
 fn offers_nothing(frame: &Frame) -> bool {

@@ -1,12 +1,13 @@
 //! Signs of life: they come and go on time, whatever the chats do.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devnet::{
     gateway::{Frame, Gateway},
     ollama::{CHAT, Fault},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     names, said,

@@ -1,4 +1,5 @@
-//! The session: how it comes up, lives, breaks, comes back and ends, over real sockets.
+//! The session: how it comes up, lives, breaks, comes back and ends, over real sockets; what is promised to the second,
+//! in virtual time (`wire`).
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -12,6 +13,8 @@ mod liveness;
 mod login;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/wire.rs"]
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 

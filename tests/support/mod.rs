@@ -29,10 +29,31 @@ pub const SECRET: &str = "s3cret";
 pub const MODEL: &str = "llama3.2:latest";
 
 /// Everything that a test of the main job needs.
-pub struct Net {
+pub struct Net<S = Sidecar> {
     pub gateway: Gateway,
     pub ollama: Ollama,
-    pub sidecar: Sidecar,
+    pub sidecar: S,
+}
+
+/// Something that counts, as Prometheus would read it.
+pub trait Counts {
+    /// All of it.
+    fn counts(&self) -> impl Future<Output = String>;
+
+    /// A metric's value, by its name with labels and without the prefix.
+    async fn metric(&self, series: &str) -> f64 {
+        let text = self.counts().await;
+        let name = format!("pin_sidecar_{series} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
+            .parse()
+            .unwrap()
+    }
+
+    /// Waits until a metric is what `holds` wants; gives its value.
+    async fn wait_for_metric(&self, series: &str, holds: impl Fn(f64) -> bool) -> f64 {
+        poll(|| self.metric(series), |value| holds(*value)).await
+    }
 }
 
 /// A running sidecar.
@@ -105,7 +126,9 @@ impl Net {
             .await;
         net
     }
+}
 
+impl<S> Net<S> {
     /// Sends a chat with one message.
     pub fn chat(&self, prompt: &str) -> Chat {
         self.gateway.chat(chat(prompt))
@@ -268,17 +291,18 @@ impl Sidecar {
 
     /// Waits until a metric is what `holds` wants; gives its value.
     pub async fn wait_for_metric(&self, series: &str, holds: impl Fn(f64) -> bool) -> f64 {
-        poll(|| self.metric(series), |value| holds(*value)).await
+        Counts::wait_for_metric(self, series, holds).await
     }
 
     /// A metric's value, by its name with labels and without the prefix.
     pub async fn metric(&self, series: &str) -> f64 {
-        let (_, text) = self.get("/metrics").await;
-        let name = format!("pin_sidecar_{series} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&name));
-        line.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
-            .parse()
-            .unwrap()
+        Counts::metric(self, series).await
+    }
+}
+
+impl Counts for Sidecar {
+    async fn counts(&self) -> String {
+        self.get("/metrics").await.1
     }
 }
 

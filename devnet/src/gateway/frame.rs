@@ -1,9 +1,10 @@
 //! A frame as it was seen on the wire.
 
-use std::{fmt, time::Instant};
+use std::fmt;
 
 use async_tungstenite::tungstenite::{Bytes, Message};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// Who sent a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use std::{collections::HashMap, io, net::SocketAddr, sync::Arc};
 
 use async_tungstenite::tungstenite::{Bytes, Message};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 pub use books::{Bill, Books, Deliveries};
@@ -41,7 +42,8 @@ pub use signature::Signature;
 
 use crate::{
     journal::{lock, wait_until},
-    listener::{ANY_LOOPBACK, Listener},
+    listener::{ANY_LOOPBACK, Listener, Reset},
+    sim::wire::End,
 };
 use hub::Hub;
 
@@ -123,20 +125,38 @@ impl Builder {
     /// # Errors
     /// The system gives no port, or not the one that was asked for.
     pub async fn start(self) -> io::Result<Gateway> {
-        let hub = Arc::new(Hub::new(
+        let addr = self.addr;
+        let hub = self.hub();
+        let connections = Arc::clone(&hub);
+        let listener = Listener::start(addr, move |tcp| {
+            session::serve_tcp(Arc::clone(&connections), tcp)
+        })?;
+        Ok(Gateway { hub, listener })
+    }
+
+    /// Starts it at the end of a wire that is not there: it serves what arrives, on tokio's clock alone, and is neither
+    /// stopped nor started again. What is to happen to the network happens to the [`Link`](crate::sim::wire::Link).
+    pub fn start_on_wire(self, arrivals: mpsc::UnboundedReceiver<End>) -> Gateway {
+        let hub = self.hub();
+        let connections = Arc::clone(&hub);
+        let listener = Listener::on_wire(arrivals, move |end| {
+            let reset = Reset::of_wire(&end);
+            session::serve(Arc::clone(&connections), Box::new(end), reset)
+        });
+        Gateway { hub, listener }
+    }
+
+    fn hub(self) -> Arc<Hub> {
+        let hub = Hub::new(
             self.signature,
             self.secrets,
             self.tls.map(TlsAcceptor::from),
             self.policy,
-        ));
+        );
         self.taken
             .into_iter()
             .for_each(|alias| lock(&hub.nodes).take(alias));
-        let connections = Arc::clone(&hub);
-        let listener = Listener::start(self.addr, move |tcp| {
-            session::serve(Arc::clone(&connections), tcp)
-        })?;
-        Ok(Gateway { hub, listener })
+        Arc::new(hub)
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     hub::{Hub, Outgoing},
     muffle::Muffled,
     policy::{AckId, Login, Policy},
-    upgrade::upgrade,
+    upgrade::{Stream, upgrade},
 };
 use crate::{journal::lock, listener::Reset};
 
@@ -42,12 +42,18 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// Past any test.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Serves one connection until it ends.
-pub(super) async fn serve(hub: Arc<Hub>, tcp: TcpStream) {
+/// Serves one connection over TCP until it ends.
+pub(super) async fn serve_tcp(hub: Arc<Hub>, tcp: TcpStream) {
     // A socket on which this fails is gone, and the upgrade will find that out.
     let _ = tcp.set_nodelay(true);
-    let Ok(reset) = Reset::of(&tcp) else { return };
-    let Ok(socket) = upgrade(&hub, tcp).await else {
+    if let Ok(reset) = Reset::of(&tcp) {
+        serve(hub, Box::new(tcp), reset).await;
+    }
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(hub: Arc<Hub>, stream: Box<dyn Stream>, reset: Reset) {
+    let Ok(socket) = upgrade(&hub, stream).await else {
         return;
     };
 

@@ -12,10 +12,7 @@ use async_tungstenite::{
         protocol::WebSocketConfig,
     },
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{hub::Hub, muffle::Muffled, policy::Login};
 
@@ -30,10 +27,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(super) type Socket = WebSocketStream<TokioAdapter<Muffled>>;
 
 /// Upgrades, or answers as the policy wants; an error means that the connection is done with.
-pub(super) async fn upgrade(hub: &Arc<Hub>, tcp: TcpStream) -> Result<Socket, tungstenite::Error> {
-    let stream: Box<dyn Stream> = match &hub.tls {
-        Some(acceptor) => Box::new(acceptor.accept(tcp).await?),
-        None => Box::new(tcp),
+pub(super) async fn upgrade(
+    hub: &Arc<Hub>,
+    stream: Box<dyn Stream>,
+) -> Result<Socket, tungstenite::Error> {
+    let stream = match &hub.tls {
+        Some(acceptor) => Box::new(acceptor.accept(stream).await?),
+        None => stream,
     };
     let login = hub.policy.borrow().login.clone();
     if login == Login::HangUpgrade {

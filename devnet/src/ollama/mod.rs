@@ -28,6 +28,7 @@ mod wire;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 pub use answer::spoken;
 pub use fault::Fault;
@@ -38,6 +39,7 @@ pub use record::{Chats, Request};
 use crate::{
     journal::{lock, wait_until},
     listener::{ANY_LOOPBACK, Listener},
+    sim::wire::End,
 };
 use models::Models;
 use pull::Registry;
@@ -175,9 +177,20 @@ impl Builder {
         let state = Arc::new(State::new(self.models, self.registry, self.behaviour));
         let connections = Arc::clone(&state);
         let listener = Listener::start(self.addr, move |tcp| {
-            server::serve(Arc::clone(&connections), tcp)
+            server::serve_tcp(Arc::clone(&connections), tcp)
         })?;
         Ok(Ollama { state, listener })
+    }
+
+    /// Starts it at the end of a wire that is not there: it serves what arrives, on tokio's clock alone, and is neither
+    /// stopped nor started again.
+    pub fn start_on_wire(self, arrivals: mpsc::UnboundedReceiver<End>) -> Ollama {
+        let state = Arc::new(State::new(self.models, self.registry, self.behaviour));
+        let connections = Arc::clone(&state);
+        let listener = Listener::on_wire(arrivals, move |end| {
+            server::serve(Arc::clone(&connections), end)
+        });
+        Ollama { state, listener }
     }
 }
 

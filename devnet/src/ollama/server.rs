@@ -13,7 +13,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::{
     VERSION,
@@ -30,19 +33,26 @@ use crate::journal::lock;
 
 const JSON: &str = "application/json; charset=utf-8";
 
-pub(super) async fn serve(state: Arc<State>, tcp: TcpStream) {
+pub(super) async fn serve_tcp(state: Arc<State>, tcp: TcpStream) {
     // A socket on which this fails is gone, and reading it will tell.
     let _ = tcp.set_nodelay(true);
     if let Some(bytes) = lock(&state.behaviour).send_buffer {
         let _ = SockRef::from(&tcp).set_send_buffer_size(bytes);
     }
+    serve(state, tcp).await;
+}
+
+pub(super) async fn serve(
+    state: Arc<State>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) {
     let service = service_fn(|request| {
         let state = Arc::clone(&state);
         async move { Ok::<_, Infallible>(answer(&state, request).await) }
     });
     // How a client ends its connection is no concern of a server.
     let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(tcp), service)
+        .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 

@@ -255,6 +255,19 @@ impl Link {
         });
     }
 
+    /// Breaks one connection in the same way.
+    pub fn reset(&self, number: u64) {
+        let mut state = lock(&self.0);
+        state
+            .trace
+            .say(format_args!("{}: connection {number} is reset", state.name));
+        if let Some(connection) = state.connections.get_mut(&number) {
+            connection.cut.get_or_insert_with(Instant::now);
+            connection.up.reset();
+            connection.down.reset();
+        }
+    }
+
     /// Makes every connection that is open carry nothing any more, in one or both directions, without telling anybody.
     pub fn lose(&self, up: bool, down: bool) {
         let mut state = lock(&self.0);
@@ -441,6 +454,11 @@ impl End {
     /// Which connection of its link it is an end of: 1, 2, 3…
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The link that it is an end of.
+    pub(crate) fn link(&self) -> Link {
+        self.link.clone()
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Connection, &Weather, &mut Fate) -> T) -> T {
