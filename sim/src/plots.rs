@@ -22,7 +22,7 @@ const DRAINED: u64 = 20;
 const DRAINED_OFTEN: u64 = 15;
 
 /// How many have a gateway that closes by itself while it is closed on.
-const CROSSED: u64 = 15;
+const CROSSED: u64 = 20;
 
 /// How many have a gateway that asks to be left alone for an odd time, and drains after that.
 const SENT_AWAY: u64 = 8;
@@ -230,13 +230,20 @@ fn cross(fate: &mut Fate, scenario: &mut Scenario) {
             reason: "",
             is_deaf: true,
         });
-        let unread = at.saturating_sub(millis(fate.within(0..=500)));
-        let after = millis(fate.within(2_000..=3_500));
+        scenario.temper.token_millis = 20;
+        scenario.temper.first_millis = 100;
+        for _ in 0..scenario.limits.capacity {
+            let before = millis(fate.within(0..=300));
+            let ask = Event::Ask(Class::Chat, false);
+            scenario.events.push((at.saturating_sub(before), ask));
+        }
+        let unread = at.saturating_sub(millis(fate.within(0..=300)));
+        let after = millis(fate.within(2_000..=3_300));
         scenario.events.push((unread, Event::Reads(false)));
         scenario.events.push((at + after, close));
-        if fate.percent(50) {
+        if fate.percent(70) {
             // Then it cannot write its Close, and no Close that comes answers it.
-            let stuck = at + millis(fate.within(1_000..=2_000));
+            let stuck = at + millis(fate.within(1_200..=2_000));
             scenario.events.push((stuck, Event::Stuck(true)));
             scenario
                 .events

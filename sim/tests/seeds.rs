@@ -22,7 +22,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a gateway that wanted to be left alone was come back to after a drain on request",
         3816,
     ),
-    ("an acknowledged failure proved the answer behind it", 10108),
+    ("an acknowledged failure proved the answer behind it", 10141),
     (
         "SIGTERM in a drain on request added its wait to that",
         11344,
@@ -46,7 +46,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ),
     (
         "a job that was stopped and cancelled in one tick answered",
-        12231,
+        12490,
     ),
     (
         "a large waiting room filled the outbox over its bound",

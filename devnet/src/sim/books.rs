@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub use super::ledger::{Class, Gauges, Limits};
 use super::{
-    ledger::{Chat, Ledger, Ping, Request, Told, Unfenced},
+    ledger::{Chat, Ledger, Ping, Place, Request, Told, Unfenced},
     wire::Link,
 };
 use crate::journal::lock;
@@ -52,6 +52,8 @@ pub(super) struct Seen<'a> {
     pub(super) text: &'a str,
     /// When the product wrote its first byte.
     pub(super) written: Instant,
+    /// What it had written before.
+    pub(super) start: u64,
 }
 
 impl Books {
@@ -156,10 +158,27 @@ impl Books {
 
     /// The product has read a cancel.
     pub(super) fn cancel_was_read(&self, id: &str, place: usize, now: Instant) {
-        if let Some(request) = self.ledger().requests.get_mut(id)
+        let mut ledger = self.ledger();
+        let cancel = |request: &Request| request.cancels.get(place).map(|cancel| cancel.session);
+        let session = ledger.requests.get(id).and_then(cancel);
+        let facts = session.and_then(|session| ledger.gateway.facts(session));
+        let written = facts.map(|facts| facts.written_up);
+        if let Some(request) = ledger.requests.get_mut(id)
             && let Some(cancel) = request.cancels.get_mut(place)
         {
             cancel.read = Some(now);
+            if let Place::Alone = cancel.place {
+                cancel.place = written.map_or(Place::Unknown, Place::At);
+            }
+        }
+    }
+
+    /// No frame is under way before this cancel, so that it is dealt with in the moment in which it is read.
+    pub(super) fn cancel_is_alone(&self, id: &str, place: usize) {
+        if let Some(request) = self.ledger().requests.get_mut(id)
+            && let Some(cancel) = request.cancels.get_mut(place)
+        {
+            cancel.place = Place::Alone;
         }
     }
 
@@ -425,6 +444,7 @@ impl Told {
             session,
             sent: Instant::now(),
             read: None,
+            place: Place::Unknown,
         }
     }
 }

@@ -105,7 +105,8 @@ impl Ledger {
                 .max()
                 > Some(blocked + self.limits.heartbeat_timeout)
         });
-        if was_free && request.is_silenced(seen.written) {
+        let is_behind = blocked.is_none() && request.is_behind_a_cancel(seen.session, seen.start);
+        if is_behind || (was_free && request.is_silenced(seen.written)) {
             let what = format!("{} after the cancel was read", seen.kind);
             self.breach(seen.id, "7 (cancel)", &what);
         }

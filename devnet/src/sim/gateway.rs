@@ -34,6 +34,8 @@ pub(super) enum Order {
     Frame(String, Option<Mark>),
     /// One of these.
     Garbage(Garbage),
+    /// A cancel, as a frame is, of this id, and its place among the cancels of that.
+    Cancel(String, Option<Mark>, (String, Option<usize>)),
     /// A request that goes out behind the agent's Close, which a library would not let pass.
     Slip(String, Option<Mark>),
     /// This Close.
@@ -258,7 +260,7 @@ impl Gateway {
     }
 
     pub(super) fn cancel_on(&self, session: u64, orders: &mpsc::UnboundedSender<Order>, id: &str) {
-        let id = id.to_owned();
+        let (id, shown) = (id.to_owned(), id.to_owned());
         self.shared
             .trace
             .say(format_args!("gateway > CANCEL_REQUEST {id}"));
@@ -271,7 +273,7 @@ impl Gateway {
                 books.cancel_was_read(&id, place, now);
             }
         });
-        let _ = orders.send(Order::Frame(text, mark));
+        let _ = orders.send(Order::Cancel(text, mark, (shown, place)));
     }
 
     /// Makes the answer of an unanswered request end every session that brings it.

@@ -77,6 +77,18 @@ pub(super) struct Told {
     pub(super) session: u64,
     pub(super) sent: Instant,
     pub(super) read: Option<Instant>,
+    pub(super) place: Place,
+}
+
+/// Where the reading of a frame is in what the product has written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// Somewhere in the moment in which it was read: other frames were before it.
+    Unknown,
+    /// It will be dealt with as it is read.
+    Alone,
+    /// It was dealt with when so many bytes were written.
+    At(u64),
 }
 
 /// A terminal frame of a request.
@@ -341,6 +353,17 @@ impl Request {
     pub(super) fn last_read_before(&self, moment: Instant) -> Option<Instant> {
         let ends = self.chats.iter().filter_map(|chat| chat.read);
         ends.filter(|end| *end <= moment).max()
+    }
+
+    /// Whether what begins at this place of a session was written after a cancel was dealt with, be it in the same moment.
+    pub(super) fn is_behind_a_cancel(&self, session: u64, start: u64) -> bool {
+        self.cancels.iter().any(|cancel| {
+            let is_behind = matches!(cancel.place, Place::At(written) if written <= start);
+            let again = self.made.iter().any(|made| {
+                made.sent >= cancel.sent || made.read.is_none_or(|read| Some(read) >= cancel.read)
+            });
+            cancel.session == session && is_behind && !again
+        })
     }
 
     /// How often it was made on a session.

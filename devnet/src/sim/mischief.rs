@@ -41,8 +41,14 @@ impl Gateway {
             .filter_map(|id| Some((id.strip_prefix('r')?.parse::<u64>().ok()?, id)))
             .collect();
         recent.sort_unstable();
+        let recent = recent.split_off(recent.len().saturating_sub(RECENT));
+        // What runs comes first, since the product takes the frames behind a cancel only once it has dealt with that.
+        let (runs, is_over): (Vec<_>, Vec<_>) = recent
+            .into_iter()
+            .map(|(_, id)| id)
+            .partition(|id| self.shared.books.is(id, Request::is_unanswered));
         let mut cancelled = Vec::new();
-        for (_, id) in recent.into_iter().rev().take(RECENT) {
+        for id in runs.into_iter().chain(is_over) {
             if self.whim(75) {
                 self.cancel_on(session, &orders, &id);
                 self.shared.books.count("cancels in a burst");

@@ -62,8 +62,10 @@ struct Over;
 struct Visit {
     gateway: Gateway,
     number: u64,
-    /// How much the product had written when the frame that is looked at began.
+    /// How much the product had written when the frame that is looked at ended.
     place: u64,
+    /// The same for its beginning.
+    start: u64,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -95,6 +97,7 @@ pub(super) async fn serve(gateway: Gateway, mut end: End) {
         .or_default();
     let mut visit = Visit {
         place: gateway.shared.link.read_by_server(number),
+        start: 0,
         gateway: gateway.clone(),
         number,
         orders,
@@ -141,6 +144,17 @@ async fn write(
         match order {
             Order::Frame(text, mark) => {
                 sender.send(Message::text(text)).await.map_err(|_| Over)?;
+                if let Some(mark) = mark {
+                    gateway.shared.link.when_read(number, mark);
+                }
+            }
+            Order::Cancel(text, mark, (id, place)) => {
+                // Nothing is between it and what was read before if it finds the way empty.
+                let is_alone = gateway.shared.link.is_all_read(number);
+                sender.send(Message::text(text)).await.map_err(|_| Over)?;
+                if let (true, Some(place)) = (is_alone, place) {
+                    gateway.shared.books.cancel_is_alone(&id, place);
+                }
                 if let Some(mark) = mark {
                     gateway.shared.link.when_read(number, mark);
                 }
@@ -243,6 +257,7 @@ impl Visit {
                 .link
                 .written_at(self.number, self.place + 1);
             let start = self.place;
+            self.start = start;
             self.place += head + length;
             match message {
                 Message::Text(text) => return Ok((text.as_str().to_owned(), written)),
@@ -404,6 +419,7 @@ impl Visit {
             value,
             text,
             written,
+            start: self.start,
         });
         let manners = self.gateway.manners();
         if kind == "INFERENCE_RESPONSE" && manners.acks != Acks::All {

@@ -367,6 +367,13 @@ impl Link {
         }
     }
 
+    /// Whether the client has read all that the server has written.
+    pub fn is_all_read(&self, number: u64) -> bool {
+        let state = lock(&self.0);
+        let connection = state.connections.get(&number);
+        connection.is_some_and(|connection| connection.down.under_way() == 0)
+    }
+
     /// How many bytes the server has read so far.
     pub fn read_by_server(&self, number: u64) -> u64 {
         let state = lock(&self.0);
