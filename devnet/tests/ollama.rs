@@ -287,6 +287,12 @@ async fn faults_strike_where_they_are_told_to_and_then_are_over() {
     for status in [502, 502, 200] {
         assert_eq!(ask(&ollama, body.clone()).await.status, status);
     }
+    ollama.fail_always_for("/api/show", "tiny", Fault::answer(500, "text/plain", "no"));
+    for (model, status) in [("embed", 200), ("tiny", 500)] {
+        let asked = json!({"model": model}).to_string();
+        let shown = http::post(&(ollama.url() + "/api/show"), asked).await;
+        assert_eq!(shown.unwrap().status, status);
+    }
     ollama.fail_always("/api/tags", Fault::answer(500, "text/plain", "no"));
     assert_eq!(
         http::get(&(ollama.url() + "/api/tags"))

@@ -25,9 +25,12 @@ use pin_sidecar::{
     telemetry::Metrics,
     transport::{Dial, DialError, Endpoint, Stream},
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::support::{CLIENT, Counts, MODEL, Net, SECRET, Sidecar};
+
+/// Longer than any drain.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A sidecar without its server for probes.
 pub struct Node {
@@ -115,7 +118,7 @@ impl Node {
 
     /// Waits for the drain's end.
     pub async fn drained(self) -> Outcome {
-        self.run.await.unwrap()
+        timeout(PATIENCE, self.run).await.unwrap().unwrap()
     }
 
     /// Drains.

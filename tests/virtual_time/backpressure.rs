@@ -2,33 +2,55 @@
 
 use std::time::Duration;
 
+use devnet::{
+    gateway::Chat,
+    ollama::{Behaviour, CHAT, Fault},
+    sim::wire::BUFFER,
+};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Net, PIPE, Step};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::{
+    MOMENT, SECOND,
+    support::{Counts, Net},
+    wire::{self, Node},
+};
 
 /// `PIN_REQUEST_TIMEOUT` here.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A chat whose answer is `rest`, from a moment on at which nothing more goes out.
-async fn clogged(rest: &[Step]) -> Net {
-    let mut net = Net::start(&[
+/// A chat whose answer is like this from its second second on, and the one that has kept anything from going out since its
+/// first.
+async fn clogged(answer: Behaviour) -> (Net<Node>, [Chat; 2]) {
+    let (net, _wire) = wire::start(&[
         ("PIN_REQUEST_TIMEOUT", "10s"),
         ("PIN_OUTBOX_BYTES", "64KiB"),
         ("PIN_MAX_RESULT_BYTES", "32MiB"),
     ])
     .await;
-    let begin = [Step::Rest(SECOND)];
-    net.ollama.plan(&[&begin, rest].concat());
-    net.gateway.ask_streamed("one").await;
-    sleep(Duration::from_millis(1)).await;
-    let flood = vec![Step::SayLong(PIPE / 50); 100];
-    net.ollama.plan(&[&flood[..], &[Step::Hang]].concat());
-    net.gateway.ask_streamed("flood").await;
+    net.gateway.stop_reading();
+    net.ollama.set_behaviour(|behaviour| {
+        *behaviour = Behaviour {
+            first_token_delay: SECOND,
+            ..answer
+        };
+    });
+    let one = net.streamed("one");
+    sleep(MOMENT).await;
+    // Eight times what the wire holds.
+    let tokens = vec!["x".repeat(BUFFER as usize / 8); 64];
+    let after = tokens.len();
+    net.ollama.set_behaviour(|behaviour| {
+        *behaviour = Behaviour {
+            script: Some(tokens),
+            ..Behaviour::default()
+        };
+    });
+    net.ollama.fail_next(CHAT, 1, Fault::Hang { after });
+    let flood = net.streamed("flood");
     sleep(SECOND / 2).await;
-    assert!(net.metric("outbox_bytes") > 64.0 * 1024.0, "it is full");
-    net
+    let waiting = net.sidecar.metric("outbox_bytes").await;
+    assert!(waiting > 64.0 * 1024.0, "it is full");
+    (net, [one, flood])
 }
 
 #[tokio::test(start_paused = true)]
@@ -36,28 +58,42 @@ async fn a_whole_answer_waits_for_room_for_its_last_chunks_and_goes_without_them
  {
     for answer in [
         // What is whole in one read, and what arrives behind a chunk that waits.
-        &[Step::Say, Step::Done(1)][..],
-        &[Step::Say, Step::Rest(SECOND), Step::Say, Step::Done(2)],
+        Behaviour {
+            tokens: 1,
+            ..Behaviour::default()
+        },
+        Behaviour {
+            tokens: 2,
+            token_delay: SECOND,
+            ..Behaviour::default()
+        },
     ] {
-        let mut net = clogged(answer).await;
+        let (net, [mut one, _flood]) = clogged(answer).await;
         sleep(LIMIT).await;
-        assert_eq!(net.metric("undelivered_results"), 2.0, "one has timed out");
+        let undelivered = net.sidecar.metric("undelivered_results").await;
+        assert_eq!(undelivered, 2.0, "one has timed out");
         let asked = Instant::now();
-        let response = net.gateway.wait_for("INFERENCE_RESPONSE").await;
-        assert_eq!(response["request_id"], "one");
+        net.gateway.read_again();
+        one.outcome().await.result();
         assert!(asked.elapsed() < SECOND);
         let failed = "request_failures_total{operation=\"chat\",reason=\"timeout\"}";
-        assert_eq!(net.metric(failed), 1.0);
+        assert_eq!(net.sidecar.metric(failed).await, 1.0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_whole_by_then_is_not_waited_for() {
-    let mut net = clogged(&[Step::Say, Step::Rest(LIMIT), Step::Done(1)]).await;
+    let (net, chats) = clogged(Behaviour {
+        tokens: 1,
+        done_delay: LIMIT,
+        ..Behaviour::default()
+    })
+    .await;
     sleep(LIMIT).await;
-    assert_eq!(net.metric("requests_running"), 0.0);
-    for _ in 0..2 {
-        let error = net.gateway.wait_for("INFERENCE_ERROR").await;
-        assert_eq!(error["error"], "timeout: not answered within 10s");
+    assert_eq!(net.sidecar.metric("requests_running").await, 0.0);
+    net.gateway.read_again();
+    for mut chat in chats {
+        let outcome = chat.outcome().await;
+        assert_eq!(outcome.error(), "timeout: not answered within 10s");
     }
 }

@@ -1,5 +1,5 @@
-//! What is promised of times, to the millisecond: the whole relay on a clock that jumps, between a gateway and an Ollama at
-//! the other ends of pipes. No machine is too busy for these tests.
+//! What is promised of times, to the millisecond: the whole relay on a clock that jumps (`wire`). No machine is too busy for
+//! these tests.
 //!
 //! They have a process of their own, as `tests/outage.rs` has, and for the same reason.
 
@@ -13,4 +13,12 @@ mod ollama;
 #[path = "../support/mod.rs"]
 mod support;
 mod times;
-mod world;
+#[path = "../support/wire.rs"]
+mod wire;
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Whatever is done at once.
+const MOMENT: Duration = Duration::from_millis(1);

@@ -2,7 +2,11 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::world::{Net, Step};
+use crate::{
+    log::Log,
+    support::{Counts, Net, chat},
+    wire::{self, Node},
+};
 
 const FIRST: Duration = Duration::from_millis(700);
 const UNTIL_TOKEN: Duration = Duration::from_millis(300);
@@ -20,33 +24,31 @@ fn milliseconds(exact: u64) -> RangeInclusive<u64> {
 }
 
 /// A chat that gets its slot, the only one, when an earlier one has ended.
-async fn behind_another() -> Net {
-    let mut net = Net::start(&[("PIN_CAPACITY", "1")]).await;
-    net.ollama.plan(&[Step::Rest(FIRST), Step::Done(0)]);
-    net.ollama.plan(&[
-        Step::Rest(UNTIL_TOKEN),
-        Step::Say,
-        Step::Rest(BETWEEN),
-        Step::Say,
-        Step::Rest(BETWEEN),
-        Step::Say,
-        Step::Rest(UNTIL_DONE),
-        Step::Done(3),
-    ]);
-    for request_id in ["first", "second"] {
-        net.gateway.ask(request_id).await;
+async fn behind_another() -> (Net<Node>, Log) {
+    let log = Log::listen();
+    let (net, _wire) = wire::start(&[("PIN_CAPACITY", "1")]).await;
+    net.ollama.set_behaviour(|behaviour| {
+        behaviour.tokens = 0;
+        behaviour.done_delay = FIRST;
+    });
+    let mut chats = ["first", "second"].map(|id| net.gateway.chat_with_id(id, chat(id)));
+    net.ollama.wait_for_chats(1).await;
+    net.ollama.set_behaviour(|behaviour| {
+        behaviour.tokens = 3;
+        behaviour.first_token_delay = UNTIL_TOKEN;
+        behaviour.token_delay = BETWEEN;
+        behaviour.done_delay = UNTIL_DONE;
+    });
+    for chat in &mut chats {
+        chat.outcome().await.result();
     }
-    for request_id in ["first", "second"] {
-        let response = net.gateway.wait_for("INFERENCE_RESPONSE").await;
-        assert_eq!(response["request_id"], request_id);
-    }
-    net
+    (net, log)
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_log_tells_how_long_a_chat_waited_and_ran_from_its_receipt_on() {
-    let net = behind_another().await;
-    let second = net.log.end_of("second");
+    let (_net, log) = behind_another().await;
+    let second = log.end_of("second");
     for (field, exact) in [
         ("queue_ms", QUEUE),
         ("first_token_ms", FIRST_TOKEN),
@@ -55,7 +57,7 @@ async fn the_log_tells_how_long_a_chat_waited_and_ran_from_its_receipt_on() {
         let told = second[field].as_u64().unwrap();
         assert!(milliseconds(exact).contains(&told), "{field}: {second}");
     }
-    let first = net.log.end_of("first");
+    let first = log.end_of("first");
     assert!(
         milliseconds(0).contains(&first["queue_ms"].as_u64().unwrap()),
         "{first}"
@@ -65,7 +67,7 @@ async fn the_log_tells_how_long_a_chat_waited_and_ran_from_its_receipt_on() {
 
 #[tokio::test(start_paused = true)]
 async fn the_metrics_count_waiting_time_to_first_token_and_duration_from_the_receipt_on() {
-    let net = behind_another().await;
+    let (net, _log) = behind_another().await;
     for (series, exact) in [
         ("request_queue_time_seconds_sum", QUEUE),
         ("time_to_first_token_seconds_sum", FIRST_TOKEN),
@@ -75,11 +77,12 @@ async fn the_metrics_count_waiting_time_to_first_token_and_duration_from_the_rec
         ),
         ("time_per_output_token_seconds_sum", 200),
     ] {
-        let told = net.metric(series) * 1_000.0;
+        let told = net.sidecar.metric(series).await * 1_000.0;
         assert!(
             milliseconds(exact).contains(&(told.round() as u64)),
             "{series}: {told} ms instead of {exact}"
         );
     }
-    assert_eq!(net.metric("time_to_first_token_seconds_count"), 1.0);
+    let counted = net.sidecar.metric("time_to_first_token_seconds_count");
+    assert_eq!(counted.await, 1.0);
 }

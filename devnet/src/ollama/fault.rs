@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 
+use super::record::Request;
 use crate::journal::lock;
 
 /// What goes wrong with one answer. Those after [`Fault::HangBeforeHeaders`] need a chat or, except for the splits and
@@ -111,15 +112,18 @@ pub(super) struct Faults(Mutex<Vec<Planned>>);
 
 struct Planned {
     path: String,
+    /// The one model that it is about; `None` for any.
+    model: Option<String>,
     /// How many more times; `None` for always.
     times: Option<usize>,
     fault: Fault,
 }
 
 impl Faults {
-    pub(super) fn plan(&self, path: &str, times: Option<usize>, fault: Fault) {
+    pub(super) fn plan(&self, path: &str, model: Option<&str>, times: Option<usize>, fault: Fault) {
         lock(&self.0).push(Planned {
             path: path.to_owned(),
+            model: model.map(str::to_owned),
             times,
             fault,
         });
@@ -129,11 +133,18 @@ impl Faults {
         lock(&self.0).clear();
     }
 
-    pub(super) fn take(&self, path: &str) -> Option<Fault> {
+    pub(super) fn take(&self, request: &Request) -> Option<Fault> {
         let mut planned = lock(&self.0);
         planned.retain(|planned| planned.times != Some(0));
-        let next = planned.iter_mut().find(|planned| planned.path == path)?;
+        let next = planned.iter_mut().find(|planned| planned.fits(request))?;
         next.times = next.times.map(|times| times - 1);
         Some(next.fault.clone())
+    }
+}
+
+impl Planned {
+    fn fits(&self, request: &Request) -> bool {
+        let is_named = |model: &String| request.json()["model"] == **model;
+        self.path == request.path && self.model.as_ref().is_none_or(is_named)
     }
 }

@@ -63,6 +63,10 @@ pub struct Behaviour {
     pub first_token_delay: Duration,
     /// From one token to the next.
     pub token_delay: Duration,
+    /// From the last token to the line that says that the answer is whole.
+    pub done_delay: Duration,
+    /// From that line to the end of a streamed answer's body.
+    pub end_delay: Duration,
     /// How many tokens an answer has where nobody says otherwise.
     pub tokens: usize,
     /// These tokens instead of the prompt's words.
@@ -88,6 +92,8 @@ impl Default for Behaviour {
             load_delay: Duration::ZERO,
             first_token_delay: Duration::ZERO,
             token_delay: Duration::ZERO,
+            done_delay: Duration::ZERO,
+            end_delay: Duration::ZERO,
             tokens: 24,
             script: None,
             lines_per_write: 1,
@@ -267,12 +273,17 @@ impl Ollama {
 
     /// The next requests to a path go wrong, after those that were told to before.
     pub fn fail_next(&self, path: &str, times: usize, fault: Fault) {
-        self.state.faults.plan(path, Some(times), fault);
+        self.state.faults.plan(path, None, Some(times), fault);
     }
 
     /// Every request to a path goes wrong, until [`clear_faults`](Ollama::clear_faults).
     pub fn fail_always(&self, path: &str, fault: Fault) {
-        self.state.faults.plan(path, None, fault);
+        self.state.faults.plan(path, None, None, fault);
+    }
+
+    /// The same for those alone whose body names this model, in these very letters.
+    pub fn fail_always_for(&self, path: &str, model: &str, fault: Fault) {
+        self.state.faults.plan(path, Some(model), None, fault);
     }
 
     /// Nothing goes wrong any more, except what is going wrong already.

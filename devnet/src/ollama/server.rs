@@ -71,7 +71,7 @@ async fn answer(state: &Arc<State>, request: hyper::Request<Incoming>) -> Respon
     if lock(&state.behaviour).record {
         state.requests.push(Arc::clone(&request));
     }
-    let fault = state.faults.take(&request.path);
+    let fault = state.faults.take(&request);
     let method = if head.method == Method::HEAD {
         Method::GET
     } else {
@@ -194,7 +194,8 @@ async fn reply(
     }
     let begun = tokio::time::Instant::now();
     let tokens = u32::try_from(answer.len()).unwrap_or(u32::MAX);
-    tokio::time::sleep(behaviour.first_token_delay + behaviour.token_delay * tokens).await;
+    let speaking = behaviour.first_token_delay + behaviour.token_delay * tokens;
+    tokio::time::sleep(speaking + behaviour.done_delay).await;
     state.keep_or_unload(&chat);
     guard.finish();
     whole(200, content_type, answer.whole(begun))

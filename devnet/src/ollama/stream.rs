@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written before a fault has left for the client before the fault strikes.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -187,12 +187,24 @@ impl Speaker {
             }
         }
         match fault {
-            None => self.writer.write(pending + &self.answer.end(begun)).await,
+            None => {
+                self.rest(self.behaviour.done_delay).await?;
+                let end = pending + &self.answer.end(begun);
+                self.writer.write(end).await?;
+                self.rest(self.behaviour.end_delay).await
+            }
             Some(fault) => {
                 self.writer.write(pending).await?;
                 self.strike(fault).await
             }
         }
+    }
+
+    async fn rest(&self, time: Duration) -> Result<(), Gone> {
+        if time.is_zero() {
+            return Ok(());
+        }
+        self.writer.sleep_until(Instant::now() + time).await
     }
 
     async fn strike(&self, fault: Fault) -> Result<(), Gone> {

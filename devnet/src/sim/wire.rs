@@ -314,6 +314,11 @@ impl Link {
         lock(&self.0).open()
     }
 
+    /// How many connections there ever were.
+    pub fn dialled(&self) -> u64 {
+        lock(&self.0).dialled
+    }
+
     /// The most connections that ever were open at once at the client's end.
     pub fn most_open(&self) -> usize {
         lock(&self.0).most_open
