@@ -148,7 +148,7 @@ fn say_why(fate: &mut Fate, scenario: &mut Scenario) {
     for (_, event) in &mut scenario.events {
         match event {
             Event::Close(close) | Event::SendAway(_, close) => {
-                *close = farewell(fate, close.reason)
+                *close = farewell(fate, close.reason);
             }
             Event::Door(Door::Slammed(_, close)) => *close = farewell(fate, close.reason),
             Event::Door(Door::Unavailable(words)) if fate.percent(50) => {

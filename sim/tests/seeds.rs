@@ -46,7 +46,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ),
     (
         "a job that was stopped and cancelled in one tick answered",
-        12490,
+        10026,
     ),
     (
         "a large waiting room filled the outbox over its bound",

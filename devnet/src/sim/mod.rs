@@ -4,6 +4,7 @@
 //! product.
 
 pub mod books;
+mod end;
 pub mod fate;
 mod faults;
 mod frames;

@@ -5,31 +5,24 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     io,
-    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Notify, mpsc},
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::{
     fate::Fate,
-    pipe::{Mark, Pipe, Read},
+    pipe::{Mark, Pipe},
     trace::Trace,
 };
 use crate::journal::lock;
 
-pub use super::pipe::BUFFER;
-
-/// How many reads of a hundred are cut short, where reads are.
-const CUT_READS: u64 = 10;
+pub use super::{end::End, pipe::BUFFER};
 
 /// A client that got no answer asks for the connection again after so long.
 const KNOCK_AGAIN: Duration = Duration::from_secs(1);
@@ -94,14 +87,14 @@ pub struct Facts {
 
 /// A way to one server. Cheap to clone.
 #[derive(Clone)]
-pub struct Link(Arc<Mutex<State>>);
+pub struct Link(pub(super) Arc<Mutex<State>>);
 
-struct State {
-    name: &'static str,
-    weather: Weather,
-    fate: Fate,
-    trace: Trace,
-    connections: BTreeMap<u64, Connection>,
+pub(super) struct State {
+    pub(super) name: &'static str,
+    pub(super) weather: Weather,
+    pub(super) fate: Fate,
+    pub(super) trace: Trace,
+    pub(super) connections: BTreeMap<u64, Connection>,
     dialled: u64,
     most_open: usize,
     calm_since: Instant,
@@ -110,12 +103,12 @@ struct State {
     incoming: mpsc::UnboundedSender<End>,
 }
 
-struct Connection {
+pub(super) struct Connection {
     /// From the client to the server.
     up: Pipe,
     /// From the server to the client.
     down: Pipe,
-    client_closed: Option<Instant>,
+    pub(super) client_closed: Option<Instant>,
     cut: Option<Instant>,
     deaf: Option<Instant>,
     mute: Option<Instant>,
@@ -415,7 +408,7 @@ impl State {
 }
 
 impl Connection {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             up: Pipe::default(),
             down: Pipe::default(),
@@ -430,147 +423,17 @@ impl Connection {
         self.up.is_over() && self.down.is_over()
     }
 
-    fn read_by(&mut self, side: Side) -> &mut Pipe {
+    pub(super) fn read_by(&mut self, side: Side) -> &mut Pipe {
         match side {
             Side::Client => &mut self.down,
             Side::Server => &mut self.up,
         }
     }
 
-    fn written_by(&mut self, side: Side) -> &mut Pipe {
+    pub(super) fn written_by(&mut self, side: Side) -> &mut Pipe {
         match side {
             Side::Client => &mut self.up,
             Side::Server => &mut self.down,
-        }
-    }
-}
-
-/// One end of a connection. Dropping it closes the connection, as closing a socket does.
-pub struct End {
-    link: Link,
-    number: u64,
-    side: Side,
-    alarm: Pin<Box<Sleep>>,
-}
-
-impl End {
-    fn new(link: &Link, number: u64, side: Side) -> Self {
-        Self {
-            link: link.clone(),
-            number,
-            side,
-            alarm: Box::pin(sleep_until(Instant::now())),
-        }
-    }
-
-    /// Which connection of its link it is an end of: 1, 2, 3…
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// The link that it is an end of.
-    pub(crate) fn link(&self) -> Link {
-        self.link.clone()
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Connection, &Weather, &mut Fate) -> T) -> T {
-        let mut state = lock(&self.link.0);
-        let state = &mut *state;
-        let connection = state
-            .connections
-            .entry(self.number)
-            .or_insert_with(Connection::new);
-        act(connection, &state.weather, &mut state.fate)
-    }
-}
-
-impl AsyncRead for End {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            let now = Instant::now();
-            let side = self.side;
-            let (read, marks) = self.with(|connection, weather, fate| {
-                let pieces = match weather.pieces {
-                    Some(most) if fate.percent(CUT_READS) => {
-                        usize::try_from(fate.within(1..=most as u64)).ok()
-                    }
-                    _ => None,
-                };
-                let pipe = connection.read_by(side);
-                let read = pipe.read(now, weather.held, pieces, buf, cx);
-                (read, pipe.reached())
-            });
-            marks.into_iter().for_each(|mark| mark(now));
-            match read {
-                Read::Done(done) => return Poll::Ready(done),
-                Read::Wait(None) => return Poll::Pending,
-                Read::Wait(Some(due)) => {
-                    self.alarm.as_mut().reset(due);
-                    if self.alarm.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for End {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let now = Instant::now();
-        self.with(|connection, weather, fate| {
-            let jitter = u64::try_from(weather.jitter.as_millis()).unwrap_or(u64::MAX);
-            let is_stuck = weather.stuck && self.side == Side::Client;
-            let buffer = if is_stuck { 0 } else { BUFFER };
-            let due = now + weather.latency + fate.millis(0..=jitter);
-            connection
-                .written_by(self.side)
-                .write(now, due, weather.rate, buffer, bytes, cx)
-        })
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let now = Instant::now();
-        self.with(|connection, weather, _| {
-            connection
-                .written_by(self.side)
-                .finish(now + weather.latency);
-        });
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        let side = self.side;
-        self.with(|connection, weather, _| {
-            let unread = connection.read_by(side).abandon(now + weather.latency);
-            connection
-                .written_by(side)
-                .hang_up(now + weather.latency, unread);
-            if side == Side::Client {
-                connection.client_closed.get_or_insert(now);
-            }
-        });
-        if side == Side::Client {
-            let state = lock(&self.link.0);
-            state.trace.say(format_args!(
-                "{}: connection {} closed by the client",
-                state.name, self.number
-            ));
         }
     }
 }
