@@ -192,6 +192,28 @@ impl Ledger {
         }
     }
 
+    /// Whether the product had the whole answer before the time of a request was over, and before it wrote this error.
+    fn was_whole_in_time(&self, request: &Request, written: Instant) -> bool {
+        let answers = request.answers.iter().map(|answer| answer.written);
+        let cancels = request.cancels.iter().filter_map(|cancel| cancel.read);
+        let since = answers.chain(cancels).max();
+        let made = request.made.iter().filter_map(|made| made.read);
+        let first = made.filter(|read| Some(*read) > since).min();
+        let mut chats = request.chats.iter().rev();
+        // What was asked for again since may be other work, where the answer is older than it may be.
+        let chat = chats.find(|chat| chat.opened <= written);
+        let chat = chat.filter(|chat| {
+            let again = |made: Instant| Some(made) > chat.read && made <= written;
+            let mut made = request.made.iter().filter_map(|made| made.read);
+            chat.read.is_some_and(|read| read < written) && !made.any(again)
+        });
+        let (Some(first), Some(chat)) = (first, chat) else {
+            return false;
+        };
+        let is_late = |read: Instant| read + FINISHING >= first + self.limits.request_timeout;
+        chat.opened >= first && chat.read.is_some_and(|read| !is_late(read))
+    }
+
     /// Whether a job that was complete may have given its last chunks up: they had no room, and it might not wait longer.
     fn gave_chunks_up(&self, request: &Request, seen: &Seen<'_>) -> bool {
         let blocked = self
@@ -290,7 +312,8 @@ impl Ledger {
             "backend" => failed || self.ollama.calm_since() > self.began,
             "internal" => false,
             "orphaned" => self.sessions.len() > 1,
-            "busy" | "queue_timeout" | "timeout" | "too_large" => true,
+            "timeout" => !self.was_whole_in_time(request, seen.written),
+            "busy" | "queue_timeout" | "too_large" => true,
             _ => return self.breach(seen.id, "11 (codes)", "a code that is none"),
         };
         if !fits {
