@@ -347,10 +347,10 @@ impl Run {
         self.look_until(Instant::now() + LOOK).await;
         let patience = Duration::from_secs(800);
         let patience = patience_from(self.books.away_until()) + patience;
-        while !self.gateway.has_session() && Instant::now() < patience {
+        while !self.is_connected() && Instant::now() < patience {
             self.look_until(Instant::now() + LOOK).await;
         }
-        if !self.gateway.has_session() {
+        if !self.is_connected() {
             self.books.breach(
                 "gateway",
                 "5 (reconnecting)",
@@ -368,6 +368,11 @@ impl Run {
                 break;
             }
         }
+    }
+
+    /// Whether there is a session: the gateway knows of one, and it is not one that the product has given up already.
+    fn is_connected(&self) -> bool {
+        self.gateway.has_session() && self.gateway_link.open() > 0
     }
 
     /// How many answers the product says it dropped for this reason.

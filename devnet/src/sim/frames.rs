@@ -88,7 +88,10 @@ impl Ledger {
     }
 
     pub(super) fn check_silence(&mut self, request: &Request, seen: &Seen<'_>) {
-        if request.is_silent {
+        if request
+            .silent_since
+            .is_some_and(|since| seen.session >= since)
+        {
             let what = format!("{} after the cancel was understood", seen.kind);
             self.breach(seen.id, "7 (cancel)", &what);
         }
@@ -186,7 +189,7 @@ impl Ledger {
                 continue;
             };
             if cancelled.made.len() == made {
-                cancelled.is_silent = true;
+                cancelled.silent_since = Some(seen.session);
                 self.count("cancels that were understood");
             }
         }
