@@ -71,9 +71,19 @@ impl Backoff {
         wait.mul_f64(0.8 + 0.4 * self.random.f64())
     }
 
-    /// The gateway has named a time: that and up to a tenth more, so that not all come at once.
-    pub(super) fn asked_to(&mut self, retry_after: RetryAfter) -> Duration {
-        retry_after.get().mul_f64(1.0 + 0.1 * self.random.f64())
+    /// The gateway has named a time: that and up to a tenth more, so that not all come at once. One that names hardly any
+    /// has not asked to be run at: then it is met as any failure is.
+    pub(super) fn asked_to(
+        &mut self,
+        retry_after: RetryAfter,
+        limit: Option<Duration>,
+    ) -> Duration {
+        let asked = retry_after.get().mul_f64(1.0 + 0.1 * self.random.f64());
+        if retry_after.get() < self.min {
+            asked.max(self.failed(limit))
+        } else {
+            asked
+        }
     }
 
     /// The login was accepted.
@@ -211,10 +221,26 @@ mod tests {
         let asked = Duration::from_secs(7);
         let waits = (0..100).map(|seed| {
             let mut backoff = Backoff::new(MIN, MAX, fastrand::Rng::with_seed(seed));
-            backoff.asked_to(asked.into())
+            backoff.asked_to(asked.into(), None)
         });
         let (shortest, longest) = (waits.clone().min(), waits.max());
         assert!(shortest >= Some(asked) && longest <= Some(asked.mul_f64(1.1)));
         assert!(longest > Some(asked.mul_f64(1.05)), "not all at once");
+    }
+
+    #[test]
+    fn a_gateway_that_names_no_time_to_speak_of_is_not_run_at() {
+        let mut longest = Duration::ZERO;
+        let mut backoff = backoff();
+        for _ in 0..20 {
+            longest = longest.max(backoff.asked_to(Duration::ZERO.into(), None));
+        }
+        assert!(longest > MAX / 2, "{longest:?}");
+        let limit = Duration::from_secs(5);
+        let wait = backoff.asked_to(Duration::from_millis(1).into(), Some(limit));
+        assert!(
+            wait >= Duration::from_millis(1) && wait <= limit,
+            "{wait:?}"
+        );
     }
 }

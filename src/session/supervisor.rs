@@ -151,7 +151,7 @@ impl Supervisor {
             };
             if trouble.is_shutdown() {
                 if let Some(time) = trouble.retry_after() {
-                    self.leave_alone(time);
+                    self.leave_alone(time, None);
                 }
                 break;
             }
@@ -330,7 +330,7 @@ impl Supervisor {
         let limit = is_pressing.then_some(PRESSING);
         let wait = match (trouble, trouble.retry_after()) {
             (Trouble::Refused(_), _) => self.backoff.refused(),
-            (_, Some(time)) => self.leave_alone(time),
+            (_, Some(time)) => self.leave_alone(time, limit),
             (
                 Trouble::Ended(End {
                     unreadable: true, ..
@@ -369,8 +369,8 @@ impl Supervisor {
     }
 
     /// The gateway has asked for this time: it is obeyed by this run and by those that follow.
-    fn leave_alone(&mut self, time: RetryAfter) -> Duration {
-        let wait = self.backoff.asked_to(time);
+    fn leave_alone(&mut self, time: RetryAfter, limit: Option<Duration>) -> Duration {
+        let wait = self.backoff.asked_to(time, limit);
         self.not_before = Some(Instant::now() + wait);
         wait
     }
