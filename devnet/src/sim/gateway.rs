@@ -2,7 +2,7 @@
 //! the books. What it does by itself follows from its fate; everything else it is told to do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -71,8 +71,8 @@ struct State {
     last_repeats: u64,
     /// How often it has asked what is refused behind cancels.
     probes: u64,
-    /// The session that it no longer listens to.
-    deaf_to: Option<u64>,
+    /// The sessions that it has left and throws away what comes of: a slow one may outlast the next.
+    deaf_to: BTreeSet<u64>,
     manners: Manners,
     session: Option<(u64, mpsc::UnboundedSender<Order>)>,
     /// The last session that was sent what may not be read. What comes behind that is thrown away.
@@ -106,7 +106,7 @@ impl Gateway {
                     whims: fate.fork("whims"),
                     last_repeats: 0,
                     probes: 0,
-                    deaf_to: None,
+                    deaf_to: BTreeSet::new(),
                     fate,
                     manners,
                     session: None,
@@ -380,7 +380,7 @@ impl Gateway {
         let books = self.shared.books.clone();
         books.leaves(number, farewell);
         if farewell.is_deaf {
-            lock(&self.shared.state).deaf_to = Some(number);
+            lock(&self.shared.state).deaf_to.insert(number);
         }
         let mark = move |_| books.leaving_was_read(number);
         self.shared.link.when_read(number, mark);
@@ -388,7 +388,7 @@ impl Gateway {
 
     /// Whether it throws away what it reads on this session.
     pub(super) fn is_deaf_to(&self, number: u64) -> bool {
-        lock(&self.shared.state).deaf_to == Some(number)
+        lock(&self.shared.state).deaf_to.contains(&number)
     }
 
     /// Whether it has sent what may not be read on this session.

@@ -268,10 +268,12 @@ impl Ledger {
         let answered = self.sessions.get(&number).and_then(|s| s.last_heartbeat);
         let travel = self.gateway.latency() * 2 + SLACK;
         let limit = self.limits.heartbeat_interval + limit + travel;
-        if let (Some(mute), None, Some(answered)) = (facts.mute, facts.client_closed, answered)
+        // One that had stopped reading answers what lay in its buffers once it reads again.
+        if let (Some(mute), None, Some(answered), Some(open)) =
+            (facts.mute, facts.client_closed, answered, self.open_since)
             && answered + travel < mute
             && !self.is_draining()
-            && now - mute > limit
+            && now - mute.max(open) > limit
         {
             let subject = format!("session {number}");
             self.breach(&subject, "5 (half-open)", "a mute link was not given up");
