@@ -32,7 +32,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a proven answer counted as lost when it was asked for behind our Close",
         24637,
     ),
-    ("a whole answer was thrown away for its last chunks", 11594),
+    ("a whole answer was thrown away for its last chunks", 11744),
     (
         "a second drain forgot how long the gateway wanted to be left alone",
         12727,
