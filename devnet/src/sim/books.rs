@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub use super::ledger::{Class, Gauges, Limits};
 use super::{
-    ledger::{Chat, Ledger, Ping, Place, Request, Told, Unfenced},
+    ledger::{CAUGHT_UP, Chat, Ledger, Ping, Place, Request, Told, Unfenced},
     wire::Link,
 };
 use crate::journal::lock;
@@ -112,7 +112,7 @@ impl Books {
         let mut ledger = self.ledger();
         ledger.count("requests made");
         if ledger.runs_since_earlier(id, session) {
-            ledger.count("requests made again that ran since an earlier session");
+            ledger.count(CAUGHT_UP);
         }
         let request = ledger.requests.entry(id.to_owned()).or_default();
         request.class.get_or_insert(class);

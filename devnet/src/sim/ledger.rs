@@ -12,6 +12,9 @@ use super::{
     wire::Link,
 };
 
+/// Counted when a request is made again on another session than the one it runs for.
+pub(super) const CAUGHT_UP: &str = "requests made again that ran since an earlier session";
+
 /// The settings that the rules are about, as the product was given them.
 #[derive(Clone, Debug)]
 pub struct Limits {

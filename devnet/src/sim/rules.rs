@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     books::{Books, Gauges},
-    ledger::{Chat, Class, Drain, Ledger, Request},
+    ledger::{CAUGHT_UP, Chat, Class, Drain, Ledger, Request},
 };
 
 /// What a link that was left alone may still add to any promise.
@@ -162,7 +162,15 @@ impl Ledger {
             self.count("looks at a waiting room with more than ten");
         }
         // A job starts to run only while there is room; then it may answer. One that waits may only fail.
-        let most = limits.outbox_bytes
+        // A chunk with all the text so far may alone be larger than the bound, and is let in where there is nothing else;
+        // it counts twice, since its job has the text as well.
+        let caught_up = self.counts.contains_key(CAUGHT_UP);
+        let catching_up = if caught_up {
+            2 * limits.answer_bytes
+        } else {
+            0
+        };
+        let most = limits.outbox_bytes.max(catching_up)
             + limits.capacity as u64 * limits.answer_bytes
             + limits.queue as u64 * SMALL_ANSWER;
         if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > most) {
