@@ -424,7 +424,8 @@ impl Run {
             let what = format!("idle, and it took {took:?}");
             self.books.breach("drain", "drain", &what);
         }
-        if calm && outcome == Outcome::Dropped {
+        // What was lost in a drain that had begun before counts as lost in this one.
+        if calm && !was_draining && outcome == Outcome::Dropped {
             let what = "all was well, and yet something was dropped";
             self.books.breach("drain", "drain", what);
         }
