@@ -106,7 +106,9 @@ impl Ledger {
                 > Some(blocked + self.limits.heartbeat_timeout)
         });
         let is_behind = blocked.is_none() && request.is_behind_a_cancel(seen.session, seen.start);
-        if is_behind || (was_free && request.is_silenced(seen.written)) {
+        if is_behind
+            || (was_free && request.is_silenced(seen.written, |cancel| self.was_looked_at(cancel)))
+        {
             let what = format!("{} after the cancel was read", seen.kind);
             self.breach(seen.id, "7 (cancel)", &what);
         }

@@ -368,6 +368,7 @@ impl Ledger {
         let cancel = request
             .cancels
             .iter()
+            .filter(|cancel| self.was_looked_at(cancel))
             .filter_map(|cancel| cancel.read)
             .find(|read| *read > chat.opened);
         let Some(cancel) = cancel else { return };
