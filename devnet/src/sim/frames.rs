@@ -88,7 +88,7 @@ impl Ledger {
     }
 
     pub(super) fn check_silence(&mut self, request: &Request, seen: &Seen<'_>) {
-        if request.is_silent {
+        if request.silent_from.is_some_and(|from| from <= seen.session) {
             let what = format!("{} after the cancel was understood", seen.kind);
             self.breach(seen.id, "7 (cancel)", &what);
         }
@@ -188,7 +188,7 @@ impl Ledger {
                 continue;
             };
             if cancelled.made.len() == made {
-                cancelled.is_silent = true;
+                cancelled.silent_from = Some(seen.session);
                 self.count("cancels that were understood");
             }
         }

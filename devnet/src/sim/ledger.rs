@@ -147,8 +147,8 @@ pub(super) struct Request {
     /// What was cancelled on a session before this was asked there, and how often each had been made by then: once this has
     /// its refusal there, the cancels have been understood.
     pub(super) behind: Option<(u64, Vec<(String, usize)>)>,
-    /// A cancel was understood, and it was not made again since.
-    pub(super) is_silent: bool,
+    /// The session on which a cancel was understood, unless it was made again since. What an earlier one still brings is older.
+    pub(super) silent_from: Option<u64>,
     /// The response that was billed, by its hash; with a cancel the id is free again.
     pub(super) response: Option<(u64, Instant)>,
 }
