@@ -117,7 +117,7 @@ impl Books {
         let request = ledger.requests.entry(id.to_owned()).or_default();
         request.class.get_or_insert(class);
         request.stream = stream;
-        request.silent_since = None;
+        request.silent_from = None;
         request.made.push(Told::now(session));
         request.made.len() - 1
     }

@@ -88,10 +88,7 @@ impl Ledger {
     }
 
     pub(super) fn check_silence(&mut self, request: &Request, seen: &Seen<'_>) {
-        if request
-            .silent_since
-            .is_some_and(|since| seen.session >= since)
-        {
+        if request.silent_from.is_some_and(|from| from <= seen.session) {
             let what = format!("{} after the cancel was understood", seen.kind);
             self.breach(seen.id, "7 (cancel)", &what);
         }
@@ -109,7 +106,9 @@ impl Ledger {
                 > Some(blocked + self.limits.heartbeat_timeout)
         });
         let is_behind = blocked.is_none() && request.is_behind_a_cancel(seen.session, seen.start);
-        if is_behind || (was_free && request.is_silenced(seen.written)) {
+        if is_behind
+            || (was_free && request.is_silenced(seen.written, |cancel| self.was_looked_at(cancel)))
+        {
             let what = format!("{} after the cancel was read", seen.kind);
             self.breach(seen.id, "7 (cancel)", &what);
         }
@@ -189,7 +188,7 @@ impl Ledger {
                 continue;
             };
             if cancelled.made.len() == made {
-                cancelled.silent_since = Some(seen.session);
+                cancelled.silent_from = Some(seen.session);
                 self.count("cancels that were understood");
             }
         }

@@ -147,9 +147,8 @@ pub(super) struct Request {
     /// What was cancelled on a session before this was asked there, and how often each had been made by then: once this has
     /// its refusal there, the cancels have been understood.
     pub(super) behind: Option<(u64, Vec<(String, usize)>)>,
-    /// The session on which a cancel was understood; it was not made again since. What earlier sessions had under way by
-    /// then may still come.
-    pub(super) silent_since: Option<u64>,
+    /// The session on which a cancel was understood, unless it was made again since. What an earlier one still brings is older.
+    pub(super) silent_from: Option<u64>,
     /// The response that was billed, by its hash; with a cancel the id is free again.
     pub(super) response: Option<(u64, Instant)>,
 }
@@ -291,6 +290,14 @@ impl Ledger {
         self.ollama.facts(chat.connection)?.client_closed
     }
 
+    /// Whether the product has looked at a frame that it has read: a connection that breaks as it is read may take with it
+    /// what nobody has looked at yet.
+    pub(super) fn was_looked_at(&self, told: &Told) -> bool {
+        let facts = self.gateway.facts(told.session);
+        let closed = facts.and_then(|facts| facts.client_closed);
+        closed.is_none_or(|closed| told.read.is_some_and(|read| read < closed))
+    }
+
     pub(super) fn is_open(&self, chat: &Chat) -> bool {
         let facts = self.ollama.facts(chat.connection);
         chat.read.is_none()
@@ -337,10 +344,15 @@ impl Ledger {
 
 impl Request {
     /// Whether something written at this moment of this request breaks the silence after a cancel.
-    pub(super) fn is_silenced(&self, written: Instant) -> bool {
+    pub(super) fn is_silenced(
+        &self,
+        written: Instant,
+        was_looked_at: impl Fn(&Told) -> bool,
+    ) -> bool {
         let cancelled = self
             .cancels
             .iter()
+            .filter(|cancel| was_looked_at(cancel))
             .filter_map(|cancel| cancel.read)
             .filter(|read| *read < written)
             .max();

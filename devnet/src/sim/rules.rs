@@ -224,10 +224,12 @@ impl Ledger {
             return;
         };
         let limit = Duration::from_millis(100) + self.gateway.latency() * 2;
-        let late = session
-            .pings
-            .iter()
-            .any(|ping| ping.read > free && now - ping.read > limit);
+        // Behind its Close there is none.
+        let late = session.done.is_none()
+            && session
+                .pings
+                .iter()
+                .any(|ping| ping.read > free && now - ping.read > limit);
         if late && session.up.is_some() {
             let subject = format!("session {number}");
             self.breach(&subject, "4 (pongs)", "a PING was read and not answered");
@@ -368,6 +370,7 @@ impl Ledger {
         let cancel = request
             .cancels
             .iter()
+            .filter(|cancel| self.was_looked_at(cancel))
             .filter_map(|cancel| cancel.read)
             .find(|read| *read > chat.opened);
         let Some(cancel) = cancel else { return };
