@@ -200,15 +200,18 @@ impl Live<'_> {
             }
         }
         // A peer that no longer reads must not keep us; the reader sees its Close, if it comes.
-        let _ = timeout(CLOSE_WAIT, async {
+        let said = timeout(CLOSE_WAIT, async {
             self.closing.begin();
-            if sender.close(CLOSE_NORMAL).await.is_ok() {
-                self.closing.wrote();
-                sleep(CLOSE_WAIT).await;
-            }
-        })
-        .await;
-        Err(DisconnectReason::Shutdown)
+            sender.close(CLOSE_NORMAL).await?;
+            self.closing.wrote();
+            sleep(CLOSE_WAIT).await;
+            Ok(())
+        });
+        match said.await {
+            // It broke first, and what lacks proof may go over another.
+            Ok(Err(end)) => Ok(end),
+            Ok(Ok(())) | Err(_) => Err(DisconnectReason::Shutdown),
+        }
     }
 
     async fn read(

@@ -72,6 +72,11 @@ async fn a_hook_is_answered_once_the_running_chat_is_and_the_process_stays() {
 
     let began = Instant::now();
     assert_eq!(net.sidecar.drain().await, Outcome::Drained);
+    assert_eq!(
+        net.gateway.sessions().ever,
+        1,
+        "nothing was left to deliver"
+    );
     assert!(
         began.elapsed() < Duration::from_secs(1),
         "{:?}",

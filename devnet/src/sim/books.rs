@@ -292,7 +292,7 @@ impl Books {
             .filter(|(_, session)| session.up.is_some())
             .map(|(number, _)| *number)
             .next();
-        let victims = ledger.requests.get_mut(id).map_or(0, |request| {
+        if let Some(request) = ledger.requests.get_mut(id) {
             let is_next = before.is_some_and(|before| request.victims.last() == Some(&before));
             if !is_next || !is_suspect {
                 request.victims.clear();
@@ -300,9 +300,19 @@ impl Books {
             if is_suspect {
                 request.victims.push(session);
             }
-            request.victims.len()
+        }
+        // One of which the product never saw the end has not ended of anything for it.
+        let was_seen = |session: &&u64| {
+            let facts = ledger.gateway.facts(**session);
+            facts.is_some_and(|facts| facts.deaf.is_none())
+        };
+        let request = ledger.requests.get(id);
+        let victims = request.map_or(0, |request| {
+            request.victims.iter().rev().take_while(was_seen).count()
         });
-        if victims > MAX_VICTIMS {
+        // Whatever it says it has read is not the product's to suspect.
+        let is_lied_about = ledger.is_lied_about(id);
+        if victims > MAX_VICTIMS && !is_lied_about {
             let what = format!("{victims} sessions in a row have ended of its answer");
             ledger.breach(id, "5 (poison)", &what);
         }

@@ -129,6 +129,12 @@ impl Books {
 }
 
 impl Ledger {
+    /// Whether the gateway has acknowledged an answer of this id that it had not read.
+    pub(super) fn is_lied_about(&self, id: &str) -> bool {
+        let lies = (id.to_owned(), 0)..=(id.to_owned(), u64::MAX);
+        self.lies.range(lies).next().is_some()
+    }
+
     /// Whether it is the gateway's fault that it has no answer to a request that was last made on this session: it has
     /// acknowledged one that it had not read, or has thrown it away with a Close that the product had to take for the
     /// answer to its own.

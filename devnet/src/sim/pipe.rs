@@ -220,6 +220,15 @@ impl Pipe {
         self.marks.clear();
     }
 
+    /// What is slow arrives at `due` at the latest.
+    pub(super) fn hasten(&mut self, due: Instant) {
+        for (at, _) in &mut self.under_way {
+            *at = (*at).min(due);
+        }
+        self.last_due = self.last_due.map(|last| last.min(due));
+        wake(&mut self.reader);
+    }
+
     /// What was held back arrives at `due` or later.
     pub(super) fn release(&mut self, due: Instant) {
         for (at, _) in &mut self.under_way {

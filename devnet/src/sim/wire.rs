@@ -214,7 +214,7 @@ impl Link {
     /// Changes the weather.
     pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         let mut state = lock(&self.0);
-        let was_held = state.weather.held;
+        let (was_held, was_slow) = (state.weather.held, state.weather.rate.is_some());
         change(&mut state.weather);
         let now = Instant::now();
         state.calm_since = now;
@@ -223,6 +223,13 @@ impl Link {
             state.each(|connection| {
                 connection.up.release(now + latency);
                 connection.down.release(now + latency);
+            });
+        }
+        if was_slow && state.weather.rate.is_none() {
+            let due = now + state.weather.latency + state.weather.jitter;
+            state.each(|connection| {
+                connection.up.hasten(due);
+                connection.down.hasten(due);
             });
         }
         if !state.weather.stuck {

@@ -578,3 +578,34 @@ async fn answers_that_are_cancelled_while_the_link_takes_nothing_leave_nothing_b
     let state = bench.outbox.lock();
     assert_eq!(state.session.as_ref().unwrap().lanes.waiting(), 0);
 }
+
+/// What becomes of a delivered answer gives back all the room that it took, or the next ones would be forgotten early.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_remembered_however_many_were_asked_for_again_cancelled_or_forgotten_before_it()
+ {
+    let delivered = |bench: &Bench, request_id: &str| {
+        let text = "x".repeat(4_000);
+        bench.outbox.answer(response(request_id, &text));
+        bench.write_all();
+        bench.ack(request_id);
+    };
+    for is_cancelled in [false, true] {
+        let bench = bench_of(300_000);
+        bench.outbox.open();
+        for _ in 0..100 {
+            delivered(&bench, "earlier");
+            if is_cancelled {
+                bench.outbox.cancel(&id("earlier"));
+            } else {
+                advance(TTL).await;
+                bench.outbox.expire();
+            }
+        }
+        delivered(&bench, "r");
+        for _ in 0..100 {
+            assert_eq!(bench.repeat("r"), Repeat::SentAgain);
+            bench.write_all();
+            bench.ack("r");
+        }
+    }
+}
