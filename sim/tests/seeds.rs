@@ -53,6 +53,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a Retry-After of 0 was taken for leave to come back without a pause",
         471,
     ),
+    (
+        "a HEARTBEAT_ACK that came twice proved what the first Pong had not reached",
+        800_006_639,
+    ),
 ];
 
 #[test]

@@ -60,6 +60,13 @@ impl Books {
         session.is_some_and(|session| session.leaving.is_some())
     }
 
+    /// Whether the gateway has read a Close of the product.
+    pub(super) fn has_closed(&self, session: u64) -> bool {
+        let ledger = self.ledger();
+        let session = ledger.sessions.get(&session);
+        session.is_some_and(|session| session.has_closed)
+    }
+
     /// The gateway has read a Close of the product, which is these bytes of all that the product has written and was begun
     /// at this moment. Tells whether it is the product's own, and no answer to the gateway's.
     pub(super) fn close_seen(

@@ -336,7 +336,7 @@ impl Ledger {
         let last = ups
             .iter()
             .rev()
-            .find(|(_, session)| session.up.is_some_and(|up| up <= moment))?;
+            .find(|(_, session)| session.up.is_some_and(|up| up < moment))?;
         let closed = self.gateway.facts(*last.0)?.client_closed?;
         (closed <= moment).then_some(closed)
     }

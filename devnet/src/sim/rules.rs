@@ -393,18 +393,20 @@ impl Ledger {
         let at = self.given_up(chat)?;
         let facts = self.ollama.facts(chat.connection)?;
         let away = self.away_before(at);
+        // One that was given up on the way to the model server was asked for before that.
+        let asked = chat.opened.min(at);
         // Patience runs from the first making that this chat is the work of.
         let before = request
             .answers
             .iter()
             .map(|answer| answer.written)
-            .filter(|written| *written <= chat.opened)
+            .filter(|written| *written < asked)
             .max();
         let received = request
             .made
             .iter()
             .filter_map(|made| made.read)
-            .filter(|read| *read <= chat.opened && Some(*read) >= before)
+            .filter(|read| *read <= asked && Some(*read) >= before)
             .min();
         // The client of HTTP asks anew, and nobody else need know, where a connection closes in the moment of the request.
         let is_asked_anew = at <= chat.opened;

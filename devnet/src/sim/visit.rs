@@ -143,7 +143,7 @@ async fn write(
     while let Some(order) = queue.recv().await {
         match order {
             Order::Frame(text, mark) => {
-                sender.send(Message::text(text)).await.map_err(|_| Over)?;
+                say(gateway, number, &mut sender, Message::text(text)).await?;
                 if let Some(mark) = mark {
                     gateway.shared.link.when_read(number, mark);
                 }
@@ -151,7 +151,7 @@ async fn write(
             Order::Cancel(text, mark, (id, place)) => {
                 // Nothing is between it and what was read before if it finds the way empty.
                 let is_alone = gateway.shared.link.is_all_read(number);
-                sender.send(Message::text(text)).await.map_err(|_| Over)?;
+                say(gateway, number, &mut sender, Message::text(text)).await?;
                 if let (true, Some(place)) = (is_alone, place) {
                     gateway.shared.books.cancel_is_alone(&id, place);
                 }
@@ -159,7 +159,7 @@ async fn write(
                     gateway.shared.link.when_read(number, mark);
                 }
             }
-            Order::Garbage(garbage) => sender.send(message(garbage)).await.map_err(|_| Over)?,
+            Order::Garbage(garbage) => say(gateway, number, &mut sender, message(garbage)).await?,
             Order::Slip(text, mark) => {
                 gateway.shared.link.slip(number, &unmasked(&text));
                 if let Some(mark) = mark {
@@ -182,6 +182,19 @@ async fn write(
     // Held, so that nobody takes the session for one that takes nothing.
     let _queue = queue;
     std::future::pending().await
+}
+
+/// Sends something. Behind a Close that the agent has sent nothing can be said any more; but that is still to be answered.
+async fn say(
+    gateway: &Gateway,
+    number: u64,
+    sender: &mut Sender,
+    message: Message,
+) -> Result<(), Over> {
+    match sender.send(message).await {
+        Err(_) if !gateway.shared.books.has_closed(number) => Err(Over),
+        _ => Ok(()),
+    }
 }
 
 /// A text as a server frames it (RFC 6455, section 5.2), for where the library would send nothing more.
