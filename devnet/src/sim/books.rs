@@ -386,7 +386,9 @@ impl Books {
             let what = format!("{open} chats are open at once");
             ledger.breach(id, "3 (capacity)", &what);
         }
-        ledger.check_second_generation(id, now);
+        if own {
+            ledger.check_second_generation(id, now);
+        }
         ledger.live.insert(id.to_owned());
         let request = ledger.requests.entry(id.to_owned()).or_default();
         // What this makes is another answer.
