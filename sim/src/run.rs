@@ -466,6 +466,7 @@ impl Run {
         self.gateway.has_session()
             && self.gateway.is_well()
             && self.gateway_link.is_free()
+            && !self.books.is_half_open()
             && calm_for > self.scenario.limits.heartbeat_timeout + DRAIN_SLACK
     }
 

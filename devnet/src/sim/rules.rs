@@ -102,6 +102,14 @@ impl Books {
             })
     }
 
+    /// Whether the last session's link carries nothing in one direction, which nobody may be able to tell.
+    pub fn is_half_open(&self) -> bool {
+        let ledger = self.ledger();
+        let last = ledger.sessions.keys().next_back();
+        let facts = last.and_then(|number| ledger.gateway.facts(*number));
+        facts.is_some_and(|facts| facts.deaf.is_some() || facts.mute.is_some())
+    }
+
     /// A look at everything, as often as anybody likes.
     pub fn look(&self, gauges: Gauges) {
         let now = Instant::now();
