@@ -214,12 +214,12 @@ impl Run {
             None => {
                 self.mend();
                 self.settle().await;
-                self.close(false);
+                self.close(None);
                 let events = self.events_at_the_end();
                 self.drain(events).await
             }
         };
-        self.close(outcome == Some(Outcome::Dropped));
+        self.close(Some(outcome));
         self.verdict()
     }
 
@@ -384,11 +384,15 @@ impl Run {
             .unwrap_or(0)
     }
 
-    fn close(&self, dropped: bool) {
+    /// The books' last look, before the process is told to end or after it has.
+    fn close(&self, ended: Option<Option<Outcome>>) {
+        let dropped = ended == Some(Some(Outcome::Dropped));
+        let is_over = ended.is_some();
         self.books.close(Ending {
             expired: self.dropped("expired"),
             rejected: self.dropped("rejected"),
             dropped,
+            is_over,
         });
     }
 

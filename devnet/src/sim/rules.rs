@@ -38,6 +38,8 @@ pub struct Ending {
     pub rejected: u64,
     /// Whether the process has ended, saying that something was dropped.
     pub dropped: bool,
+    /// Whether it has ended.
+    pub is_over: bool,
 }
 
 impl Books {
@@ -450,6 +452,10 @@ impl Ledger {
                 continue;
             };
             let read = last.read.unwrap_or(last.sent);
+            // A gateway that asks again after each failure asks until the end.
+            if !ending.is_over && read.elapsed() < self.limits.request_timeout {
+                continue;
+            }
             let is_cancelled = request
                 .cancels
                 .iter()
