@@ -6,11 +6,16 @@
 //! Invariant: stages follow each other as [`Stage`] says, nothing follows `Ended`, and whoever has asked for a drain hears
 //! of its end, whatever comes after it. Two drains that overlap are one: their times are never added up.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
-    sync::watch,
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 
@@ -109,9 +114,41 @@ struct State {
     rest: Rest,
 }
 
+/// The state, and those who wait for it to change. They are woken in the order in which they began to wait, so that a
+/// simulated run is the same each time; a `watch` of tokio's wakes its watchers in any.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the state gives something.
+    async fn until<T>(&self, look: impl Fn(&State) -> Option<T>) -> T {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // Listening begins before looking, so that no change is missed.
+            changed.as_mut().enable();
+            if let Some(found) = look(&self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+}
+
 /// The stage that a node is in, and what may be asked of it.
 pub struct Service {
-    state: watch::Sender<State>,
+    shared: Arc<Shared>,
     /// `PIN_DRAIN_TIMEOUT`.
     drain_timeout: Duration,
     metrics: Arc<Metrics>,
@@ -121,7 +158,7 @@ impl Service {
     /// A node that is open, and whose jobs may run on for so long when it drains.
     pub fn new(drain_timeout: Duration, metrics: Arc<Metrics>) -> Self {
         Self {
-            state: watch::Sender::default(),
+            shared: Arc::default(),
             drain_timeout,
             metrics,
         }
@@ -129,12 +166,12 @@ impl Service {
 
     /// The stage now.
     pub fn stage(&self) -> Stage {
-        self.state.borrow().stage
+        self.shared.lock().stage
     }
 
     /// The stages as they come, for whoever takes part.
     pub fn stages(&self) -> Stages {
-        Stages(self.state.subscribe())
+        Stages(Arc::clone(&self.shared))
     }
 
     /// Has the node drain, unless it does or has already; what is given is done once it has.
@@ -143,16 +180,15 @@ impl Service {
             Stage::Open => Stage::Draining(Drain::begun_now(false, self.drain_timeout)),
             Stage::Draining(_) | Stage::Drained | Stage::Ended => stage,
         });
-        let mut state = self.state.subscribe();
+        let shared = Arc::clone(&self.shared);
         let drains = {
-            let now = state.borrow();
+            let now = shared.lock();
             let is_over = matches!(now.stage, Stage::Drained | Stage::Ended);
             now.drains + u64::from(!is_over)
         };
         async move {
-            let over = state.wait_for(|state| state.drains >= drains).await;
-            // Without a relay that could drain nothing is left to be delivered either.
-            over.map_or_else(|_| Rest::default(), |state| state.rest)
+            let over = |state: &State| (state.drains >= drains).then_some(state.rest);
+            shared.until(over).await
         }
     }
 
@@ -189,7 +225,7 @@ impl Service {
 
     /// The drain is over.
     pub(crate) fn drained(&self, rest: Rest) {
-        self.state.send_modify(|state| {
+        self.shared.change(|state| {
             state.stage = if state.stage.is_last() {
                 Stage::Ended
             } else {
@@ -201,24 +237,22 @@ impl Service {
     }
 
     fn step(&self, next: impl Fn(Stage) -> Stage) {
-        self.state.send_if_modified(|state| {
-            let stage = next(state.stage);
-            let steps = stage != state.stage;
-            state.stage = stage;
-            self.metrics.draining.set(i64::from(stage != Stage::Open));
-            steps
+        self.shared.change(|state| {
+            state.stage = next(state.stage);
+            let drains = state.stage != Stage::Open;
+            self.metrics.draining.set(i64::from(drains));
         });
     }
 }
 
 /// The stages of a [`Service`], as those see them who do what it says. Cheap to clone.
 #[derive(Clone)]
-pub struct Stages(watch::Receiver<State>);
+pub struct Stages(Arc<Shared>);
 
 impl Stages {
     /// The stage now.
     pub fn now(&self) -> Stage {
-        self.0.borrow().stage
+        self.0.lock().stage
     }
 
     /// Whether the node takes work.
@@ -244,41 +278,26 @@ impl Stages {
 
     /// Waits until a drain may take no longer. Its end may be moved while this waits.
     pub async fn overdue(&self) {
-        let mut state = self.0.clone();
         loop {
-            let until = state.borrow_and_update().stage.drain().map(|d| d.until);
+            let mut changed = pin!(self.0.changed.notified());
+            changed.as_mut().enable();
             let over = async {
-                match until {
-                    Some(until) => sleep_until(until).await,
+                match self.now().drain() {
+                    Some(drain) => sleep_until(drain.until).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                changed = state.changed() => if changed.is_err() {
-                    return over_for_good().await;
-                },
+                () = changed => {}
                 () = over => return,
             }
         }
     }
 
     async fn reaches(&self, is_it: impl Fn(Stage) -> bool) {
-        let reached = self
-            .0
-            .clone()
-            .wait_for(|state| is_it(state.stage))
-            .await
-            .is_ok();
-        if !reached {
-            over_for_good().await;
-        }
+        self.0.until(|state| is_it(state.stage).then_some(())).await;
     }
-}
-
-/// Without a [`Service`] no stage follows.
-async fn over_for_good() {
-    std::future::pending::<()>().await;
 }
 
 impl Verbs for Service {

@@ -215,11 +215,15 @@ impl Proof {
 
     /// How many fences of a kind are known to have been read.
     fn read(&self, fences: &Counted) -> u64 {
-        match (fences.ponged, self.gateway_acknowledges) {
-            (0, _) => fences.acknowledged,
-            (ponged, false) => ponged,
-            (ponged, true) => ponged.min(fences.acknowledged),
+        match (self.answers_pings(), self.gateway_acknowledges) {
+            (false, _) => fences.acknowledged,
+            (true, false) => fences.ponged,
+            (true, true) => fences.acknowledged.min(fences.ponged),
         }
+    }
+
+    fn answers_pings(&self) -> bool {
+        self.heartbeats.ponged + self.model_lists.ponged > 0
     }
 
     /// The peer has answered our Close, so it has read everything.
@@ -256,7 +260,7 @@ impl Proof {
 
     /// Since when this session, in which heartbeats have been answered, has answered none though one was sent.
     pub(super) fn unanswered_since(&self) -> Option<Instant> {
-        let has_answered = self.heartbeats.ponged + self.heartbeats.acknowledged > 0;
+        let has_answered = self.answers_pings() || self.heartbeats.acknowledged > 0;
         self.unanswered_since.filter(|_| has_answered)
     }
 

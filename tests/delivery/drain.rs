@@ -72,12 +72,12 @@ async fn it_waits_for_the_proof_of_what_was_sent_and_no_longer() {
 #[tokio::test(start_paused = true)]
 async fn a_fence_proves_what_nobody_acknowledges_and_goes_at_once() {
     for only_pongs in [false, true] {
-        let (net, _wire) = start_on_wire(&[]).await;
-        net.gateway.set_policy(|policy| {
+        let (net, _wire) = start_on_wire_with(&[], |policy| {
             proves_nothing(policy);
             policy.acknowledge_heartbeats = !only_pongs;
             policy.answer_pings = only_pongs;
-        });
+        })
+        .await;
         let sent = ask(&net, "one").outcome().await.frame.at;
         assert_eq!(net.sidecar.drain().await, Outcome::Drained);
         let closed = closed_at(&net.gateway).await - sent;

@@ -62,7 +62,19 @@ async fn start(settings: &[(&str, &str)]) -> (Net, Proxy) {
 
 /// The same in virtual time.
 async fn start_on_wire(settings: &[(&str, &str)]) -> (Net<Node>, Wire) {
-    wire::start(&[&QUICK, settings].concat()).await
+    start_on_wire_with(settings, |_| {}).await
+}
+
+/// The same with a gateway that is like this from the beginning: a socket that has answered a Ping answers all.
+async fn start_on_wire_with(
+    settings: &[(&str, &str)],
+    policy: impl FnOnce(&mut Policy),
+) -> (Net<Node>, Wire) {
+    let (net, wire) = wire::begin(&[&QUICK, settings].concat(), policy);
+    net.gateway
+        .wait_for(|frame| frame.is_from_agent("MODEL_LIST"))
+        .await;
+    (net, wire)
 }
 
 /// A network that can be broken.

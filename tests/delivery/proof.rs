@@ -71,23 +71,23 @@ async fn pongs_prove_nothing_where_the_gateway_has_acknowledged_a_heartbeat() {
 
 #[tokio::test(start_paused = true)]
 async fn acknowledged_heartbeats_prove_where_answers_are_not_acknowledged() {
-    let (net, wire) = start_on_wire(&[]).await;
-    net.gateway.set_policy(|policy| {
+    let (net, wire) = start_on_wire_with(&[], |policy| {
         proves_nothing(policy);
         policy.acknowledge_heartbeats = true;
-    });
+    })
+    .await;
     ask(&net, "one").outcome().await.result();
     assert_proven(&net, &wire).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_list_of_models_proves_too() {
-    let settings = [&QUICK[..], &[("PIN_MODEL_REFRESH_INTERVAL", "50ms")]].concat();
-    let (net, wire) = wire::begin(&settings, |policy| {
+    let settings = [("PIN_MODEL_REFRESH_INTERVAL", "50ms")];
+    let (net, wire) = start_on_wire_with(&settings, |policy| {
         proves_nothing(policy);
         policy.acknowledge_models = true;
-    });
-    net.gateway.wait_for_session(1).await;
+    })
+    .await;
     ask(&net, "one").outcome().await.result();
     net.ollama
         .add_model("new", devnet::ollama::ModelShape::default());
