@@ -320,6 +320,10 @@ impl Gateway {
         let Some((session, _)) = self.session() else {
             return;
         };
+        // Behind its answer to the product's Close nobody hears it.
+        if self.shared.books.has_closed(session) {
+            return;
+        }
         let asked = asked_in_json(words);
         let books = self.shared.books.clone();
         let mark = self.mark(session, move |now| match asked {
