@@ -159,14 +159,16 @@ impl Ledger {
             let session = self.sessions.get(session);
             session.is_some_and(|session| session.crossed)
         };
-        // Or the link broke before the gateway had read the product's Close, and with it whether that was its own.
+        // Or the gateway never read the product's Close, and with it whether that was the product's own.
         let broke = self.sessions.range(session..).any(|(number, session)| {
             let read_alike = session.leaving.is_some_and(|leaving| {
                 leaving.farewell.is_like_an_answer() && leaving.read.is_some()
             });
             let facts = self.gateway.facts(*number);
-            let is_broken = facts.is_some_and(|facts| facts.cut.is_some() || facts.mute.is_some());
-            read_alike && !session.has_closed && is_broken
+            let is_lost = facts.is_some_and(|facts| {
+                facts.cut.is_some() || facts.mute.is_some() || facts.under_way_up > 0
+            });
+            read_alike && !session.has_closed && is_lost
         });
         let is_lost = broke || request.thrown_away.iter().any(crossed);
         is_lost.then_some("answers that were lost by a Close that crossed ours")
