@@ -94,13 +94,13 @@ async fn a_link_is_given_up_when_nothing_has_come_for_as_long_as_that_may_be() {
 
 /// A gateway of this kind keeps its session.
 async fn is_not_silent(gateway: impl FnOnce(&mut Policy)) {
-    let (net, _wire) = wire::start(&BEATS).await;
-    net.gateway.set_policy(|policy| {
+    let (net, _wire) = wire::begin(&BEATS, |policy| {
         policy.acknowledge_heartbeats = false;
         policy.acknowledge_models = false;
         policy.acknowledge_registrations = false;
         gateway(policy);
     });
+    net.gateway.wait_for_session(1).await;
     sleep(TIMEOUT * 10).await;
     assert_eq!(net.gateway.sessions().ever, 1);
     assert_eq!(net.sidecar.metric("session_up").await, 1.0);
