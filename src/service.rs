@@ -1,7 +1,7 @@
 //! Whether this node serves: it does from the start, may be drained and opened again while the process stays, and ends
-//! with it. Anybody may ask for that ([`Service::request_drain`], [`Service::reopen`], [`Service::end`]); the relay does
-//! it. How long a drain may take is decided here and nowhere else, when it is asked for: whoever takes part in it is
-//! handed the deadlines ([`Stages`]).
+//! with it. Anybody may ask for that ([`Service::request_drain`], [`Service::reopen`]); the relay does it. How long a drain
+//! may take is decided here and nowhere else, when it is asked for: whoever takes part in it is handed the deadlines
+//! ([`Stages`]).
 //!
 //! Invariant: stages follow each other as [`Stage`] says, nothing follows `Ended`, and whoever has asked for a drain hears
 //! of its end, whatever comes after it. Two drains that overlap are one: their times are never added up.
