@@ -303,8 +303,10 @@ impl Run {
             books.count("drains on request without a session");
         }
         books.draining();
+        // Asked for now: what others ask for in this moment comes before it or after it, as the books have it.
+        let drained = service.request_drain();
         tokio::spawn(async move {
-            match timeout(limit, service.request_drain()).await.ok() {
+            match timeout(limit, drained).await.ok() {
                 // Of two that hear of it at once both say the same.
                 Some(left) => trace.say(format_args!("drained: {left:?}")),
                 // A SIGTERM in the middle of it makes it the process' own drain, which has its own time and its own rule.
