@@ -227,12 +227,14 @@ impl Ledger {
             blocked.is_some_and(|blocked| blocked >= since)
                 || self.full.is_some_and(|full| full >= since)
         };
+        // A chunk larger than the bound is let in only where nothing else is kept, such as an answer not yet confirmed.
+        let is_too_large = seen.text.len() as u64 > self.limits.outbox_bytes;
         let timeout = self.limits.request_timeout;
         let is_over =
             |made: Instant| seen.written >= made + timeout || self.was_cut_short(seen.written);
         let made = request.made.iter().filter_map(|made| made.read);
         made.into_iter()
-            .any(|made| is_over(made) && had_no_room(made))
+            .any(|made| is_over(made) && (is_too_large || had_no_room(made)))
     }
 
     fn response(&mut self, request: &mut Request, seen: &Seen<'_>) {
