@@ -463,7 +463,15 @@ impl Ledger {
             if is_cancelled || request.answers.iter().any(|answer| answer.written >= read) {
                 continue;
             }
-            let worked_on = request.chats.iter().any(|chat| chat.opened >= read);
+            // A chat that was given up before may reach the backend late, where the network has held it.
+            let is_of_before = |chat: &Chat| {
+                let facts = self.ollama.facts(chat.connection);
+                facts
+                    .and_then(|facts| facts.client_closed)
+                    .is_some_and(|closed| closed <= read)
+            };
+            let mut chats = request.chats.iter();
+            let worked_on = chats.any(|chat| chat.opened >= read && !is_of_before(chat));
             let session = self.sessions.get(&last.session);
             // It was not lost where the product itself has closed it, saying that it was done.
             let done = session.and_then(|session| session.done);
