@@ -11,6 +11,14 @@ pub trait Label: Copy + Eq + 'static {
 
     /// Its place in [`Label::ALL`].
     fn index(self) -> usize;
+
+    /// The value that has exactly this word.
+    fn of(word: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|value| value.as_str() == word)
+    }
 }
 
 /// Declares an enum that implements [`Label`], `Display` and `Debug` with the given words.

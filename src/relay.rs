@@ -16,6 +16,7 @@ use crate::{
     clock::{SystemClock, WallClock},
     config::Config,
     inference::{self, Inference},
+    link::WebSocket,
     node::{Node, failure_of},
     outbox::Outbox,
     overview::View,
@@ -128,8 +129,15 @@ impl Relay {
         let inference = Inference::new(parts, service.stages(), config.admission, config.job);
         let random = world.random.clone();
         let status = Arc::<StatusBoard>::default();
+        let connect = WebSocket::new(
+            &config.identity,
+            &config.gateway,
+            world.gateway,
+            Arc::clone(&world.clock),
+            Arc::clone(&metrics),
+        );
         let parts = session::Parts {
-            dial: world.gateway,
+            connect: Arc::new(connect),
             inference: Arc::clone(&inference),
             outbox: Arc::clone(&outbox),
             offer: ollama.offer(),
@@ -140,8 +148,7 @@ impl Relay {
             status: Arc::clone(&status),
             troubles: Arc::clone(&troubles),
         };
-        let supervisor =
-            Supervisor::new(config.identity, config.gateway, registration.clone(), parts);
+        let supervisor = Supervisor::new(config.gateway, registration.clone(), parts);
         let node = Node {
             ollama,
             inference,

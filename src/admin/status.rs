@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     label::Label,
-    protocol::{Code, Generation},
-    telemetry::{ConnectFailure, DisconnectReason, Metrics, Operation, Tier, Trouble},
+    protocol::{Code, Generation, Operation},
+    telemetry::{ConnectFailure, DisconnectReason, Metrics, Tier, Trouble},
 };
 
 /// The sidecar at a glance. All times are Unix seconds.

@@ -6,8 +6,8 @@
 use super::registry::Handle;
 use crate::{
     backend::{Decoder, Deltas},
-    outbox::{Frame, Outbox, SessionNumber},
-    protocol::{RequestId, ToGateway},
+    outbox::{Outbox, SessionNumber},
+    protocol::{Chunk, RequestId},
 };
 
 pub(super) struct Chunks<'a> {
@@ -56,14 +56,13 @@ impl<'a> Chunks<'a> {
             if !self.wanted {
                 continue;
             }
-            let chunk = ToGateway::InferenceChunk {
-                request_id: self.request_id.as_str(),
+            let chunk = Chunk {
+                request_id: self.request_id.clone(),
                 index: self.index,
-                delta: &delta,
+                delta,
                 kind,
             };
-            let frame = Frame::about(&self.request_id, &chunk);
-            self.outbox.chunk(self.session, frame).await;
+            self.outbox.chunk(self.session, chunk).await;
             self.index += 1;
         }
     }

@@ -19,9 +19,8 @@ use super::{
 };
 use crate::{
     backend::{Chat, ChatHead, Completion, Envelope, Model},
-    outbox::{Earning, Frame},
-    protocol::{Code, Failure, RequestId, ToGateway},
-    telemetry::Operation,
+    outbox::Earning,
+    protocol::{Code, Failure, Operation, Reply, RequestId},
 };
 
 /// An admitted request.
@@ -67,7 +66,7 @@ impl Inference {
         }
         self.count(&record, &outcome);
         record.log(&self.parts.node, handle.session(), Ended::of(&outcome));
-        self.answer(&record, &outcome);
+        self.answer(&record, outcome);
     }
 
     /// What a job answers that was stopped.
@@ -130,30 +129,21 @@ impl Inference {
         Ok(())
     }
 
-    fn answer(&self, record: &Record, outcome: &Result<Completion, Failure>) {
-        let request_id = &record.request_id;
-        let id = request_id.as_str();
-        let frame = match outcome {
+    fn answer(&self, record: &Record, outcome: Result<Completion, Failure>) {
+        let request_id = record.request_id.clone();
+        let (reply, earning) = match outcome {
             Ok(completion) => {
-                let response = ToGateway::InferenceResponse {
-                    request_id: id,
-                    result: &completion.result,
-                };
-                let frame = Frame::about(request_id, &response);
-                match &record.model {
-                    Some(model) => frame.earning(self.earning(model, completion)),
-                    None => frame,
-                }
+                let model = record.model.as_ref();
+                let earning = model.map(|model| self.earning(model, &completion));
+                let result = completion.result;
+                (Reply::InferenceResponse { request_id, result }, earning)
             }
-            Err(failure) => Frame::about(
-                request_id,
-                &ToGateway::InferenceError {
-                    request_id: id,
-                    error: &failure.text(),
-                },
-            ),
+            Err(failure) => {
+                let error = failure.text();
+                (Reply::InferenceError { request_id, error }, None)
+            }
         };
-        self.parts.outbox.answer(frame);
+        self.parts.outbox.answer(reply, earning);
     }
 
     fn earning(&self, model: &Arc<str>, completion: &Completion) -> Earning {

@@ -37,10 +37,10 @@ use crate::{
     backend::Backend,
     clock::WallClock,
     config::{AdmissionSettings, JobSettings},
-    outbox::{Frame, Outbox, Repeat, SessionNumber},
-    protocol::{Code, Failure, Generation, RequestId, ToGateway},
+    outbox::{Outbox, Repeat, SessionNumber},
+    protocol::{Code, Failure, Generation, Operation, Reply, RequestId},
     service::Stages,
-    telemetry::{Metrics, Operation, RecentTroubles, What},
+    telemetry::{Metrics, RecentTroubles, What},
 };
 
 /// What jobs are given.
@@ -110,74 +110,71 @@ impl Inference {
         })
     }
 
-    /// Takes a chat in that came by this session, refuses it, or gives it the answer it has had before. Waits only while
+    /// Takes a request in that came by this session, refuses it, or gives it the answer it has had before. Waits only while
     /// too many refusals wait to be sent.
     pub async fn receive(
         self: &Arc<Self>,
         session: SessionNumber,
+        operation: Operation,
         request_id: RequestId,
-        payload: Option<&RawValue>,
+        payload: Option<Box<RawValue>>,
     ) {
+        if operation == Operation::Speech {
+            let failure = Failure::new(Code::ModelNotFound, "this node has no speech backend");
+            return self.refuse(operation, &request_id, None, &failure).await;
+        }
         match self.known(&request_id, session) {
             Known::Answers => return self.count_duplicate(&request_id),
             Known::Forgotten => {
                 self.count_duplicate(&request_id);
                 let sentence = "this request was answered before, and the answer is no longer held";
                 let failure = Failure::new(Code::Duplicate, sentence);
-                return self.refuse(&request_id, None, &failure).await;
+                return self.refuse(operation, &request_id, None, &failure).await;
             }
             Known::New => {}
         }
-        match self.admit(&request_id, payload.map_or("", RawValue::get)) {
+        match self.admit(&request_id, payload.as_deref().map_or("", RawValue::get)) {
             Ok(job) => self.start(session, request_id, job),
             Err((model, failure)) => {
-                self.refuse(&request_id, model.as_deref(), &failure).await;
+                let model = model.as_deref();
+                self.refuse(operation, &request_id, model, &failure).await;
             }
         }
     }
 
     /// Refuses a request that never became one, since it could not be read.
-    pub async fn refuse_unreadable(&self, request_id: &RequestId, failure: &Failure) {
-        self.refuse(request_id, None, failure).await;
+    pub async fn refuse_unreadable(
+        &self,
+        operation: Operation,
+        request_id: &RequestId,
+        reason: &str,
+    ) {
+        let sentence = format!("the frame cannot be read: {reason}");
+        let failure = Failure::new(Code::Invalid, sentence);
+        self.refuse(operation, request_id, None, &failure).await;
     }
 
-    async fn refuse(&self, request_id: &RequestId, model: Option<&str>, failure: &Failure) {
-        let frame = ToGateway::InferenceError {
-            request_id: request_id.as_str(),
-            error: &failure.text(),
-        };
-        let refusal = Refusal {
+    async fn refuse(
+        &self,
+        operation: Operation,
+        request_id: &RequestId,
+        model: Option<&str>,
+        failure: &Failure,
+    ) {
+        self.refusals.tell(Refusal {
             request_id,
             model,
-            operation: Operation::Chat,
+            operation,
             code: failure.code,
+        });
+        self.parts.metrics.requests_total.of(model, operation).inc();
+        self.count_failure(operation, failure.code);
+        let (request_id, error) = (request_id.clone(), failure.text());
+        let reply = match operation {
+            Operation::Speech => Reply::TtsError { request_id, error },
+            Operation::Chat | Operation::Interview => Reply::InferenceError { request_id, error },
         };
-        self.send_refusal(refusal, &frame).await;
-    }
-
-    /// Refuses a request for speech, which no backend here gives.
-    pub async fn refuse_speech(&self, request_id: &RequestId) {
-        let failure = Failure::new(Code::ModelNotFound, "this node has no speech backend");
-        let frame = ToGateway::TtsError {
-            request_id: request_id.as_str(),
-            error: &failure.text(),
-        };
-        let refusal = Refusal {
-            request_id,
-            model: None,
-            operation: Operation::Speech,
-            code: failure.code,
-        };
-        self.send_refusal(refusal, &frame).await;
-    }
-
-    async fn send_refusal(&self, refusal: Refusal<'_>, frame: &ToGateway<'_>) {
-        self.refusals.tell(refusal);
-        let requests = &self.parts.metrics.requests_total;
-        requests.of(refusal.model, refusal.operation).inc();
-        self.count_failure(refusal.operation, refusal.code);
-        let outbox = &self.parts.outbox;
-        outbox.refuse(Frame::about(refusal.request_id, frame)).await;
+        self.parts.outbox.refuse(reply).await;
     }
 
     /// Sums refusals up in the log, for as long as it is polled.

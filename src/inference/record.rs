@@ -13,8 +13,7 @@ use crate::{
     backend::Completion,
     label::Label,
     outbox::SessionNumber,
-    protocol::{Code, Failure, RequestId},
-    telemetry::Operation,
+    protocol::{Code, Failure, Operation, RequestId},
 };
 
 /// When things happened.

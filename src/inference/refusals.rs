@@ -16,8 +16,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    protocol::{Code, RequestId},
-    telemetry::{Operation, Repeats, Told},
+    protocol::{Code, Operation, RequestId},
+    telemetry::{Repeats, Told},
 };
 
 /// A refused request, as the log has it.

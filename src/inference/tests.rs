@@ -14,11 +14,11 @@ use crate::{
     clock::SystemClock,
     config::{AdmissionSettings, JobSettings, OutboxSettings},
     label::Label as _,
+    link::Outgoing,
     outbox::{Outbox, SessionNumber},
-    protocol::{Code, Failure, Generation, RequestId},
+    protocol::{Code, Failure, Generation, Operation, RequestId, encode},
     service::Service,
-    telemetry::{Metrics, Operation, RecentTroubles},
-    transport::Item,
+    telemetry::{Metrics, RecentTroubles},
 };
 
 /// A backend that panics, or never answers, by the name of the model.
@@ -115,8 +115,9 @@ impl Bench {
         self.inference
             .receive(
                 self.session,
+                Operation::Chat,
                 RequestId::new(request_id).unwrap(),
-                Some(&payload),
+                Some(payload),
             )
             .await;
     }
@@ -125,12 +126,13 @@ impl Bench {
     async fn next_frame(&self) -> String {
         loop {
             if let Some(mut batch) = self.outbox.take() {
-                let item = batch.items.remove(0);
+                let first = batch.outgoing.remove(0);
                 self.outbox.written(&batch);
-                let Item::Frame(text) = item else {
-                    panic!("{item:?}")
-                };
-                return text.to_string();
+                return encode(match &first {
+                    Outgoing::Refusal(reply) => reply,
+                    Outgoing::Answer(_, reply) => reply.as_ref(),
+                    other => panic!("{other:?}"),
+                });
             }
             self.outbox.filled().await;
         }
@@ -229,13 +231,16 @@ async fn whoever_is_cancelled_says_nothing_though_the_drain_stops_it_in_the_same
 #[tokio::test(start_paused = true)]
 async fn every_request_that_failed_is_among_the_requests_that_there_were() {
     let bench = bench(1);
-    let unreadable = Failure::new(Code::Invalid, "the frame cannot be read");
     let id = |id| RequestId::new(id).unwrap();
     bench
         .inference
-        .refuse_unreadable(&id("unreadable"), &unreadable)
+        .refuse_unreadable(Operation::Chat, &id("unreadable"), "it is not JSON")
         .await;
-    bench.inference.refuse_speech(&id("speech")).await;
+    let (operation, request_id) = (Operation::Speech, id("speech"));
+    bench
+        .inference
+        .receive(bench.session, operation, request_id, None)
+        .await;
     bench.ask("panics", "panics").await;
     bench.next_frame().await;
     bench.inference.cancel(&id("unknown"));

@@ -7,14 +7,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
-use async_tungstenite::tungstenite::Utf8Bytes;
 use tokio::time::Instant;
 
-use super::frame::{Earning, FRAME_OVERHEAD, Frame};
-use crate::protocol::{AgentMessage, RequestId};
+use super::{Earning, FRAME_OVERHEAD};
+use crate::protocol::{Reply, RequestId};
 
 /// A session that ends this soon after an answer was sent may have ended because of it (delivery rules, "Answers and
 /// proof").
@@ -30,7 +30,10 @@ pub(super) struct Serial(u64);
 /// An answer that is not known to have been delivered.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) frame: Frame,
+    /// Shared with whoever writes it, so that it can be kept without a copy.
+    pub(super) reply: Arc<Reply>,
+    /// What it earns. Taken out when it is counted, which is once.
+    earning: Option<Earning>,
     pub(super) created: Instant,
     /// When it was last begun to be sent in this session; `None` if it was not.
     begun: Option<Instant>,
@@ -50,7 +53,7 @@ pub(super) struct Answer {
 struct Delivered {
     request_id: RequestId,
     /// `None` once room was short, and of one that was rejected.
-    text: Option<Utf8Bytes>,
+    reply: Option<Arc<Reply>>,
     until: Instant,
 }
 
@@ -92,14 +95,19 @@ impl Answers {
     }
 
     /// Keeps a new answer. Another one to the same id is gone by then; see [`Answers::remove`].
-    pub(super) fn add(&mut self, frame: Frame, now: Instant) -> Serial {
+    pub(super) fn add(
+        &mut self,
+        reply: Arc<Reply>,
+        earning: Option<Earning>,
+        now: Instant,
+    ) -> Serial {
         let serial = self.next_serial();
-        let request_id = frame.request_id.clone();
+        let request_id = reply.request_id().clone();
         self.by_id
             .insert(request_id, Whereabouts::Undelivered(serial));
-        self.undelivered_bytes += frame.weight;
         let answer = Answer {
-            frame,
+            reply,
+            earning,
             created: now,
             begun: None,
             waits: true,
@@ -108,6 +116,7 @@ impl Answers {
             is_suspect: false,
             was_proven: false,
         };
+        self.undelivered_bytes += answer.weight();
         self.undelivered.insert(serial, answer);
         serial
     }
@@ -154,7 +163,7 @@ impl Answers {
 
     /// What an answer earns, the first time that it is asked for.
     pub(super) fn take_earning(&mut self, serial: Serial) -> Option<Earning> {
-        self.undelivered.get_mut(&serial)?.frame.earning.take()
+        self.undelivered.get_mut(&serial)?.earning.take()
     }
 
     /// An answer is known to have been read. A response is remembered, body and all while there is room.
@@ -162,19 +171,19 @@ impl Answers {
         let Some((_, answer)) = self.give_up(serial) else {
             return false;
         };
-        if answer.frame.message == AgentMessage::InferenceResponse {
-            self.remember(answer.frame.request_id, Some(answer.frame.text), now);
+        if answer.reply.result().is_some() {
+            self.remember(answer.reply.request_id().clone(), Some(answer.reply), now);
         }
         true
     }
 
-    fn remember(&mut self, request_id: RequestId, text: Option<Utf8Bytes>, now: Instant) {
+    fn remember(&mut self, request_id: RequestId, reply: Option<Arc<Reply>>, now: Instant) {
         let serial = self.next_serial();
         self.by_id
             .insert(request_id.clone(), Whereabouts::Delivered(serial));
         let delivered = Delivered {
             request_id,
-            text,
+            reply,
             until: now + self.ttl,
         };
         self.delivered_bytes += delivered.weight();
@@ -183,19 +192,11 @@ impl Answers {
 
     /// A delivered response is wanted once more: it is undelivered again, if its body is still here.
     pub(super) fn recall(&mut self, serial: Serial, now: Instant) -> Option<Serial> {
-        let delivered = self.delivered.get_mut(&serial)?;
-        let text = delivered.text.take()?;
+        self.delivered.get(&serial)?.reply.as_ref()?;
         let delivered = self.delivered.remove(&serial)?;
-        self.delivered_bytes -= delivered.weight() + text.len();
-        let frame = Frame {
-            message: AgentMessage::InferenceResponse,
-            request_id: delivered.request_id,
-            weight: text.len() + FRAME_OVERHEAD,
-            text,
-            // It was counted with the first proof.
-            earning: None,
-        };
-        let serial = self.add(frame, now);
+        self.delivered_bytes -= delivered.weight();
+        // What it earned was counted with the first proof.
+        let serial = self.add(delivered.reply?, None, now);
         if let Some(answer) = self.undelivered.get_mut(&serial) {
             answer.was_begun = true;
             answer.was_proven = true;
@@ -213,7 +214,7 @@ impl Answers {
             Whereabouts::Delivered(serial) => {
                 let delivered = self.delivered.remove(&serial)?;
                 self.delivered_bytes -= delivered.weight();
-                delivered.text.is_some().then_some(Removed::Delivered)
+                delivered.reply.is_some().then_some(Removed::Delivered)
             }
         }
     }
@@ -225,7 +226,7 @@ impl Answers {
             && let Some((serial, delivered)) = self.delivered.range_mut(self.bodies_from..).next()
         {
             self.bodies_from = Serial(serial.0 + 1);
-            self.delivered_bytes -= delivered.text.take().map_or(0, |text| text.len());
+            self.delivered_bytes -= delivered.reply.take().map_or(0, |reply| reply.bytes());
         }
         while self.delivered_bytes > room.max(least)
             && let Some((_, oldest)) = self.delivered.pop_first()
@@ -310,23 +311,23 @@ impl Answers {
         }
         self.blame = None;
         let rejected = self.give_up(accused)?;
-        let frame = &rejected.1.frame;
-        if frame.message == AgentMessage::InferenceResponse {
+        let reply = &rejected.1.reply;
+        if reply.result().is_some() {
             // The work was done once, and is not done again for a gateway that will not have it.
-            self.remember(frame.request_id.clone(), None, now);
+            self.remember(reply.request_id().clone(), None, now);
         }
         Some(rejected)
     }
 
     fn give_up(&mut self, serial: Serial) -> Option<(Serial, Answer)> {
         let answer = self.take(serial)?;
-        self.by_id.remove(&answer.frame.request_id);
+        self.by_id.remove(answer.reply.request_id());
         Some((serial, answer))
     }
 
     fn take(&mut self, serial: Serial) -> Option<Answer> {
         let answer = self.undelivered.remove(&serial)?;
-        self.undelivered_bytes -= answer.frame.weight;
+        self.undelivered_bytes -= answer.weight();
         Some(answer)
     }
 
@@ -343,9 +344,17 @@ pub(super) enum Removed {
     Delivered,
 }
 
-impl Delivered {
+impl Answer {
+    /// What it holds, in bytes.
     fn weight(&self) -> usize {
-        let text = self.text.as_ref().map_or(0, |text| text.len());
-        self.request_id.as_str().len() + FRAME_OVERHEAD + text
+        self.reply.request_id().as_str().len() + FRAME_OVERHEAD + self.reply.bytes()
+    }
+}
+
+impl Delivered {
+    /// What it holds, in bytes.
+    fn weight(&self) -> usize {
+        let body = self.reply.as_ref().map_or(0, |reply| reply.bytes());
+        self.request_id.as_str().len() + FRAME_OVERHEAD + body
     }
 }

@@ -4,20 +4,22 @@
 //! the chunks of a request leave before its answer; answers of earlier sessions leave between it, turn by turn, the
 //! oldest first, suspects one by one. Nothing waits here that is not to be sent any more.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
-use async_tungstenite::tungstenite::Utf8Bytes;
 use tokio::time::Instant;
 
 use super::{
+    FRAME_OVERHEAD,
     answers::{Answers, Serial},
-    frame::{Control, Frame},
-    proof::Fence,
-    queue::Queue,
+    sent::Sent,
 };
 use crate::{
-    protocol::{AgentMessage, RequestId},
-    transport::Item,
+    link::Outgoing,
+    protocol::{AgentMessage, Chunk, Control, Reply, RequestId},
+    queue::Queue,
 };
 
 /// As much as leaves in one write. What is not yet begun can be overtaken by a control frame; this much cannot.
@@ -30,21 +32,19 @@ pub(super) const MAX_REFUSALS: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Batch {
     /// In the order of sending.
-    pub items: Vec<Item>,
-    /// The types of its frames.
-    pub(super) messages: Vec<AgentMessage>,
-    pub(super) answers: Vec<Serial>,
-    /// The requests that it refuses.
-    pub(super) refusals: Vec<RequestId>,
+    pub outgoing: Vec<Outgoing>,
     /// What its chunks weigh.
     chunk_bytes: usize,
-    /// The length of its frames.
+    /// How much there is to write, about.
     size: usize,
+    has_answers: bool,
+    /// Answers that were begun before, in this session or another.
+    pub(super) repeated: u64,
 }
 
 #[derive(Debug)]
-enum Live {
-    Chunk(Frame),
+enum Data {
+    Chunk(Chunk),
     Answer(Serial),
 }
 
@@ -59,8 +59,8 @@ enum Source {
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     control: VecDeque<Control>,
-    refusals: Queue<Frame>,
-    live: Queue<Live>,
+    refusals: Queue<Reply>,
+    live: Queue<Data>,
     /// Answers of earlier sessions.
     earlier: BTreeSet<Serial>,
     /// Those of them that a session may have ended of. One at a time is sent and waited for.
@@ -70,8 +70,6 @@ pub(super) struct Lanes {
     earlier_is_next: bool,
     chunk_bytes: usize,
     heartbeat_due_since: Option<Instant>,
-    heartbeats_taken: u64,
-    model_lists_taken: u64,
 }
 
 impl Lanes {
@@ -89,80 +87,63 @@ impl Lanes {
         lanes
     }
 
-    /// Queues a control frame; one of the same type that still waits is replaced, which bounds this lane by the number
-    /// of types.
-    pub(super) fn control(&mut self, frame: Control, now: Instant) {
-        if frame.is_heartbeat() {
+    /// Queues a control frame; one that waits and that it replaces is gone, which bounds this lane by the number of types
+    /// and nodes.
+    pub(super) fn control(&mut self, control: Control, now: Instant) {
+        if is_heartbeat(&control) {
             self.heartbeat_due_since.get_or_insert(now);
         }
-        match self
-            .control
-            .iter_mut()
-            .find(|older| older.message == frame.message)
-        {
-            Some(older) => *older = frame,
-            None => self.control.push_back(frame),
+        let mut waiting = self.control.iter_mut();
+        match waiting.find(|older| control.replaces(older)) {
+            Some(older) => *older = control,
+            None => self.control.push_back(control),
         }
     }
 
     /// Queues a refusal, or gives it back where the lane is full.
-    pub(super) fn refuse(&mut self, frame: Frame) -> Result<(), Frame> {
+    pub(super) fn refuse(&mut self, refusal: Reply) -> Result<(), Reply> {
         if self.refusals.len() >= MAX_REFUSALS {
-            return Err(frame);
+            return Err(refusal);
         }
-        self.refusals.push(frame.request_id.clone(), frame);
+        self.refusals.push(refusal.request_id().clone(), refusal);
         Ok(())
     }
 
-    pub(super) fn chunk(&mut self, frame: Frame) {
-        self.chunk_bytes += frame.weight;
-        self.live.push(frame.request_id.clone(), Live::Chunk(frame));
+    pub(super) fn chunk(&mut self, chunk: Chunk) {
+        self.chunk_bytes += weight(&chunk);
+        self.live.push(chunk.request_id.clone(), Data::Chunk(chunk));
     }
 
     pub(super) fn answer(&mut self, request_id: RequestId, serial: Serial) {
-        self.live.push(request_id, Live::Answer(serial));
+        self.live.push(request_id, Data::Answer(serial));
     }
 
-    /// Takes out what is to be written next; `None` if nothing waits. What the gateway acknowledges by number goes with
-    /// a Ping that carries that number, so that a link is known to live also where the gateway acknowledges nothing. A
-    /// frame over the size of a batch leaves alone.
-    pub(super) fn take(&mut self, answers: &Answers) -> Option<Batch> {
+    /// Takes out what is to be written next; `None` if nothing waits. What is larger than a batch leaves alone.
+    pub(super) fn take(&mut self, answers: &mut Answers, sent: &mut Sent) -> Option<Batch> {
         let mut batch = Batch::default();
-        while let Some(frame) = self.control.pop_front() {
-            batch.push(frame.message, &frame.text);
-            if let Some(fence) = Fence::of(frame.message) {
-                let number = match fence {
-                    Fence::Heartbeat => &mut self.heartbeats_taken,
-                    Fence::ModelList => &mut self.model_lists_taken,
-                };
-                *number += 1;
-                batch.items.push(Item::Ping(fence.ping(*number)));
-            }
+        while let Some(control) = self.control.pop_front() {
+            batch.push(Outgoing::Control(control), 0);
         }
         while batch.size < BATCH_BYTES
-            && let Some(frame) = self.refusals.pop_front()
+            && let Some(refusal) = self.refusals.pop_front()
         {
-            batch.push(frame.message, &frame.text);
-            batch.refusals.push(frame.request_id);
+            let bytes = refusal.bytes();
+            batch.push(Outgoing::Refusal(refusal), bytes);
         }
         while let Some((source, next)) = self.next_data(answers)
             && (batch.size == 0 || batch.size + next <= BATCH_BYTES)
         {
-            self.take_data(source, answers, &mut batch);
+            self.take_data(source, answers, sent, &mut batch);
         }
-        (!batch.items.is_empty()).then_some(batch)
+        (!batch.outgoing.is_empty()).then_some(batch)
     }
 
     /// Where the next piece of data is, and its size.
     fn next_data(&self, answers: &Answers) -> Option<(Source, usize)> {
-        let size = |serial| {
-            answers
-                .get(serial)
-                .map_or(0, |answer| answer.frame.text.len())
-        };
-        let live = self.live.front().map(|live| match live {
-            Live::Chunk(frame) => frame.text.len(),
-            Live::Answer(serial) => size(*serial),
+        let size = |serial| answers.get(serial).map_or(0, |answer| answer.reply.bytes());
+        let live = self.live.front().map(|data| match data {
+            Data::Chunk(chunk) => chunk.delta.len(),
+            Data::Answer(serial) => size(*serial),
         });
         let live = live.map(|size| (Source::Live, size));
         let suspect = self.suspects.first().filter(|_| self.on_trial.is_none());
@@ -177,16 +158,22 @@ impl Lanes {
         }
     }
 
-    fn take_data(&mut self, source: Source, answers: &Answers, batch: &mut Batch) {
+    fn take_data(
+        &mut self,
+        source: Source,
+        answers: &mut Answers,
+        sent: &mut Sent,
+        batch: &mut Batch,
+    ) {
         self.earlier_is_next = matches!(source, Source::Live);
         let serial = match source {
             Source::Live => match self.live.pop_front() {
-                Some(Live::Chunk(frame)) => {
-                    batch.push(frame.message, &frame.text);
-                    batch.chunk_bytes += frame.weight;
-                    return;
+                Some(Data::Chunk(chunk)) => {
+                    batch.chunk_bytes += weight(&chunk);
+                    let bytes = chunk.delta.len();
+                    return batch.push(Outgoing::Chunk(chunk), bytes);
                 }
-                Some(Live::Answer(serial)) => serial,
+                Some(Data::Answer(serial)) => serial,
                 None => return,
             },
             Source::Earlier(serial) => {
@@ -199,16 +186,20 @@ impl Lanes {
                 serial
             }
         };
-        if let Some(answer) = answers.get(serial) {
-            batch.push(answer.frame.message, &answer.frame.text);
-            batch.answers.push(serial);
+        if let Some(answer) = answers.begin(serial, Instant::now()) {
+            let position = sent.begin(serial, answer.created);
+            let reply = Arc::clone(&answer.reply);
+            let bytes = reply.bytes();
+            batch.push(Outgoing::Answer(position, reply), bytes);
+            batch.has_answers = true;
+            batch.repeated += u64::from(answer.is_repeated);
         }
     }
 
     /// A batch has been written: the room of its chunks is free again.
     pub(super) fn written(&mut self, batch: &Batch) {
         self.chunk_bytes -= batch.chunk_bytes;
-        if !self.control.iter().any(Control::is_heartbeat) {
+        if !self.has_heartbeat() {
             self.heartbeat_due_since = None;
         }
     }
@@ -216,17 +207,17 @@ impl Lanes {
     /// Removes all that waits about a request, save its answer; see [`Lanes::forget`].
     pub(super) fn cancel(&mut self, request_id: &RequestId) {
         drop(self.refusals.remove_about(request_id, |_| true));
-        let is_chunk = |live: &Live| matches!(live, Live::Chunk(_));
-        for live in self.live.remove_about(request_id, is_chunk) {
-            if let Live::Chunk(frame) = live {
-                self.chunk_bytes -= frame.weight;
+        let is_chunk = |data: &Data| matches!(data, Data::Chunk(_));
+        for data in self.live.remove_about(request_id, is_chunk) {
+            if let Data::Chunk(chunk) = data {
+                self.chunk_bytes -= weight(&chunk);
             }
         }
     }
 
     /// An answer is not to be sent any more.
     pub(super) fn forget(&mut self, request_id: &RequestId, serial: Serial) {
-        let is_it = |live: &Live| matches!(live, Live::Answer(waits) if *waits == serial);
+        let is_it = |data: &Data| matches!(data, Data::Answer(waits) if *waits == serial);
         drop(self.live.remove_about(request_id, is_it));
         self.earlier.remove(&serial);
         self.suspects.remove(&serial);
@@ -252,7 +243,7 @@ impl Lanes {
     }
 
     pub(super) fn has_heartbeat(&self) -> bool {
-        self.control.iter().any(Control::is_heartbeat)
+        self.control.iter().any(is_heartbeat)
     }
 
     /// Since when a heartbeat waits to be written.
@@ -269,12 +260,22 @@ impl Batch {
 
     /// Whether there are answers in it, refusals not counted.
     pub fn has_answers(&self) -> bool {
-        !self.answers.is_empty()
+        self.has_answers
     }
 
-    fn push(&mut self, message: AgentMessage, text: &Utf8Bytes) {
-        self.messages.push(message);
-        self.items.push(Item::Frame(text.clone()));
-        self.size += text.len();
+    /// `bytes`: what it says, apart from its head.
+    fn push(&mut self, outgoing: Outgoing, bytes: usize) {
+        self.outgoing.push(outgoing);
+        self.size += bytes + FRAME_OVERHEAD;
     }
+}
+
+/// What a chunk that waits holds, in bytes: its text, and once more the text that its job keeps for the answer. A job makes
+/// no more while one of its chunks waits for room.
+pub(super) fn weight(chunk: &Chunk) -> usize {
+    2 * chunk.delta.len() + FRAME_OVERHEAD
+}
+
+fn is_heartbeat(control: &Control) -> bool {
+    control.message() == AgentMessage::Heartbeat
 }

@@ -9,14 +9,11 @@
 //! quarter of it for remembered ids, by number for the rest.
 
 mod answers;
-mod frame;
 mod lanes;
-mod proof;
-mod queue;
+mod sent;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{Control, Earning, Frame};
 pub use lanes::Batch;
 
 use std::{
@@ -33,12 +30,13 @@ use tracing::{info, warn};
 
 use self::{
     answers::{Answer, Answers, Removed, Serial, Whereabouts},
-    lanes::Lanes,
-    proof::Proof,
+    lanes::{Lanes, weight},
+    sent::Sent,
 };
 use crate::{
     config::OutboxSettings,
-    protocol::{AgentMessage, RequestId},
+    link::{Position, Proof},
+    protocol::{Chunk, Control, Reply, RequestId},
     telemetry::{DropReason, Metrics},
 };
 
@@ -50,6 +48,19 @@ const FENCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// However small the outbox is, ids of delivered responses may take this many bytes: a thousand of them, and more.
 const MIN_REMEMBERED: usize = 256 * 1024;
+
+/// What something that waits holds beside its text, in bytes: the entry itself and the allocator's rounding.
+const FRAME_OVERHEAD: usize = 128;
+
+/// What an answer earns once it is proven delivered, by an estimate. It travels with the answer, so that the price is the
+/// one that held when the answer was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Earning {
+    /// The model that answered, by its full name.
+    pub model: Arc<str>,
+    /// US dollars.
+    pub usd: f64,
+}
 
 /// A session's number: 1 for the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +104,7 @@ struct State {
 #[derive(Default)]
 struct Session {
     lanes: Lanes,
-    proof: Proof,
+    sent: Sent,
     last_fence: Option<Instant>,
 }
 
@@ -149,27 +160,27 @@ impl Outbox {
         suspicious
     }
 
-    /// Sends before all else. A frame of the same type that still waits is replaced.
-    pub fn control(&self, frame: Control) {
+    /// Sends before all else. One that still waits and says the same of the same node is replaced.
+    pub fn control(&self, control: Control) {
         let mut state = self.lock();
         if let Some(session) = &mut state.session {
-            session.lanes.control(frame, Instant::now());
+            session.lanes.control(control, Instant::now());
             drop(state);
             self.filled.notify_one();
         }
     }
 
     /// Sends a refusal; waits while too many others wait.
-    pub async fn refuse(&self, frame: Frame) {
-        let mut frame = Some(frame);
+    pub async fn refuse(&self, refusal: Reply) {
+        let mut refusal = Some(refusal);
         self.when_room(|state| {
             let Some(session) = &mut state.session else {
                 return Some(());
             };
-            match session.lanes.refuse(frame.take()?) {
+            match session.lanes.refuse(refusal.take()?) {
                 Ok(()) => Some(()),
                 Err(back) => {
-                    frame = Some(back);
+                    refusal = Some(back);
                     None
                 }
             }
@@ -179,10 +190,10 @@ impl Outbox {
 
     /// Sends a piece of an answer in this session, if it is still up; waits while there is no room, which is how a slow
     /// gateway slows the backend.
-    pub async fn chunk(&self, number: SessionNumber, frame: Frame) {
+    pub async fn chunk(&self, number: SessionNumber, chunk: Chunk) {
         let max = self.settings.max_bytes;
-        let weight = frame.weight;
-        let mut frame = Some(frame);
+        let weight = weight(&chunk);
+        let mut chunk = Some(chunk);
         self.when_room(|state| {
             if state.number() != Some(number) {
                 return Some(());
@@ -191,8 +202,8 @@ impl Outbox {
             if held > 0 && held + weight > max {
                 return None;
             }
-            if let (Some(session), Some(frame)) = (&mut state.session, frame.take()) {
-                session.lanes.chunk(frame);
+            if let (Some(session), Some(chunk)) = (&mut state.session, chunk.take()) {
+                session.lanes.chunk(chunk);
             }
             Some(())
         })
@@ -201,10 +212,10 @@ impl Outbox {
 
     /// Keeps an answer, and sends it if a session is up. It has had its place since its request was admitted, so it
     /// never waits.
-    pub fn answer(&self, frame: Frame) {
+    pub fn answer(&self, reply: Reply, earning: Option<Earning>) {
         let mut state = self.lock();
-        let request_id = frame.request_id.clone();
-        let serial = state.answers.add(frame, Instant::now());
+        let request_id = reply.request_id().clone();
+        let serial = state.answers.add(Arc::new(reply), earning, Instant::now());
         if let Some(session) = &mut state.session {
             session.lanes.answer(request_id, serial);
         }
@@ -219,7 +230,7 @@ impl Outbox {
             None => return Repeat::New,
             Some(Whereabouts::Undelivered(serial)) => {
                 let answer = state.answers.get(serial);
-                if answer.is_none_or(|a| a.frame.message != AgentMessage::InferenceResponse) {
+                if answer.is_none_or(|answer| answer.reply.result().is_none()) {
                     return Repeat::New;
                 }
                 if !state.answers.wait_again(serial) {
@@ -312,7 +323,7 @@ impl Outbox {
         let mut state = self.lock();
         for (serial, answer) in state.answers.expire(now) {
             if let Some(session) = &mut state.session {
-                session.forget(&answer.frame.request_id, serial);
+                session.forget(answer.reply.request_id(), serial);
             }
             self.lose(&mut state, &answer, DropReason::Expired);
         }
@@ -342,34 +353,15 @@ impl Outbox {
             session, answers, ..
         } = &mut *state;
         let session = session.as_mut()?;
-        let batch = session.lanes.take(answers)?;
-        let now = Instant::now();
-        // Control frames lead a batch, and the batch before it is written: what they may prove has left.
-        for message in &batch.messages {
-            session.proof.begun(*message, now);
-        }
-        for request_id in &batch.refusals {
-            session.proof.refusal_begun(request_id);
-        }
-        for serial in &batch.answers {
-            if let Some(answer) = answers.begin(*serial, now) {
-                let request_id = &answer.frame.request_id;
-                session
-                    .proof
-                    .answer_begun(*serial, request_id, answer.created);
-                self.metrics
-                    .results_redelivered_total
-                    .inc_by(u64::from(answer.is_repeated));
-            }
-        }
+        let batch = session.lanes.take(answers, &mut session.sent)?;
+        self.metrics
+            .results_redelivered_total
+            .inc_by(batch.repeated);
         Some(batch)
     }
 
     /// A batch has been written to the socket.
     pub fn written(&self, batch: &Batch) {
-        for message in &batch.messages {
-            self.metrics.messages_sent_total.of(*message).inc();
-        }
         let mut state = self.lock();
         if let Some(session) = &mut state.session {
             session.lanes.written(batch);
@@ -382,18 +374,12 @@ impl Outbox {
         self.lock().session.as_ref()?.lanes.heartbeat_due_since()
     }
 
-    /// Since when the gateway has not been seen to read: heartbeats, which it has answered in this session, have had no
-    /// answer of any kind.
-    pub fn unanswered_since(&self) -> Option<Instant> {
-        self.lock().session.as_ref()?.proof.unanswered_since()
-    }
-
-    /// When a heartbeat should go as a fence behind answers that lack proof; `None` while none do, or one is on its way.
-    /// `hurry`: there is nothing else to wait for.
-    pub fn fence_due(&self, hurry: bool) -> Option<Instant> {
+    /// When a heartbeat should go as a fence behind answers that lack proof; `None` while none do that are not `fenced`
+    /// ([`Link::fenced`](crate::link::Link::fenced)), or one is about to go. `hurry`: there is nothing else to wait for.
+    pub fn fence_due(&self, fenced: Position, hurry: bool) -> Option<Instant> {
         let state = self.lock();
         let session = state.session.as_ref()?;
-        let oldest = session.proof.oldest_without_fence()?;
+        let oldest = session.sent.oldest_from(fenced)?;
         if session.lanes.has_heartbeat() {
             return None;
         }
@@ -417,46 +403,8 @@ impl Outbox {
         }
     }
 
-    /// The gateway has acknowledged an answer.
-    pub fn result_acknowledged(&self, request_id: &RequestId) {
-        self.prove(|session| {
-            let proven = session.proof.result_acknowledged(request_id);
-            proven.into_iter().collect()
-        });
-    }
-
-    /// The gateway has acknowledged a heartbeat.
-    pub fn heartbeat_acknowledged(&self) {
-        self.prove(|session| {
-            let round_trip = session.proof.heartbeat_acknowledged(Instant::now());
-            self.show_round_trip(round_trip);
-            session.proof.take_proven()
-        });
-    }
-
-    /// The gateway has acknowledged a list of models.
-    pub fn models_acknowledged(&self) {
-        self.prove(|session| {
-            session.proof.models_acknowledged();
-            session.proof.take_proven()
-        });
-    }
-
-    /// The gateway's socket has answered the Ping of this payload.
-    pub fn pong(&self, payload: u64) {
-        self.prove(|session| {
-            let round_trip = session.proof.pong(payload, Instant::now());
-            self.show_round_trip(round_trip);
-            session.proof.take_proven()
-        });
-    }
-
-    /// The gateway has answered our Close, so it has read all that was written.
-    pub fn close_answered(&self) {
-        self.prove(|session| session.proof.take_all());
-    }
-
-    fn prove(&self, prove: impl FnOnce(&mut Session) -> Vec<Serial>) {
+    /// The gateway is known to have read answers.
+    pub fn prove(&self, proof: Proof) {
         let now = Instant::now();
         let mut state = self.lock();
         let State {
@@ -464,10 +412,10 @@ impl Outbox {
         } = &mut *state;
         let Some(session) = session else { return };
         let mut any = false;
-        for serial in prove(session) {
+        for serial in session.sent.prove(proof) {
             if let Some(answer) = answers.get(serial) {
                 // It may wait to be sent once more.
-                session.lanes.forget(&answer.frame.request_id, serial);
+                session.lanes.forget(answer.reply.request_id(), serial);
             }
             if let Some(Earning { model, usd }) = answers.take_earning(serial) {
                 let earnings = &self.metrics.earnings_estimate_usd_total;
@@ -479,14 +427,6 @@ impl Outbox {
             self.changed(state);
             // The next suspect may go, and whoever waits for proof may have it.
             self.filled.notify_one();
-        }
-    }
-
-    fn show_round_trip(&self, round_trip: Option<Duration>) {
-        if let Some(round_trip) = round_trip {
-            self.metrics
-                .heartbeat_rtt_seconds
-                .observe(round_trip.as_secs_f64());
         }
     }
 
@@ -518,9 +458,9 @@ impl Outbox {
         state.lost += 1;
         self.metrics.results_dropped_total.of(reason).inc();
         warn!(
-            request_id = answer.frame.request_id.as_str(),
+            request_id = answer.reply.request_id().as_str(),
             %reason,
-            bytes = answer.frame.text.len(),
+            bytes = answer.reply.bytes(),
             "an answer was lost"
         );
     }
@@ -555,7 +495,7 @@ impl Session {
     /// An answer is no longer to be sent or proven.
     fn forget(&mut self, request_id: &RequestId, serial: Serial) {
         self.lanes.forget(request_id, serial);
-        self.proof.forget(serial);
+        self.sent.forget(serial);
     }
 }
 

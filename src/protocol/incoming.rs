@@ -1,14 +1,14 @@
-//! What the gateway sends. A frame is read once: its type and ids become values, everything else stays borrowed.
+//! What the gateway sends. A frame is read once, into what somebody here can use.
 //!
-//! Invariant: no input makes reading panic, recurse with the input's depth, or copy a payload. Unknown types and fields
-//! are not errors, and a field of the wrong type counts as missing.
+//! Invariant: no input makes reading panic, or recurse with the input's depth; what a frame is not about is not copied.
+//! Unknown types and fields are not errors, and a field of the wrong type counts as missing.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::RetryAfter;
+use super::{Operation, RequestId, RetryAfter};
 use crate::label::{Label, labels};
 
 labels! {
@@ -47,51 +47,18 @@ labels! {
     }
 }
 
-/// The network's id of a request: 1 to 256 bytes. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(Arc<str>);
-
-impl RequestId {
-    /// The longest id that is accepted, in bytes (delivery rules, "Receipt").
-    pub const MAX_BYTES: usize = 256;
-
-    /// Takes an id; `None` if it is empty or too long to be one.
-    pub fn new(id: &str) -> Option<Self> {
-        (1..=Self::MAX_BYTES)
-            .contains(&id.len())
-            .then(|| Self(id.into()))
-    }
-
-    /// The id as it is on the wire.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
 /// A frame from the gateway. Texts are the gateway's own and may be of any length.
 #[derive(Debug)]
-pub enum FromGateway<'a> {
+pub enum FromGateway {
     /// The session is up.
     AuthSuccess {
         /// The node that the gateway knows this session as, where it says so at login.
-        node_id: Option<Cow<'a, str>>,
+        node_id: Option<String>,
     },
     /// Before [`FromGateway::AuthSuccess`]: the login is refused. After it: something to log.
     Error {
         /// Why, in the gateway's words.
-        message: Cow<'a, str>,
+        message: String,
     },
     /// To be answered with PONG at once.
     Ping,
@@ -107,23 +74,25 @@ pub enum FromGateway<'a> {
     /// A node has been registered.
     RegisterNodeAck {
         /// The gateway's name for it.
-        node_id: Option<Cow<'a, str>>,
+        node_id: Option<String>,
         /// The alias that it goes by, which may differ from the one asked for.
-        alias: Option<Cow<'a, str>>,
+        alias: Option<String>,
     },
     /// The payout address has been read.
     UpdateWalletAck {
         /// Whether it was accepted.
         success: bool,
         /// More about it.
-        message: Cow<'a, str>,
+        message: String,
     },
-    /// A chat to answer.
-    InferenceRequest {
+    /// Work to do.
+    Request {
+        /// Which kind of work.
+        operation: Operation,
         /// Its id.
         request_id: RequestId,
-        /// The chat request; `None` where the frame has none.
-        payload: Option<&'a RawValue>,
+        /// What is asked for; `None` where the frame does not say.
+        payload: Option<Box<RawValue>>,
     },
     /// Stop working on a request and say nothing more of it.
     CancelRequest {
@@ -135,7 +104,7 @@ pub enum FromGateway<'a> {
     /// An interview's verdict.
     InterviewComplete {
         /// The tier that the node is in now.
-        tier: Cow<'a, str>,
+        tier: String,
         /// How many of the answers were right, as the gateway wrote it: a ratio or a percentage.
         accuracy: Option<f64>,
         /// The speed that the gateway measured.
@@ -144,19 +113,14 @@ pub enum FromGateway<'a> {
     /// An interview that went wrong; a close follows.
     InterviewFailed {
         /// Why, in the gateway's words.
-        reason: Cow<'a, str>,
+        reason: String,
         /// How long to stay away.
         retry_after: Option<RetryAfter>,
-    },
-    /// Text to be spoken.
-    TtsRequest {
-        /// Its id.
-        request_id: RequestId,
     },
     /// A type that this agent has not heard of.
     Unknown {
         /// That type.
-        kind: Cow<'a, str>,
+        kind: String,
     },
 }
 
@@ -167,31 +131,34 @@ pub struct Unreadable {
     pub message: GatewayMessage,
     /// What is wrong, without quoting any of it.
     pub reason: &'static str,
-    /// The request that it was about to make, so that it can be refused, where as much could be read.
+    /// The kind of work that it was about to ask for, if it was.
+    pub operation: Option<Operation>,
+    /// The id of that, so that it can be refused, where as much could be read.
     pub request_id: Option<RequestId>,
 }
 
-impl<'a> FromGateway<'a> {
+impl FromGateway {
     /// Reads one frame.
     ///
     /// # Errors
     /// It is not a JSON object with a `type`, a key that matters is written twice, or a request has no usable id.
-    pub fn read(text: &'a str) -> Result<Self, Unreadable> {
+    pub fn read(text: &str) -> Result<Self, Unreadable> {
         let mut fields = Fields::default();
         let mut input = serde_json::Deserializer::from_str(text);
         let read = (&mut fields)
             .deserialize(&mut input)
             .and_then(|()| input.end());
-        let kind = fields.kind.and_then(string);
+        let kind = fields.get(Key::Type).and_then(string);
         let message = kind
             .as_deref()
-            .map_or(GatewayMessage::Unknown, GatewayMessage::of);
+            .and_then(GatewayMessage::of)
+            .unwrap_or(GatewayMessage::Unknown);
         if read.is_err() {
             return Err(fields.unreadable(message, "it is not one JSON object, or has a key twice"));
         }
         match kind {
             None => Err(fields.unreadable(message, "it has no type")),
-            Some(kind) => fields.into_frame(message, kind),
+            Some(kind) => fields.frame(message, kind),
         }
     }
 
@@ -206,96 +173,125 @@ impl<'a> FromGateway<'a> {
             Self::ResultAck { .. } => GatewayMessage::ResultAck,
             Self::RegisterNodeAck { .. } => GatewayMessage::RegisterNodeAck,
             Self::UpdateWalletAck { .. } => GatewayMessage::UpdateWalletAck,
-            Self::InferenceRequest { .. } => GatewayMessage::InferenceRequest,
+            Self::Request { operation, .. } => GatewayMessage::request(*operation),
             Self::CancelRequest { .. } => GatewayMessage::CancelRequest,
             Self::InterviewRequest => GatewayMessage::InterviewRequest,
             Self::InterviewComplete { .. } => GatewayMessage::InterviewComplete,
             Self::InterviewFailed { .. } => GatewayMessage::InterviewFailed,
-            Self::TtsRequest { .. } => GatewayMessage::TtsRequest,
             Self::Unknown { .. } => GatewayMessage::Unknown,
         }
     }
 }
 
 impl GatewayMessage {
-    fn of(kind: &str) -> Self {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|message| message.as_str() == kind)
-            .unwrap_or(Self::Unknown)
-    }
-}
-
-/// The keys that mean something in any frame, as they stood in it.
-#[derive(Default)]
-struct Fields<'a> {
-    kind: Option<&'a RawValue>,
-    request_id: Option<&'a RawValue>,
-    node_id: Option<&'a RawValue>,
-    alias: Option<&'a RawValue>,
-    message: Option<&'a RawValue>,
-    reason: Option<&'a RawValue>,
-    success: Option<&'a RawValue>,
-    tier: Option<&'a RawValue>,
-    accuracy: Option<&'a RawValue>,
-    tokens_per_sec: Option<&'a RawValue>,
-    retry_after_seconds: Option<&'a RawValue>,
-    payload: Option<&'a RawValue>,
-}
-
-impl<'a> Fields<'a> {
-    fn slot(&mut self, key: &str) -> Option<&mut Option<&'a RawValue>> {
-        Some(match key {
-            "type" => &mut self.kind,
-            "request_id" => &mut self.request_id,
-            "node_id" => &mut self.node_id,
-            "alias" => &mut self.alias,
-            "message" => &mut self.message,
-            "reason" => &mut self.reason,
-            "success" => &mut self.success,
-            "tier" => &mut self.tier,
-            "accuracy" => &mut self.accuracy,
-            "tokens_per_sec" => &mut self.tokens_per_sec,
-            "retry_after_seconds" => &mut self.retry_after_seconds,
-            "payload" => &mut self.payload,
-            _ => return None,
-        })
-    }
-
-    fn id(&self) -> Option<RequestId> {
-        RequestId::new(&self.request_id.and_then(string)?)
-    }
-
-    fn unreadable(&self, message: GatewayMessage, reason: &'static str) -> Unreadable {
-        let request_id = match message {
-            GatewayMessage::InferenceRequest | GatewayMessage::TtsRequest => self.id(),
-            _ => None,
-        };
-        Unreadable {
-            message,
-            reason,
-            request_id,
+    /// The kind of work that a frame of this type asks for.
+    fn operation(self) -> Option<Operation> {
+        match self {
+            Self::InferenceRequest => Some(Operation::Chat),
+            Self::TtsRequest => Some(Operation::Speech),
+            Self::AuthSuccess
+            | Self::Error
+            | Self::Ping
+            | Self::HeartbeatAck
+            | Self::ModelListAck
+            | Self::ResultAck
+            | Self::RegisterNodeAck
+            | Self::UpdateWalletAck
+            | Self::CancelRequest
+            | Self::InterviewRequest
+            | Self::InterviewComplete
+            | Self::InterviewFailed
+            | Self::Unknown => None,
         }
     }
 
-    fn into_frame(
-        self,
+    /// The type of the frames that ask for this kind of work.
+    fn request(operation: Operation) -> Self {
+        match operation {
+            Operation::Chat => Self::InferenceRequest,
+            Operation::Speech => Self::TtsRequest,
+            Operation::Interview => Self::InterviewRequest,
+        }
+    }
+}
+
+labels! {
+    /// The keys that mean something in any frame.
+    enum Key {
+        Type = "type",
+        RequestId = "request_id",
+        NodeId = "node_id",
+        Alias = "alias",
+        Message = "message",
+        Reason = "reason",
+        Success = "success",
+        Tier = "tier",
+        Accuracy = "accuracy",
+        TokensPerSec = "tokens_per_sec",
+        RetryAfterSeconds = "retry_after_seconds",
+        Payload = "payload",
+    }
+}
+
+/// What the keys stand for in one frame, as it was written.
+#[derive(Default)]
+struct Fields<'a>([Option<&'a RawValue>; Key::ALL.len()]);
+
+impl<'a> Fields<'a> {
+    fn get(&self, key: Key) -> Option<&'a RawValue> {
+        self.0[key.index()]
+    }
+
+    fn text(&self, key: Key) -> Option<String> {
+        self.get(key).and_then(string).map(Cow::into_owned)
+    }
+
+    fn number(&self, key: Key) -> Option<f64> {
+        self.get(key).and_then(finite)
+    }
+
+    fn id(&self) -> Option<RequestId> {
+        RequestId::new(&self.get(Key::RequestId).and_then(string)?)
+    }
+
+    fn needed_id(&self, message: GatewayMessage) -> Result<RequestId, Unreadable> {
+        let reason = "its request_id is not 1 to 256 bytes of text";
+        self.id().ok_or_else(|| self.unreadable(message, reason))
+    }
+
+    fn request(
+        &self,
         message: GatewayMessage,
-        kind: Cow<'a, str>,
-    ) -> Result<FromGateway<'a>, Unreadable> {
-        let with_id = || {
-            self.id().ok_or_else(|| {
-                self.unreadable(message, "its request_id is not 1 to 256 bytes of text")
-            })
-        };
-        let text = |field: Option<&'a RawValue>| field.and_then(string).unwrap_or_default();
+        operation: Operation,
+    ) -> Result<FromGateway, Unreadable> {
+        Ok(FromGateway::Request {
+            operation,
+            request_id: self.needed_id(message)?,
+            payload: self.get(Key::Payload).map(ToOwned::to_owned),
+        })
+    }
+
+    fn unreadable(&self, message: GatewayMessage, reason: &'static str) -> Unreadable {
+        let operation = message.operation();
+        Unreadable {
+            message,
+            reason,
+            operation,
+            request_id: operation.and_then(|_| self.id()),
+        }
+    }
+
+    fn frame(
+        &self,
+        message: GatewayMessage,
+        kind: Cow<'_, str>,
+    ) -> Result<FromGateway, Unreadable> {
         Ok(match message {
             GatewayMessage::AuthSuccess => FromGateway::AuthSuccess {
-                node_id: self.node_id.and_then(string),
+                node_id: self.text(Key::NodeId),
             },
             GatewayMessage::Error => FromGateway::Error {
-                message: text(self.message),
+                message: self.text(Key::Message).unwrap_or_default(),
             },
             GatewayMessage::Ping => FromGateway::Ping,
             GatewayMessage::HeartbeatAck => FromGateway::HeartbeatAck,
@@ -304,34 +300,38 @@ impl<'a> Fields<'a> {
                 request_id: self.id(),
             },
             GatewayMessage::RegisterNodeAck => FromGateway::RegisterNodeAck {
-                node_id: self.node_id.and_then(string),
-                alias: self.alias.and_then(string),
+                node_id: self.text(Key::NodeId),
+                alias: self.text(Key::Alias),
             },
             GatewayMessage::UpdateWalletAck => FromGateway::UpdateWalletAck {
-                success: self.success.is_some_and(|raw| raw.get() == "true"),
-                message: text(self.message),
-            },
-            GatewayMessage::InferenceRequest => FromGateway::InferenceRequest {
-                request_id: with_id()?,
-                payload: self.payload,
+                success: self
+                    .get(Key::Success)
+                    .is_some_and(|raw| raw.get() == "true"),
+                message: self.text(Key::Message).unwrap_or_default(),
             },
             GatewayMessage::CancelRequest => FromGateway::CancelRequest {
-                request_id: with_id()?,
+                request_id: self.needed_id(message)?,
             },
             GatewayMessage::InterviewRequest => FromGateway::InterviewRequest,
             GatewayMessage::InterviewComplete => FromGateway::InterviewComplete {
-                tier: text(self.tier),
-                accuracy: self.accuracy.and_then(finite),
-                tokens_per_second: self.tokens_per_sec.and_then(finite),
+                tier: self.text(Key::Tier).unwrap_or_default(),
+                accuracy: self.number(Key::Accuracy),
+                tokens_per_second: self.number(Key::TokensPerSec),
             },
             GatewayMessage::InterviewFailed => FromGateway::InterviewFailed {
-                reason: text(self.reason.or(self.message)),
-                retry_after: self.retry_after_seconds.and_then(seconds),
+                reason: self
+                    .get(Key::Reason)
+                    .or(self.get(Key::Message))
+                    .and_then(string)
+                    .map(Cow::into_owned)
+                    .unwrap_or_default(),
+                retry_after: self.get(Key::RetryAfterSeconds).and_then(seconds),
             },
-            GatewayMessage::TtsRequest => FromGateway::TtsRequest {
-                request_id: with_id()?,
+            GatewayMessage::InferenceRequest => self.request(message, Operation::Chat)?,
+            GatewayMessage::TtsRequest => self.request(message, Operation::Speech)?,
+            GatewayMessage::Unknown => FromGateway::Unknown {
+                kind: kind.into_owned(),
             },
-            GatewayMessage::Unknown => FromGateway::Unknown { kind },
         })
     }
 }
@@ -374,11 +374,11 @@ impl<'de> Visitor<'de> for &mut Fields<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            match self.slot(&key) {
+        while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
+            match Key::of(&name).map(|key| &mut self.0[key.index()]) {
                 None => drop(map.next_value::<IgnoredAny>()?),
                 Some(Some(_)) => return Err(A::Error::custom("key written twice")),
-                Some(slot) => *slot = Some(map.next_value()?),
+                Some(field) => *field = Some(map.next_value()?),
             }
         }
         Ok(())
@@ -386,7 +386,7 @@ impl<'de> Visitor<'de> for &mut Fields<'de> {
 }
 
 #[derive(serde::Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -411,7 +411,8 @@ mod tests {
     #[test]
     fn a_payload_is_lent_byte_for_byte_whatever_surrounds_it() {
         let text = r#"{ "new":[{}], "payload" : {"b":1e400,"a":"\u00e9"} ,"request_id":"a\nb","type":"INFERENCE_REQUEST"}"#;
-        let FromGateway::InferenceRequest {
+        let FromGateway::Request {
+            operation: Operation::Chat,
             request_id: id,
             payload,
         } = FromGateway::read(text).unwrap()
@@ -430,7 +431,7 @@ mod tests {
             r#"{"type":"INFERENCE_REQUEST","request_id":"r","payload":{}} tail"#,
         ] {
             let unreadable = FromGateway::read(text).unwrap_err();
-            assert_eq!(unreadable.message, GatewayMessage::InferenceRequest);
+            assert_eq!(unreadable.operation, Some(Operation::Chat));
             assert_eq!(unreadable.request_id, Some(request_id("r")));
         }
     }
@@ -585,13 +586,11 @@ mod tests {
                     prop_assert_eq!(frame.message(), message);
                     prop_assert!(id.is_some() || !needs_id);
                     match frame {
-                        FromGateway::InferenceRequest { request_id, payload } => {
+                        FromGateway::Request { request_id, payload, .. } => {
                             prop_assert_eq!(Some(request_id), id);
-                            prop_assert_eq!(payload.map(RawValue::get), field(&fields, "payload"));
+                            prop_assert_eq!(payload.as_deref().map(RawValue::get), field(&fields, "payload"));
                         }
-                        FromGateway::CancelRequest { request_id } | FromGateway::TtsRequest { request_id } => {
-                            prop_assert_eq!(Some(request_id), id);
-                        }
+                        FromGateway::CancelRequest { request_id } => prop_assert_eq!(Some(request_id), id),
                         FromGateway::ResultAck { request_id } => prop_assert_eq!(request_id, id),
                         _ => {}
                     }
@@ -621,7 +620,7 @@ mod tests {
             let broken = format!("{}{tail}", &text[..end]);
             let read = FromGateway::read(&broken);
             let id = match &read {
-                Ok(FromGateway::InferenceRequest { request_id, .. }) => Some(request_id),
+                Ok(FromGateway::Request { request_id, .. }) => Some(request_id),
                 Ok(_) => None,
                 Err(unreadable) => unreadable.request_id.as_ref(),
             };

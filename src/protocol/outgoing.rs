@@ -3,9 +3,12 @@
 //! Invariant: every frame is one JSON object on the wire, with `type` first, in snake_case but for the three keys that
 //! the protocol spells in camelCase.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::RequestId;
 use crate::label::{Label, labels};
 
 labels! {
@@ -64,115 +67,173 @@ pub struct Health {
 }
 
 /// A node as the network is told of it.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct NodeRegistration<'a> {
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeRegistration {
     /// The operator's name for it.
-    pub alias: &'a str,
+    pub alias: Arc<str>,
     /// The models that it serves.
-    pub models: &'a [&'a str],
+    pub models: Vec<Arc<str>>,
     /// Jobs that may run at once.
     pub capacity: usize,
     /// Where it stands.
-    pub region: &'a str,
+    pub region: &'static str,
     /// US dollars for 1,000 tokens, a JSON number in the operator's own digits.
     #[serde(rename = "pricePerThousandTokens")]
-    pub price_per_thousand_tokens: &'a RawValue,
+    pub price_per_thousand_tokens: Box<RawValue>,
     /// The model that interviews should ask.
     #[serde(rename = "interviewModel", skip_serializing_if = "Option::is_none")]
-    pub interview_model: Option<&'a str>,
+    pub interview_model: Option<String>,
     /// The backend's dialect.
     #[serde(rename = "apiMode")]
-    pub api_mode: &'a str,
+    pub api_mode: &'static str,
 }
 
-/// A frame to the gateway.
+/// The login.
 #[derive(Debug, Serialize)]
+#[serde(tag = "type", rename = "AUTH")]
+pub struct Auth<'a> {
+    /// Who logs in.
+    pub client_id: &'a str,
+    /// Unix seconds, in decimal.
+    pub timestamp: &'a str,
+    /// See [`sign`](super::sign).
+    pub signature: &'a str,
+}
+
+/// What is about no request.
+#[derive(Clone, Debug, Serialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ToGateway<'a> {
-    /// The login.
-    Auth {
-        /// Who logs in.
-        client_id: &'a str,
-        /// Unix seconds, in decimal.
-        timestamp: &'a str,
-        /// See [`sign`](super::sign).
-        signature: &'a str,
-    },
+pub enum Control {
+    /// Answers PING.
+    Pong,
     /// A sign of life.
     Heartbeat {
         /// How busy the node is.
         health: Health,
     },
-    /// Answers PING.
-    Pong,
     /// The models that are served.
     ModelList {
         /// Their full names.
-        models: &'a [&'a str],
+        models: Vec<Arc<str>>,
     },
     /// A node and its models.
-    RegisterNode(NodeRegistration<'a>),
+    RegisterNode(NodeRegistration),
     /// Where earnings go.
     UpdateWallet {
         /// The operator's address.
-        payout_address: &'a str,
-    },
-    /// A piece of an answer.
-    InferenceChunk {
-        /// The request.
-        request_id: &'a str,
-        /// 0, 1, 2… over the chunks of the request, of both kinds together.
-        index: u64,
-        /// The text.
-        delta: &'a str,
-        /// What it is part of.
-        kind: ChunkKind,
-    },
-    /// A whole answer.
-    InferenceResponse {
-        /// The request.
-        request_id: &'a str,
-        /// In the shape of the client's generation.
-        result: &'a RawValue,
-    },
-    /// A refusal or a failure.
-    InferenceError {
-        /// The request.
-        request_id: &'a str,
-        /// `<code>: <sentence>`.
-        error: &'a str,
-    },
-    /// A refusal of a speech request.
-    TtsError {
-        /// The request.
-        request_id: &'a str,
-        /// `<code>: <sentence>`.
-        error: &'a str,
+        payout_address: String,
     },
 }
 
-impl ToGateway<'_> {
-    /// The frame's text.
-    pub fn encode(&self) -> String {
-        // Serialising these types into memory cannot fail: no map has keys that are not strings, and no value refuses.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-
-    /// The type of this frame.
+impl Control {
+    /// The type of the frame.
     pub fn message(&self) -> AgentMessage {
         match self {
-            Self::Auth { .. } => AgentMessage::Auth,
-            Self::Heartbeat { .. } => AgentMessage::Heartbeat,
             Self::Pong => AgentMessage::Pong,
+            Self::Heartbeat { .. } => AgentMessage::Heartbeat,
             Self::ModelList { .. } => AgentMessage::ModelList,
             Self::RegisterNode(_) => AgentMessage::RegisterNode,
             Self::UpdateWallet { .. } => AgentMessage::UpdateWallet,
-            Self::InferenceChunk { .. } => AgentMessage::InferenceChunk,
+        }
+    }
+
+    /// Whether nobody needs `older` any more, which has not been sent: it is of the same type, and about the same node.
+    pub fn replaces(&self, older: &Self) -> bool {
+        self.message() == older.message() && self.node() == older.node()
+    }
+
+    fn node(&self) -> Option<&str> {
+        match self {
+            Self::RegisterNode(node) => Some(&node.alias),
+            Self::Pong
+            | Self::Heartbeat { .. }
+            | Self::ModelList { .. }
+            | Self::UpdateWallet { .. } => None,
+        }
+    }
+}
+
+/// A piece of an answer.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename = "INFERENCE_CHUNK")]
+pub struct Chunk {
+    /// The request.
+    pub request_id: RequestId,
+    /// 0, 1, 2… over the chunks of the request, of both kinds together.
+    pub index: u64,
+    /// The text.
+    pub delta: String,
+    /// What it is part of.
+    pub kind: ChunkKind,
+}
+
+/// What ends a request: the whole answer, or why there is none (`<code>: <sentence>`).
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reply {
+    /// The answer to a chat.
+    InferenceResponse {
+        /// The request.
+        request_id: RequestId,
+        /// In the shape of the client's generation.
+        result: Box<RawValue>,
+    },
+    /// A refusal or failure of a chat.
+    InferenceError {
+        /// The request.
+        request_id: RequestId,
+        /// Why.
+        error: String,
+    },
+    /// A refusal or failure of a request for speech.
+    TtsError {
+        /// The request.
+        request_id: RequestId,
+        /// Why.
+        error: String,
+    },
+}
+
+impl Reply {
+    /// The type of the frame.
+    pub fn message(&self) -> AgentMessage {
+        match self {
             Self::InferenceResponse { .. } => AgentMessage::InferenceResponse,
             Self::InferenceError { .. } => AgentMessage::InferenceError,
             Self::TtsError { .. } => AgentMessage::TtsError,
         }
     }
+
+    /// The request that it ends.
+    pub fn request_id(&self) -> &RequestId {
+        match self {
+            Self::InferenceResponse { request_id, .. }
+            | Self::InferenceError { request_id, .. }
+            | Self::TtsError { request_id, .. } => request_id,
+        }
+    }
+
+    /// What was worked out, so that the work is never done again. `None`: there was nothing but a failure.
+    pub fn result(&self) -> Option<&RawValue> {
+        match self {
+            Self::InferenceResponse { result, .. } => Some(result),
+            Self::InferenceError { .. } | Self::TtsError { .. } => None,
+        }
+    }
+
+    /// The length of what it says, in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::InferenceResponse { result, .. } => result.get().len(),
+            Self::InferenceError { error, .. } | Self::TtsError { error, .. } => error.len(),
+        }
+    }
+}
+
+/// The text of a frame, as a WebSocket carries it.
+pub fn encode(frame: &impl Serialize) -> String {
+    // Serialising these types into memory cannot fail: no map has keys that are not strings, and no value refuses.
+    serde_json::to_string(frame).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -180,96 +241,133 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn frames_are_spelled_as_the_protocol_says() {
-        let models = ["llama3.2:latest"];
-        let result = RawValue::from_string(r#"{"b":1, "a":2}"#.into()).unwrap();
-        let price = RawValue::from_string("0.00100".into()).unwrap();
-        let node = NodeRegistration {
-            alias: "gpu-1",
-            models: &models,
+    fn request_id() -> RequestId {
+        RequestId::new("r").unwrap()
+    }
+
+    fn node() -> NodeRegistration {
+        NodeRegistration {
+            alias: "gpu-1".into(),
+            models: vec!["llama3.2:latest".into()],
             capacity: 4,
             region: "eu-west",
-            price_per_thousand_tokens: &price,
+            price_per_thousand_tokens: RawValue::from_string("0.00100".into()).unwrap(),
             interview_model: None,
             api_mode: "ollama",
+        }
+    }
+
+    #[track_caller]
+    fn assert_spelled(message: AgentMessage, frame: &impl Serialize, text: &str) {
+        assert_eq!(encode(frame), text);
+        assert!(text.starts_with(&format!(r#"{{"type":"{message}""#)));
+    }
+
+    #[test]
+    fn the_login_is_spelled_as_the_protocol_says() {
+        let auth = Auth {
+            client_id: "op_abc",
+            timestamp: "1704499200",
+            signature: "d41f",
+        };
+        let text =
+            r#"{"type":"AUTH","client_id":"op_abc","timestamp":"1704499200","signature":"d41f"}"#;
+        assert_spelled(AgentMessage::Auth, &auth, text);
+    }
+
+    #[test]
+    fn what_is_about_no_request_is_spelled_as_the_protocol_says() {
+        let health = Health {
+            current_load: 1,
+            capacity: 4,
+            models: 2,
+            gpu_memory_used: 3,
+        };
+        let interviewed = NodeRegistration {
+            interview_model: Some("m".into()),
+            ..node()
         };
         let golden = [
             (
-                ToGateway::Auth {
-                    client_id: "op_abc",
-                    timestamp: "1704499200",
-                    signature: "d41f",
-                },
-                r#"{"type":"AUTH","client_id":"op_abc","timestamp":"1704499200","signature":"d41f"}"#,
-            ),
-            (
-                ToGateway::Heartbeat {
-                    health: Health {
-                        current_load: 1,
-                        capacity: 4,
-                        models: 2,
-                        gpu_memory_used: 3,
-                    },
-                },
+                Control::Heartbeat { health },
                 r#"{"type":"HEARTBEAT","health":{"current_load":1,"capacity":4,"models":2,"gpu_memory_used":3}}"#,
             ),
-            (ToGateway::Pong, r#"{"type":"PONG"}"#),
+            (Control::Pong, r#"{"type":"PONG"}"#),
             (
-                ToGateway::ModelList { models: &models },
+                Control::ModelList {
+                    models: node().models,
+                },
                 r#"{"type":"MODEL_LIST","models":["llama3.2:latest"]}"#,
             ),
             (
-                ToGateway::RegisterNode(node),
+                Control::RegisterNode(node()),
                 r#"{"type":"REGISTER_NODE","alias":"gpu-1","models":["llama3.2:latest"],"capacity":4,"region":"eu-west","pricePerThousandTokens":0.00100,"apiMode":"ollama"}"#,
             ),
             (
-                ToGateway::RegisterNode(NodeRegistration {
-                    interview_model: Some("m"),
-                    ..node
-                }),
+                Control::RegisterNode(interviewed),
                 r#"{"type":"REGISTER_NODE","alias":"gpu-1","models":["llama3.2:latest"],"capacity":4,"region":"eu-west","pricePerThousandTokens":0.00100,"interviewModel":"m","apiMode":"ollama"}"#,
             ),
             (
-                ToGateway::UpdateWallet {
-                    payout_address: "0x1",
+                Control::UpdateWallet {
+                    payout_address: "0x1".into(),
                 },
                 r#"{"type":"UPDATE_WALLET","payout_address":"0x1"}"#,
             ),
+        ];
+        for (frame, text) in golden {
+            assert_spelled(frame.message(), &frame, text);
+        }
+    }
+
+    #[test]
+    fn what_is_about_a_request_is_spelled_as_the_protocol_says() {
+        let chunk = Chunk {
+            request_id: request_id(),
+            index: 0,
+            delta: "a\"é".into(),
+            kind: ChunkKind::Thinking,
+        };
+        let text = r#"{"type":"INFERENCE_CHUNK","request_id":"r","index":0,"delta":"a\"é","kind":"thinking"}"#;
+        assert_spelled(AgentMessage::InferenceChunk, &chunk, text);
+        let result = RawValue::from_string(r#"{"b":1, "a":2}"#.into()).unwrap();
+        let golden = [
             (
-                ToGateway::InferenceChunk {
-                    request_id: "r",
-                    index: 0,
-                    delta: "a\"é",
-                    kind: ChunkKind::Thinking,
-                },
-                r#"{"type":"INFERENCE_CHUNK","request_id":"r","index":0,"delta":"a\"é","kind":"thinking"}"#,
-            ),
-            (
-                ToGateway::InferenceResponse {
-                    request_id: "r",
-                    result: &result,
+                Reply::InferenceResponse {
+                    request_id: request_id(),
+                    result,
                 },
                 r#"{"type":"INFERENCE_RESPONSE","request_id":"r","result":{"b":1, "a":2}}"#,
             ),
             (
-                ToGateway::InferenceError {
-                    request_id: "r",
-                    error: "busy: x",
+                Reply::InferenceError {
+                    request_id: request_id(),
+                    error: "busy: x".into(),
                 },
                 r#"{"type":"INFERENCE_ERROR","request_id":"r","error":"busy: x"}"#,
             ),
             (
-                ToGateway::TtsError {
-                    request_id: "r",
-                    error: "invalid: x",
+                Reply::TtsError {
+                    request_id: request_id(),
+                    error: "invalid: x".into(),
                 },
                 r#"{"type":"TTS_ERROR","request_id":"r","error":"invalid: x"}"#,
             ),
         ];
         for (frame, text) in golden {
-            assert_eq!(frame.encode(), text);
-            assert!(text.starts_with(&format!(r#"{{"type":"{}""#, frame.message())));
+            assert_spelled(frame.message(), &frame, text);
         }
+    }
+
+    #[test]
+    fn a_frame_that_waits_gives_way_to_a_newer_one_of_its_type_and_node_alone() {
+        let other = NodeRegistration {
+            alias: "gpu-2".into(),
+            ..node()
+        };
+        let [one, other] = [node(), other].map(Control::RegisterNode);
+        assert!(one.replaces(&one.clone()));
+        assert!(!one.replaces(&other), "both nodes are to be registered");
+        assert!(Control::Pong.replaces(&Control::Pong));
+        assert!(!Control::Pong.replaces(&one));
     }
 }

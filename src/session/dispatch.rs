@@ -10,18 +10,15 @@ use tracing::{debug, info, warn};
 
 use super::{
     Registration, StatusBoard,
-    live::Farewell,
-    login::printable,
-    remarks::{Remarks, Topic},
+    notices::{Notices, Topic},
     status::Node,
 };
 use crate::{
-    clock::WallClock,
     inference::Inference,
     label::Label,
-    outbox::{Control, Outbox, SessionNumber},
-    protocol::{Code, Failure, FromGateway, GatewayMessage, RetryAfter, ToGateway, Unreadable},
-    telemetry::{Metrics, Tier, Told},
+    outbox::{Outbox, SessionNumber},
+    protocol::{Control, FromGateway, RetryAfter, Unreadable},
+    telemetry::{Metrics, Tier, Told, printable},
 };
 
 /// A close that comes later than this after it was announced is another one.
@@ -35,22 +32,19 @@ pub(super) struct Dispatch<'a> {
     pub(super) registration: &'a Registration,
     pub(super) status: &'a StatusBoard,
     pub(super) metrics: &'a Metrics,
-    pub(super) clock: &'a dyn WallClock,
-    pub(super) remarks: &'a Remarks,
+    pub(super) notices: &'a Notices,
 }
 
-/// What the gateway has said that matters once it has gone.
+/// What the gateway has announced that matters once the session has ended.
 #[derive(Default)]
-pub(super) struct LastWords {
+pub(super) struct Announced {
     /// It said what is wrong.
     pub(super) complained: bool,
     /// How long it wants us to stay away after the close that follows, and when it said so.
     retry_after: Option<(RetryAfter, Instant)>,
-    /// Its Close.
-    pub(super) farewell: Option<Farewell>,
 }
 
-impl LastWords {
+impl Announced {
     /// How long it wants us to stay away, if the session's end now is the one that it announced.
     pub(super) fn retry_after(&self) -> Option<RetryAfter> {
         let (wait, said) = self.retry_after?;
@@ -61,45 +55,29 @@ impl LastWords {
 impl Dispatch<'_> {
     /// Handles one frame. Waits only while too many refusals wait to be sent. `closing`: we are saying Close, so that
     /// whoever asks for something now asks a session that is over, and has to ask elsewhere.
-    pub(super) async fn handle(&self, text: &str, closing: bool, last_words: &mut LastWords) {
-        self.metrics
-            .last_message_received_timestamp_seconds
-            .set(self.clock.unix_seconds() as f64);
-        let frame = match FromGateway::read(text) {
-            Ok(frame) => frame,
-            Err(unreadable) => return self.unreadable(&unreadable).await,
-        };
-        self.metrics
-            .messages_received_total
-            .of(frame.message())
-            .inc();
+    pub(super) async fn handle(
+        &self,
+        frame: FromGateway,
+        closing: bool,
+        announced: &mut Announced,
+    ) {
         match frame {
-            FromGateway::Ping => self.outbox.control(Control::new(&ToGateway::Pong)),
-            FromGateway::HeartbeatAck => self.outbox.heartbeat_acknowledged(),
-            FromGateway::ResultAck {
-                request_id: Some(request_id),
-            } => self.outbox.result_acknowledged(&request_id),
-            FromGateway::ModelListAck => self.outbox.models_acknowledged(),
-            // Whichever it means: it is a sign of life, as any frame is.
-            FromGateway::ResultAck { request_id: None } => {}
-            FromGateway::InferenceRequest { .. } | FromGateway::TtsRequest { .. } if closing => {
-                self.metrics.ignored_requests_total.inc();
-            }
-            FromGateway::InferenceRequest {
+            FromGateway::Ping => self.outbox.control(Control::Pong),
+            FromGateway::Request { .. } if closing => self.metrics.ignored_requests_total.inc(),
+            FromGateway::Request {
+                operation,
                 request_id,
                 payload,
             } => {
-                self.inference
-                    .receive(self.session, request_id, payload)
+                let inference = self.inference;
+                inference
+                    .receive(self.session, operation, request_id, payload)
                     .await;
             }
             FromGateway::CancelRequest { request_id } => {
                 self.inference.cancel(&request_id);
                 // The job's task lets go of its slot before the next frame asks for one.
                 yield_now().await;
-            }
-            FromGateway::TtsRequest { request_id } => {
-                self.inference.refuse_speech(&request_id).await;
             }
             FromGateway::RegisterNodeAck { node_id, alias } => {
                 self.registered(alias.as_deref(), node_id.as_deref());
@@ -118,40 +96,36 @@ impl Dispatch<'_> {
                 retry_after,
             } => {
                 self.interview_failed(&printable(&reason), retry_after);
-                last_words.complained = true;
-                last_words.retry_after = retry_after.map(|wait| (wait, Instant::now()));
+                announced.complained = true;
+                announced.retry_after = retry_after.map(|wait| (wait, Instant::now()));
             }
             FromGateway::Error { message } => {
                 self.complaint(&printable(&message));
-                last_words.complained = true;
+                announced.complained = true;
             }
             FromGateway::AuthSuccess { .. } => {
                 debug!("the gateway accepted the login a second time");
             }
-            FromGateway::Unknown { kind } => self.remarks.unknown_type(&kind),
+            // The link has made proof of them.
+            FromGateway::HeartbeatAck
+            | FromGateway::ModelListAck
+            | FromGateway::ResultAck { .. } => {}
+            FromGateway::Unknown { kind } => self.notices.unknown_type(&kind),
         }
     }
 
-    /// Counts a frame that cannot be used, and refuses what it was about to ask for.
+    /// Refuses what a frame that cannot be used was about to ask for.
     pub(super) async fn unreadable(&self, unreadable: &Unreadable) {
         debug!(frame = %unreadable.message, reason = unreadable.reason, "ignored a frame");
-        self.metrics
-            .messages_received_total
-            .of(unreadable.message)
-            .inc();
-        match (unreadable.message, &unreadable.request_id) {
-            (GatewayMessage::InferenceRequest, Some(request_id)) => {
-                let sentence = format!("the frame cannot be read: {}", unreadable.reason);
-                let failure = Failure::new(Code::Invalid, sentence);
-                self.inference.refuse_unreadable(request_id, &failure).await;
+        match (unreadable.operation, &unreadable.request_id) {
+            (Some(operation), Some(request_id)) => {
+                let inference = self.inference;
+                inference
+                    .refuse_unreadable(operation, request_id, unreadable.reason)
+                    .await;
             }
-            (GatewayMessage::TtsRequest, Some(request_id)) => {
-                self.inference.refuse_speech(request_id).await;
-            }
-            (GatewayMessage::InferenceRequest | GatewayMessage::TtsRequest, None) => {
-                self.metrics.ignored_requests_total.inc();
-            }
-            _ => {}
+            (Some(_), None) => self.metrics.ignored_requests_total.inc(),
+            (None, _) => {}
         }
     }
 
@@ -159,7 +133,7 @@ impl Dispatch<'_> {
         let alias = printable(alias.unwrap_or(&self.registration.alias));
         let node_id = printable(node_id.unwrap_or_default());
         if alias != self.registration.alias
-            && let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::Alias, &alias)
+            && let Some(Told { attempts, since_s }) = self.notices.heard(Topic::Alias, &alias)
         {
             warn!(
                 alias,
@@ -180,14 +154,14 @@ impl Dispatch<'_> {
     }
 
     fn complaint(&self, said: &str) {
-        if let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::Error, said) {
+        if let Some(Told { attempts, since_s }) = self.notices.heard(Topic::Error, said) {
             warn!(said, attempts, since_s, "the gateway reports an error");
         }
     }
 
     fn wallet(&self, success: bool, said: &str) {
         let what = if success { "" } else { said };
-        let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::Wallet, what) else {
+        let Some(Told { attempts, since_s }) = self.notices.heard(Topic::Wallet, what) else {
             return;
         };
         if success {
@@ -201,7 +175,7 @@ impl Dispatch<'_> {
     }
 
     fn interview_requested(&self) {
-        if let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::InterviewRequest, "") {
+        if let Some(Told { attempts, since_s }) = self.notices.heard(Topic::InterviewRequest, "") {
             warn!(
                 attempts,
                 since_s, "interviews are not served by this version"
@@ -228,7 +202,7 @@ impl Dispatch<'_> {
         if let Some(speed) = tokens_per_second {
             metrics.interview_tokens_per_second.set(speed);
         }
-        let heard = self.remarks.heard(Topic::InterviewEnd, tier.as_str());
+        let heard = self.notices.heard(Topic::InterviewEnd, tier.as_str());
         if let Some(Told { attempts, since_s }) = heard {
             info!(
                 %tier,
@@ -244,7 +218,7 @@ impl Dispatch<'_> {
     fn interview_failed(&self, said: &str, retry_after: Option<RetryAfter>) {
         self.metrics.interviews_total.inc();
         self.metrics.interview_failures_total.inc();
-        if let Some(Told { attempts, since_s }) = self.remarks.heard(Topic::InterviewEnd, said) {
+        if let Some(Told { attempts, since_s }) = self.notices.heard(Topic::InterviewEnd, said) {
             warn!(
                 said,
                 retry_after_s = retry_after.map(|wait| wait.get().as_secs()),

@@ -3,16 +3,15 @@
 //! Invariant: the reader never waits for work, heartbeats have a clock of their own, a dead link is noticed within
 //! `PIN_HEARTBEAT_TIMEOUT`, and the next session begins only when the last has ended.
 
+mod active;
 mod backoff;
 mod dispatch;
-mod journal;
-mod live;
-mod login;
+mod log;
+mod no_session;
+mod notices;
 mod registration;
-mod remarks;
 mod status;
 mod supervisor;
-mod trouble;
 
 pub use registration::Registration;
 pub use status::{Phase, SessionStatus, StatusBoard};

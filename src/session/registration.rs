@@ -1,10 +1,12 @@
 //! What the gateway is told about this node, and how: generation 1 lists models, generation 2 registers its node first.
 
+use std::sync::Arc;
+
 use crate::{
     backend::Offer,
     config::{Config, Price},
-    outbox::{Control, Outbox},
-    protocol::{Generation, Health, NodeRegistration, ToGateway},
+    outbox::Outbox,
+    protocol::{Control, Generation, Health, NodeRegistration},
 };
 
 /// The operator's fields of a node.
@@ -43,7 +45,9 @@ impl Registration {
     /// The first frames of a session.
     pub(super) fn introduce(&self, outbox: &Outbox, offer: &Offer) {
         if let Some(payout_address) = &self.payout_address {
-            outbox.control(Control::new(&ToGateway::UpdateWallet { payout_address }));
+            outbox.control(Control::UpdateWallet {
+                payout_address: payout_address.clone(),
+            });
         }
         self.offer(outbox, offer);
     }
@@ -52,25 +56,24 @@ impl Registration {
     pub(super) fn offer(&self, outbox: &Outbox, offer: &Offer) {
         let models = names(offer);
         if self.generation == Generation::Operator {
-            let node = NodeRegistration {
-                alias: &self.alias,
-                models: &models,
+            outbox.control(Control::RegisterNode(NodeRegistration {
+                alias: self.alias.as_str().into(),
+                models: models.clone(),
                 capacity: self.capacity,
                 region: self.region,
-                price_per_thousand_tokens: self.price_per_thousand_tokens.as_json(),
-                interview_model: self.interview_model.as_deref(),
+                price_per_thousand_tokens: self.price_per_thousand_tokens.as_json().to_owned(),
+                interview_model: self.interview_model.clone(),
                 api_mode: "ollama",
-            };
-            outbox.control(Control::new(&ToGateway::RegisterNode(node)));
+            }));
         }
-        outbox.control(Control::new(&ToGateway::ModelList { models: &models }));
+        outbox.control(Control::ModelList { models });
     }
 
     /// Tells the models again, unchanged.
     pub(super) fn repeat_models(&self, outbox: &Outbox, offer: &Offer) {
-        outbox.control(Control::new(&ToGateway::ModelList {
-            models: &names(offer),
-        }));
+        outbox.control(Control::ModelList {
+            models: names(offer),
+        });
     }
 
     /// A sign of life.
@@ -81,14 +84,11 @@ impl Registration {
             models: offer.models.len(),
             gpu_memory_used: offer.vram_bytes,
         };
-        outbox.control(Control::new(&ToGateway::Heartbeat { health }));
+        outbox.control(Control::Heartbeat { health });
     }
 }
 
-fn names(offer: &Offer) -> Vec<&str> {
-    offer
-        .models
-        .iter()
-        .map(|model| model.name.as_ref())
-        .collect()
+fn names(offer: &Offer) -> Vec<Arc<str>> {
+    let models = offer.models.iter();
+    models.map(|model| Arc::clone(&model.name)).collect()
 }

@@ -13,25 +13,24 @@ use tracing::info;
 
 use super::{
     Phase, Registration, StatusBoard,
+    active::{Active, End},
     backoff::Backoff,
     dispatch::Dispatch,
-    journal::Journal,
-    live::{Closing, End, Live},
-    login::Login,
-    remarks::Remarks,
-    trouble::Trouble,
+    log::SessionLog,
+    no_session::NoSession,
+    notices::Notices,
 };
 use crate::{
     backend::Offer,
     clock::WallClock,
-    config::{GatewaySettings, Identity},
+    config::GatewaySettings,
     inference::Inference,
+    link::{Connect, OpenError, Opened},
     outbox::{Outbox, SessionNumber},
     protocol::RetryAfter,
     secret::SecretKeeper,
     service::Stages,
     telemetry::{DisconnectReason, Metrics, RecentTroubles, SETTLED, What},
-    transport::{self, Dial, Endpoint, LinkLimits, Meter, Receiver, Sender},
 };
 
 /// How often a refused login looks whether the secret has changed.
@@ -46,8 +45,8 @@ const PRESSING: Duration = Duration::from_secs(5);
 
 /// What the supervisor works with.
 pub struct Parts {
-    /// Opens connections.
-    pub dial: Arc<dyn Dial>,
+    /// Opens links with the gateway.
+    pub connect: Arc<dyn Connect>,
     /// Takes the work that comes down.
     pub inference: Arc<Inference>,
     /// Holds what is to go up.
@@ -70,39 +69,32 @@ pub struct Parts {
 
 /// Keeps a session up.
 pub struct Supervisor {
-    identity: Identity,
     gateway: GatewaySettings,
     registration: Registration,
     parts: Parts,
     backoff: Backoff,
     /// Before when the gateway does not want to see us, if it has ever said so.
     not_before: Option<Instant>,
-    journal: Journal,
-    remarks: Remarks,
+    log: SessionLog,
+    notices: Notices,
 }
 
 impl Supervisor {
-    /// A supervisor for this identity, gateway and node.
-    pub fn new(
-        identity: Identity,
-        gateway: GatewaySettings,
-        registration: Registration,
-        mut parts: Parts,
-    ) -> Self {
+    /// A supervisor of the sessions of this node with this gateway.
+    pub fn new(gateway: GatewaySettings, registration: Registration, mut parts: Parts) -> Self {
         let backoff = Backoff::new(
             gateway.reconnect_min,
             gateway.reconnect_max,
             parts.random.fork(),
         );
         Self {
-            identity,
             gateway,
             registration,
             parts,
             backoff,
             not_before: None,
-            journal: Journal::new(),
-            remarks: Remarks::default(),
+            log: SessionLog::new(),
+            notices: Notices::default(),
         }
     }
 
@@ -145,21 +137,21 @@ impl Supervisor {
                 () = &mut nothing_left => break,
                 connected = self.connect() => connected,
             };
-            let trouble = match connected {
-                Ok(link) => Trouble::Ended(self.live(link, stages).await),
-                Err(trouble) => trouble,
+            let why = match connected {
+                Ok(opened) => NoSession::Ended(self.live(opened, stages).await),
+                Err(error) => NoSession::NotOpened(error),
             };
-            if trouble.is_shutdown() {
-                if let Some(time) = trouble.retry_after() {
+            if why.is_shutdown() {
+                if let Some(time) = why.retry_after() {
                     self.leave_alone(time, None);
                 }
                 break;
             }
-            let wait = self.wait_after(&trouble);
+            let wait = self.wait_after(&why);
             tokio::select! {
                 biased;
                 () = &mut nothing_left => break,
-                () = self.stay_away(wait, matches!(trouble, Trouble::Refused(_))) => {}
+                () = self.stay_away(wait, why.is_refused()) => {}
             }
         }
         self.enter(Phase::Ended);
@@ -178,41 +170,15 @@ impl Supervisor {
         let _ = timeout(FIRST_LOOK, self.parts.offer.changed()).await;
     }
 
-    async fn connect(&mut self) -> Result<Link, Trouble> {
+    async fn connect(&mut self) -> Result<Opened, OpenError> {
         let secret = self.secret().await;
-        let endpoint = Endpoint::from(self.gateway.url.origin());
-        let stream = self
-            .parts
-            .dial
-            .dial(&endpoint)
-            .await
-            .map_err(|error| Trouble::Connect(error.into()))?;
-        let metrics = &self.parts.metrics;
-        let meter = Meter::new(
-            metrics.received_bytes_total.clone(),
-            metrics.sent_bytes_total.clone(),
-        );
-        let limits = LinkLimits {
-            max_frame_bytes: self.gateway.max_frame_bytes,
-            upgrade_timeout: self.gateway.connect_timeout,
-        };
-        let (mut sender, mut receiver) =
-            transport::connect(stream, Arc::clone(&meter), &self.gateway.url, limits)
-                .await
-                .map_err(Trouble::Connect)?;
-        let node_id = self.login(&secret, &mut sender, &mut receiver).await?;
-        Ok(Link {
-            sender,
-            receiver,
-            meter,
-            node_id,
-        })
+        self.parts.connect.open(&secret).await
     }
 
     /// The secret as it is now, before the gateway's time for a login runs.
     async fn secret(&mut self) -> SecretString {
         let (secret, trouble) = self.parts.secrets.current().await;
-        self.journal.secret(trouble.as_ref());
+        self.log.secret(trouble.as_ref());
         self.parts
             .metrics
             .config_last_reload_successful
@@ -223,32 +189,8 @@ impl Supervisor {
         secret
     }
 
-    async fn login(
-        &self,
-        secret: &SecretString,
-        sender: &mut Sender,
-        receiver: &mut Receiver,
-    ) -> Result<Option<String>, Trouble> {
-        let login = Login {
-            identity: &self.identity,
-            secret,
-            unix_seconds: self.parts.clock.unix_seconds(),
-            limit: self.gateway.connect_timeout,
-            metrics: &self.parts.metrics,
-        };
-        login
-            .run(sender, receiver)
-            .await
-            .map_err(|error| Trouble::of_login(error, self.gateway.connect_timeout))
-    }
-
-    async fn live(&mut self, link: Link, stages: &Stages) -> End {
-        let Link {
-            sender,
-            receiver,
-            meter,
-            node_id,
-        } = link;
+    async fn live(&mut self, opened: Opened, stages: &Stages) -> End {
+        let Opened { link, node_id } = opened;
         let session = self.came_up(node_id.as_deref());
         let dispatch = Dispatch {
             session,
@@ -257,25 +199,22 @@ impl Supervisor {
             registration: &self.registration,
             status: &self.parts.status,
             metrics: &self.parts.metrics,
-            clock: self.parts.clock.as_ref(),
-            remarks: &self.remarks,
+            notices: &self.notices,
         };
-        let live = Live {
+        let active = Active {
             dispatch,
             offer: self.parts.offer.clone(),
-            meter: &meter,
             heartbeat_interval: self.gateway.heartbeat_interval,
             heartbeat_timeout: self.gateway.heartbeat_timeout,
             stages,
-            closing: Closing::default(),
         };
         let end = {
-            let mut life = pin!(live.run(sender, receiver));
+            let mut life = pin!(active.run(link));
             tokio::select! {
                 biased;
                 end = &mut life => end,
                 () = sleep(SETTLED) => {
-                    self.journal.settled(session);
+                    self.log.settled(session);
                     life.await
                 }
             }
@@ -289,7 +228,7 @@ impl Supervisor {
         self.backoff.logged_in();
         self.parts.inference.session_up();
         let session = self.parts.outbox.open();
-        self.journal.up(session, node_id);
+        self.log.up(session, node_id);
         self.parts.metrics.session_up.set(1);
         self.parts
             .metrics
@@ -311,7 +250,7 @@ impl Supervisor {
         self.parts.metrics.session_up.set(0);
         self.parts.metrics.disconnects_total.of(end.reason).inc();
         if end.reason == DisconnectReason::Shutdown {
-            Journal::closed(end);
+            SessionLog::closed(end);
         } else {
             self.parts.troubles.push(What::Disconnect(end.reason), now);
         }
@@ -325,29 +264,23 @@ impl Supervisor {
     }
 
     /// Decides how long to stay away, and says so.
-    fn wait_after(&mut self, trouble: &Trouble) -> Duration {
+    fn wait_after(&mut self, why: &NoSession) -> Duration {
         let is_pressing = self.parts.inference.has_work() || self.parts.outbox.undelivered() > 0;
         let limit = is_pressing.then_some(PRESSING);
-        let wait = match (trouble, trouble.retry_after()) {
-            (Trouble::Refused(_), _) => self.backoff.refused(),
+        let wait = match (why, why.retry_after()) {
+            (NoSession::NotOpened(OpenError::Refused(_)), _) => self.backoff.refused(),
             (_, Some(time)) => self.leave_alone(time, limit),
-            (
-                Trouble::Ended(End {
-                    unreadable: true, ..
-                }),
-                None,
-            ) => self.backoff.unreadable(limit),
-            (Trouble::Ended(_), None) if self.backoff.is_pushed_out() => {
+            (NoSession::NotOpened(_), None) => self.backoff.failed(limit),
+            (NoSession::Ended(end), None) if end.unreadable => self.backoff.unreadable(limit),
+            (NoSession::Ended(_), None) if self.backoff.is_pushed_out() => {
                 self.backoff.longest(limit)
             }
-            (Trouble::Connect(_) | Trouble::LoginFailed { .. } | Trouble::Ended(_), None) => {
-                self.backoff.failed(limit)
-            }
+            (NoSession::Ended(_), None) => self.backoff.failed(limit),
         };
-        let gateway = Endpoint::from(self.gateway.url.origin());
-        let sentence = trouble.sentence(&gateway, self.backoff.is_pushed_out());
-        self.journal.trouble(trouble, &sentence, wait);
-        if let Some(failure) = trouble.failure() {
+        let gateway = self.parts.connect.gateway();
+        let sentence = why.sentence(gateway, self.backoff.is_pushed_out());
+        self.log.no_session(why, &sentence, wait);
+        if let Some(failure) = why.failure() {
             let now = self.parts.clock.unix_seconds();
             self.parts.metrics.connect_failures_total.of(failure).inc();
             self.parts.troubles.push(What::Connect(failure), now);
@@ -393,12 +326,4 @@ impl Supervisor {
             sleep(SECRET_LOOK).await;
         }
     }
-}
-
-/// A link over which the login was accepted.
-struct Link {
-    sender: Sender,
-    receiver: Receiver,
-    meter: Arc<Meter>,
-    node_id: Option<String>,
 }

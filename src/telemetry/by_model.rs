@@ -190,9 +190,9 @@ fn sum(family: &IntCounterVec) -> u64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::telemetry::{
-        families::tests::{made, series},
-        reasons::Operation,
+    use crate::{
+        protocol::Operation,
+        telemetry::families::tests::{made, series},
     };
 
     #[test]

@@ -301,7 +301,7 @@ fn shortened(value: &str) -> String {
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
-    use crate::telemetry::reasons::Operation;
+    use crate::protocol::Operation;
 
     pub(crate) fn made<F: Family>(spec: F::Spec) -> (Registry, F) {
         let registry = Registry::new();

@@ -12,9 +12,9 @@ use prometheus::{
 use super::{
     by_model::{CounterByModel, CounterByModelAnd, GaugeByModel, SumByModel},
     families::{CounterBy, CounterByPair, Family, HistogramBy, InfoBy, OneOf},
-    reasons::{ConnectFailure, DisconnectReason, DropReason, Operation, Tier},
+    reasons::{ConnectFailure, DisconnectReason, DropReason, Tier},
 };
-use crate::protocol::{AgentMessage, Code, GatewayMessage};
+use crate::protocol::{AgentMessage, Code, GatewayMessage, Operation};
 
 /// Seconds that a message travels there and back.
 const ROUND_TRIP: &[f64] = &[

@@ -17,6 +17,15 @@ pub use families::{CounterBy, CounterByPair, HistogramBy, InfoBy, OneOf};
 pub use log_writer::LogGuard;
 pub use logging::{LogFormat, capped, init};
 pub use metrics::Metrics;
-pub use reasons::{ConnectFailure, DisconnectReason, DropReason, Operation, Tier};
+pub use reasons::{ConnectFailure, DisconnectReason, DropReason, Tier};
 pub use repeats::{Repeats, SETTLED, Told};
 pub use troubles::{RecentTroubles, Trouble, What};
+
+/// Text that came from outside as it may stand in a log line or a sentence: one line, and not a long one.
+pub fn printable(text: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_CHARS)
+        .collect()
+}

@@ -1,19 +1,7 @@
-//! The closed sets that the metrics' labels `operation`, `reason` and `tier` are from, except for the codes of failed
-//! requests, which the protocol owns.
+//! The closed sets that the metrics' labels `reason` and `tier` are from, except for the codes of failed requests, which
+//! the protocol owns.
 
 use crate::label::{Label, labels};
-
-labels! {
-    /// The kinds of work that the network asks for.
-    pub enum Operation {
-        /// A chat.
-        Chat = "chat",
-        /// Text to be spoken.
-        Speech = "speech",
-        /// The network's test of a model.
-        Interview = "interview",
-    }
-}
 
 labels! {
     /// Why an attempt to open a session failed.

@@ -3,7 +3,7 @@
 use std::{fmt, io, time::Duration};
 
 use super::NameError;
-use crate::{protocol::RetryAfter, telemetry::ConnectFailure};
+use crate::telemetry::ConnectFailure;
 
 /// A step of connecting, each with a time limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,40 +117,6 @@ impl DialError {
             Self::Tls(_) => ConnectFailure::Tls,
             Self::Timeout { .. } => ConnectFailure::Timeout,
             Self::Proxy { .. } => ConnectFailure::Proxy,
-        }
-    }
-}
-
-/// No link to the gateway could be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The gateway could not be reached.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// It answered the upgrade with something other than 101.
-    #[error("it answered HTTP {status} instead of opening a session; check PIN_SERVER_URL")]
-    Http {
-        /// The status.
-        status: u16,
-        /// How long it asks to stay away (`Retry-After`).
-        retry_after: Option<RetryAfter>,
-    },
-    /// It closed the connection during the upgrade.
-    #[error("it closed the connection before a session was open; it may be restarting")]
-    Closed,
-    /// It does not speak WebSocket as it should.
-    #[error("it does not speak the protocol ({0}); check PIN_SERVER_URL")]
-    Protocol(String),
-}
-
-impl ConnectError {
-    /// The step that failed, as metrics name it.
-    pub fn failure(&self) -> ConnectFailure {
-        match self {
-            Self::Dial(error) => error.failure(),
-            Self::Http { .. } => ConnectFailure::Http,
-            Self::Closed => ConnectFailure::Tcp,
-            Self::Protocol(_) => ConnectFailure::Protocol,
         }
     }
 }

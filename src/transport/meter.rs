@@ -53,9 +53,11 @@ impl Meter {
 }
 
 /// A connection under a meter.
-pub(super) struct Metered {
-    pub(super) stream: Stream,
-    pub(super) meter: Arc<Meter>,
+pub struct Metered {
+    /// The connection.
+    pub stream: Stream,
+    /// What counts.
+    pub meter: Arc<Meter>,
 }
 
 impl AsyncRead for Metered {

@@ -1,4 +1,4 @@
-//! Ways to reach others: dialling (DNS, TCP, a proxy, TLS) and the link of frames that a session runs over.
+//! Ways to reach others: dialling (DNS, TCP, a proxy, TLS), and what both sides speak over that.
 //!
 //! Everything above knows the network through [`Dial`] alone, so that the same code runs over a network that is not
 //! there. Invariant: each step of reaching somebody has its own time limit and its own error.
@@ -9,15 +9,13 @@ mod meter;
 mod proxy;
 mod resolve;
 mod tls;
-mod websocket;
 
 pub use dial::TcpDialer;
-pub use error::{ConnectError, DialError, ProxyError, Step};
-pub use meter::Meter;
+pub use error::{DialError, ProxyError, Step};
+pub use meter::{Meter, Metered};
 pub use proxy::ProxyDialer;
 pub use resolve::{NameError, Resolver, ServerTrouble, Sources, Trouble};
 pub use tls::{TlsError, client_config};
-pub use websocket::{Item, LinkEnd, LinkLimits, Received, Receiver, Sender, connect};
 
 use std::fmt;
 
@@ -27,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::config::Origin;
 
 /// What we call ourselves, to the gateway and to a proxy.
-const AGENT: &str = concat!("pin-sidecar/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("pin-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// Where to dial.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,24 +4,30 @@
 
 mod proof;
 
-use std::sync::Arc;
+use std::{
+    cell::{RefCell, RefMut},
+    sync::Arc,
+};
 
 use futures_util::FutureExt;
 use tokio::time::{advance, timeout};
 
-use super::{lanes::MAX_REFUSALS, proof::Fence, *};
+use super::{lanes::MAX_REFUSALS, *};
 use crate::{
-    protocol::{ChunkKind, Health, ToGateway},
-    transport::Item,
+    label::Label,
+    link::{Acknowledgements, Heard, Outgoing},
+    protocol::{ChunkKind, Health},
 };
 
 const TTL: Duration = Duration::from_secs(600);
 const SECOND: Duration = Duration::from_secs(1);
 const LARGE: usize = lanes::BATCH_BYTES + 1;
 
+/// An outbox, and what the link of its session makes of what the gateway acknowledges.
 struct Bench {
     outbox: Outbox,
     metrics: Arc<Metrics>,
+    link: RefCell<Acknowledgements>,
 }
 
 fn bench_of(max_bytes: usize) -> Bench {
@@ -33,6 +39,7 @@ fn bench_of(max_bytes: usize) -> Bench {
     Bench {
         outbox: Outbox::new(settings, Arc::clone(&metrics)),
         metrics,
+        link: RefCell::default(),
     }
 }
 
@@ -44,31 +51,27 @@ fn id(id: &str) -> RequestId {
     RequestId::new(id).unwrap()
 }
 
-fn response(request_id: &str, text: &str) -> Frame {
-    let result = serde_json::value::to_raw_value(text).unwrap();
-    let frame = ToGateway::InferenceResponse {
-        request_id,
-        result: &result,
-    };
-    Frame::about(&id(request_id), &frame)
+fn response(request_id: &str, text: &str) -> Reply {
+    Reply::InferenceResponse {
+        request_id: id(request_id),
+        result: serde_json::value::to_raw_value(text).unwrap(),
+    }
 }
 
-fn error(request_id: &str) -> Frame {
-    let error = "backend: x";
-    Frame::about(
-        &id(request_id),
-        &ToGateway::InferenceError { request_id, error },
-    )
+fn error(request_id: &str) -> Reply {
+    Reply::InferenceError {
+        request_id: id(request_id),
+        error: "backend: x".into(),
+    }
 }
 
-fn chunk(request_id: &str, delta: &str) -> Frame {
-    let frame = ToGateway::InferenceChunk {
-        request_id,
+fn chunk(request_id: &str, delta: &str) -> Chunk {
+    Chunk {
+        request_id: id(request_id),
         index: 0,
-        delta,
+        delta: delta.into(),
         kind: ChunkKind::Content,
-    };
-    Frame::about(&id(request_id), &frame)
+    }
 }
 
 fn heartbeat() -> Control {
@@ -78,24 +81,45 @@ fn heartbeat() -> Control {
         models: 0,
         gpu_memory_used: 0,
     };
-    Control::new(&ToGateway::Heartbeat { health })
+    Control::Heartbeat { health }
 }
 
 fn models() -> Control {
-    Control::new(&ToGateway::ModelList { models: &[] })
+    Control::ModelList { models: Vec::new() }
 }
 
 impl Bench {
-    fn answer(&self, request_id: &str) {
-        self.outbox.answer(response(request_id, "text"));
+    /// A session has come up, over a link that knows nothing of the one before.
+    fn open(&self) -> SessionNumber {
+        self.link.take();
+        self.outbox.open()
     }
 
-    /// Writes one batch; gives what was in it, each frame as its id, else its type.
+    fn reply(&self, reply: Reply) {
+        self.outbox.answer(reply, None);
+    }
+
+    fn answer(&self, request_id: &str) {
+        self.reply(response(request_id, "text"));
+    }
+
+    /// Begins to write one batch; gives what is in it, too, each frame as its id, else its type.
+    fn begin(&self) -> Option<(Batch, Vec<String>)> {
+        let batch = self.outbox.take()?;
+        let mut names = Vec::new();
+        for outgoing in &batch.outgoing {
+            names.push(name(outgoing));
+            let ping = self.link().begin(outgoing, Instant::now());
+            names.extend(ping.map(|_| "Ping".to_owned()));
+        }
+        Some((batch, names))
+    }
+
+    /// Writes one batch; gives what was in it.
     fn write(&self) -> Vec<String> {
-        let Some(batch) = self.outbox.take() else {
+        let Some((batch, names)) = self.begin() else {
             return Vec::new();
         };
-        let names = batch.items.iter().map(name).collect();
         self.outbox.written(&batch);
         names
     }
@@ -112,13 +136,48 @@ impl Bench {
         assert!(self.write().contains(&"HEARTBEAT".to_owned()));
     }
 
-    /// The Pong to the Ping that went with the n-th heartbeat.
-    fn pong(&self, heartbeat: u64) {
-        self.outbox.pong(Fence::Heartbeat.ping(heartbeat));
+    fn link(&self) -> RefMut<'_, Acknowledgements> {
+        self.link.borrow_mut()
     }
 
+    fn heard(&self, heard: &Heard) {
+        if let Some(proof) = heard.proof {
+            self.outbox.prove(proof);
+        }
+    }
+
+    /// HEARTBEAT_ACK.
+    fn heartbeat_acknowledged(&self) {
+        let heard = self.link().heartbeat(Instant::now());
+        self.heard(&heard);
+    }
+
+    /// MODEL_LIST_ACK.
+    fn models_acknowledged(&self) {
+        let heard = self.link().model_list();
+        self.heard(&heard);
+    }
+
+    /// The Pong to a Ping of this payload.
+    fn pong_of(&self, payload: u64) {
+        let heard = self.link().pong(payload, Instant::now());
+        self.heard(&heard);
+    }
+
+    /// The Pong to the Ping that went with the n-th heartbeat.
+    fn pong(&self, heartbeat: u64) {
+        self.pong_of(2 * heartbeat);
+    }
+
+    /// RESULT_ACK.
     fn ack(&self, request_id: &str) {
-        self.outbox.result_acknowledged(&id(request_id));
+        let heard = self.link().result(&id(request_id));
+        self.heard(&heard);
+    }
+
+    fn fence_due(&self, hurry: bool) -> Option<Instant> {
+        let fenced = self.link().fenced();
+        self.outbox.fence_due(fenced, hurry)
     }
 
     fn repeat(&self, request_id: &str) -> Repeat {
@@ -127,7 +186,7 @@ impl Bench {
 
     /// A session that the gateway ends right after it has been sent what there is.
     fn session_that_breaks(&self) -> Vec<String> {
-        self.outbox.open();
+        self.open();
         let written = self.write_all();
         self.outbox.close(true);
         written
@@ -145,26 +204,23 @@ impl Bench {
     }
 }
 
-fn name(item: &Item) -> String {
-    let Item::Frame(text) = item else {
-        return "Ping".to_owned();
-    };
-    let frame: serde_json::Value = serde_json::from_str(text).unwrap();
-    frame["request_id"]
-        .as_str()
-        .or(frame["type"].as_str())
-        .unwrap()
-        .to_owned()
+fn name(outgoing: &Outgoing) -> String {
+    match outgoing {
+        Outgoing::Control(control) => control.message().as_str().to_owned(),
+        Outgoing::Chunk(chunk) => chunk.request_id.to_string(),
+        Outgoing::Refusal(reply) => reply.request_id().to_string(),
+        Outgoing::Answer(_, reply) => reply.request_id().to_string(),
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn control_frames_overtake_what_is_not_yet_begun_and_those_that_wait_together_are_one() {
     let bench = bench();
-    let session = bench.outbox.open();
+    let session = bench.open();
     bench.outbox.chunk(session, chunk("a", "x")).await;
     bench.outbox.refuse(error("b")).await;
-    bench.outbox.control(Control::new(&ToGateway::Pong));
-    bench.outbox.control(Control::new(&ToGateway::Pong));
+    bench.outbox.control(Control::Pong);
+    bench.outbox.control(Control::Pong);
     bench.outbox.control(heartbeat());
     assert_eq!(bench.write(), ["PONG", "HEARTBEAT", "Ping", "b", "a"]);
     assert!(bench.outbox.take().is_none());
@@ -173,16 +229,14 @@ async fn control_frames_overtake_what_is_not_yet_begun_and_those_that_wait_toget
 #[tokio::test(start_paused = true)]
 async fn a_large_answer_leaves_alone_so_that_at_most_one_is_ahead_of_a_control_frame() {
     let bench = bench();
-    let session = bench.outbox.open();
+    let session = bench.open();
     bench.outbox.chunk(session, chunk("a", "small")).await;
     for request_id in ["b", "c"] {
-        bench
-            .outbox
-            .answer(response(request_id, &"x".repeat(LARGE)));
+        bench.reply(response(request_id, &"x".repeat(LARGE)));
     }
     assert_eq!(bench.write(), ["a"]);
     assert_eq!(bench.write(), ["b"]);
-    bench.outbox.control(Control::new(&ToGateway::Pong));
+    bench.outbox.control(Control::Pong);
     assert_eq!(bench.write(), ["PONG"]);
     assert_eq!(bench.write(), ["c"]);
 }
@@ -195,7 +249,7 @@ async fn an_answer_is_kept_until_it_is_proven_and_sent_again_on_every_session_un
         bench.session_that_breaks(),
         ["made while there was no session"]
     );
-    bench.outbox.open();
+    bench.open();
     advance(10 * SECOND).await;
     assert_eq!(bench.write_all(), ["made while there was no session"]);
     assert_eq!(bench.metrics.undelivered_results.get(), 1);
@@ -214,7 +268,7 @@ async fn answers_of_earlier_sessions_go_oldest_first_between_live_frames() {
     for request_id in ["a", "b", "c"] {
         bench.answer(request_id);
     }
-    let session = bench.outbox.open();
+    let session = bench.open();
     for delta in ["1", "2"] {
         bench.outbox.chunk(session, chunk("live", delta)).await;
     }
@@ -227,7 +281,7 @@ async fn after_a_session_that_ended_soon_after_answers_they_go_one_by_one_each_p
  {
     let bench = bench();
     bench.answer("old");
-    bench.outbox.open();
+    bench.open();
     bench.write_all();
     advance(5 * SECOND).await;
     for request_id in ["a", "b", "c"] {
@@ -236,7 +290,7 @@ async fn after_a_session_that_ended_soon_after_answers_they_go_one_by_one_each_p
     bench.write_all();
     assert!(bench.outbox.close(true));
 
-    bench.outbox.open();
+    bench.open();
     bench.answer("live");
     assert_eq!(bench.write_all(), ["live", "a", "old"]);
     bench.ack("live");
@@ -258,7 +312,7 @@ async fn an_answer_after_which_three_sessions_in_a_row_ended_is_given_up_and_no_
     assert_eq!(bench.dropped(DropReason::Rejected), 0);
     assert_eq!(bench.session_that_breaks(), ["poison"]);
     assert_eq!(bench.dropped(DropReason::Rejected), 1);
-    bench.outbox.open();
+    bench.open();
     assert_eq!(bench.write_all(), ["good"]);
     assert_eq!(bench.repeat("poison"), Repeat::Forgotten, "never run twice");
 }
@@ -268,11 +322,11 @@ async fn a_session_that_we_end_or_that_lives_on_after_an_answer_is_not_the_answe
     let bench = bench();
     bench.answer("a");
     for _ in 0..9 {
-        bench.outbox.open();
+        bench.open();
         bench.write_all();
         bench.outbox.close(false);
         bench.session_that_breaks();
-        bench.outbox.open();
+        bench.open();
         bench.write_all();
         advance(5 * SECOND).await;
         assert!(!bench.outbox.close(true));
@@ -285,7 +339,7 @@ async fn an_answer_that_breaks_the_link_while_it_is_written_is_suspected_too() {
     let bench = bench();
     bench.answer("too large for them");
     for _ in 0..3 {
-        bench.outbox.open();
+        bench.open();
         assert!(bench.outbox.take().is_some());
         bench.outbox.close(true);
     }
@@ -295,7 +349,7 @@ async fn an_answer_that_breaks_the_link_while_it_is_written_is_suspected_too() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_was_answered_gets_the_same_answer_again_until_that_is_forgotten() {
     let bench = bench();
-    bench.outbox.open();
+    bench.open();
     assert_eq!(bench.repeat("a"), Repeat::New);
     bench.answer("a");
     bench.write_all();
@@ -314,7 +368,7 @@ async fn a_request_that_was_answered_gets_the_same_answer_again_until_that_is_fo
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_repeated_without_end_costs_no_more_than_one_turn() {
     let bench = bench();
-    bench.outbox.open();
+    bench.open();
     bench.answer("a");
     for _ in 0..3 {
         (0..1_000).for_each(|_| assert_eq!(bench.repeat("a"), Repeat::SentAgain));
@@ -322,24 +376,24 @@ async fn a_request_that_is_repeated_without_end_costs_no_more_than_one_turn() {
     }
     bench.outbox.close(false);
     (0..1_000).for_each(|_| assert_eq!(bench.repeat("a"), Repeat::SentAgain));
-    bench.outbox.open();
+    bench.open();
     (0..1_000).for_each(|_| assert_eq!(bench.repeat("a"), Repeat::SentAgain));
     assert_eq!(bench.write_all(), ["a"]);
     bench.ack("a");
     assert_eq!(bench.outbox.undelivered(), 0);
-    assert_eq!(bench.outbox.fence_due(true), None);
+    assert_eq!(bench.fence_due(true), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_error_is_not_remembered_and_an_undelivered_one_gives_way_to_new_work() {
     let bench = bench();
-    bench.outbox.answer(error("a"));
+    bench.reply(error("a"));
     assert_eq!(bench.repeat("a"), Repeat::New);
     bench.outbox.supersede(&id("a"));
     assert_eq!(bench.dropped(DropReason::Superseded), 1);
     assert!(bench.session_that_breaks().is_empty());
-    bench.outbox.open();
-    bench.outbox.answer(error("b"));
+    bench.open();
+    bench.reply(error("b"));
     bench.write_all();
     bench.ack("b");
     assert_eq!(bench.repeat("b"), Repeat::New);
@@ -350,17 +404,15 @@ async fn an_error_is_not_remembered_and_an_undelivered_one_gives_way_to_new_work
 async fn bodies_of_delivered_answers_give_way_but_their_requests_are_not_run_again_for_lack_of_room()
  {
     let bench = bench_of(10_000);
-    bench.outbox.open();
+    bench.open();
     for request_id in ["a", "b"] {
-        bench
-            .outbox
-            .answer(response(request_id, &"x".repeat(4_000)));
+        bench.reply(response(request_id, &"x".repeat(4_000)));
         bench.write_all();
         bench.ack(request_id);
     }
-    bench.outbox.answer(response("c", &"x".repeat(4_000)));
+    bench.reply(response("c", &"x".repeat(4_000)));
     assert_eq!(bench.repeat("a"), Repeat::Forgotten);
-    bench.outbox.answer(response("d", &"x".repeat(20_000)));
+    bench.reply(response("d", &"x".repeat(20_000)));
     assert!(!bench.outbox.has_room());
     assert_eq!(bench.repeat("a"), Repeat::Forgotten);
     assert_eq!(bench.repeat("b"), Repeat::Forgotten);
@@ -374,7 +426,7 @@ async fn bodies_of_delivered_answers_give_way_but_their_requests_are_not_run_aga
 #[tokio::test(start_paused = true)]
 async fn what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first() {
     let bench = bench_of(1 << 20);
-    bench.outbox.open();
+    bench.open();
     let ids: Vec<_> = (0..20_000).map(|n| format!("request {n}")).collect();
     for request_id in &ids {
         bench.answer(request_id);
@@ -390,7 +442,7 @@ async fn what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first() {
 #[tokio::test(start_paused = true)]
 async fn after_a_cancel_nothing_that_waits_or_is_remembered_of_a_request_is_left() {
     let bench = bench();
-    let session = bench.outbox.open();
+    let session = bench.open();
     bench.answer("delivered");
     bench.write_all();
     bench.ack("delivered");
@@ -412,7 +464,7 @@ async fn an_undelivered_answer_is_given_up_when_it_is_too_old() {
     let bench = bench();
     let kept = async { match bench.outbox.keep_fresh().await {} };
     let story = async {
-        bench.outbox.open();
+        bench.open();
         tokio::time::sleep(TTL / 2).await;
         bench.answer("a");
         bench.write_all();
@@ -433,7 +485,7 @@ async fn an_undelivered_answer_is_given_up_when_it_is_too_old() {
 #[tokio::test(start_paused = true)]
 async fn a_chunk_waits_for_room_and_is_dropped_with_its_session() {
     let bench = bench_of(2_000);
-    let session = bench.outbox.open();
+    let session = bench.open();
     let put = |delta: usize| {
         let frame = chunk("a", &"x".repeat(delta));
         bench.outbox.chunk(session, frame)
@@ -444,7 +496,7 @@ async fn a_chunk_waits_for_room_and_is_dropped_with_its_session() {
         second.as_mut().now_or_never().is_none(),
         "one may always wait"
     );
-    let batch = bench.outbox.take().unwrap();
+    let (batch, _) = bench.begin().unwrap();
     assert!(
         second.as_mut().now_or_never().is_none(),
         "still being written"
@@ -456,7 +508,7 @@ async fn a_chunk_waits_for_room_and_is_dropped_with_its_session() {
     put(700).now_or_never();
     bench.outbox.close(true);
     assert_eq!(bench.metrics.outbox_bytes.get(), 0);
-    bench.outbox.open();
+    bench.open();
     put(1).await;
     assert!(bench.outbox.take().is_none(), "that session is over");
 }
@@ -464,7 +516,7 @@ async fn a_chunk_waits_for_room_and_is_dropped_with_its_session() {
 #[tokio::test(start_paused = true)]
 async fn refusals_are_bounded_and_not_kept_across_sessions() {
     let bench = bench();
-    bench.outbox.open();
+    bench.open();
     for _ in 0..MAX_REFUSALS {
         bench.outbox.refuse(error("r")).await;
     }
@@ -477,7 +529,7 @@ async fn refusals_are_bounded_and_not_kept_across_sessions() {
     );
     bench.outbox.close(true);
     bench.outbox.refuse(error("r")).await;
-    bench.outbox.open();
+    bench.open();
     assert!(bench.outbox.take().is_none());
 }
 
@@ -497,12 +549,12 @@ async fn an_answer_earns_when_it_is_proven_and_once_however_often_it_is_asked_fo
         model: "tiny:latest".into(),
         usd: 0.5,
     };
-    bench.outbox.open();
-    bench.outbox.answer(response("a", "text").earning(earning));
+    bench.open();
+    bench.outbox.answer(response("a", "text"), Some(earning));
     bench.write_all();
     assert_eq!(bench.earned(), 0.0, "it may not have arrived");
     bench.outbox.close(false);
-    bench.outbox.open();
+    bench.open();
     bench.write_all();
     assert_eq!(bench.repeat("a"), Repeat::SentAgain);
     bench.write_all();
@@ -518,7 +570,7 @@ async fn an_answer_earns_when_it_is_proven_and_once_however_often_it_is_asked_fo
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_not_delivered_earns_nothing() {
     let bench = bench();
-    bench.outbox.open();
+    bench.open();
     for request_id in ["cancelled", "expired"] {
         let earning = Earning {
             model: "tiny:latest".into(),
@@ -526,7 +578,7 @@ async fn an_answer_that_was_not_delivered_earns_nothing() {
         };
         bench
             .outbox
-            .answer(response(request_id, "text").earning(earning));
+            .answer(response(request_id, "text"), Some(earning));
     }
     bench.write_all();
     bench.outbox.cancel(&id("cancelled"));
@@ -542,7 +594,7 @@ async fn an_answer_that_was_not_delivered_earns_nothing() {
 async fn an_answer_that_was_delivered_is_no_loss_though_it_was_wanted_again_and_could_not_be_sent()
 {
     let bench = bench();
-    bench.outbox.open();
+    bench.open();
     for request_id in ["abandoned", "expired"] {
         bench.answer(request_id);
         bench.write_all();
@@ -562,9 +614,9 @@ async fn an_answer_that_was_delivered_is_no_loss_though_it_was_wanted_again_and_
 #[tokio::test(start_paused = true)]
 async fn answers_that_are_cancelled_while_the_link_takes_nothing_leave_nothing_behind() {
     let bench = bench();
-    let session = bench.outbox.open();
+    let session = bench.open();
     bench.answer("sent");
-    let stalled = bench.outbox.take().unwrap();
+    let (stalled, _) = bench.begin().unwrap();
     for n in 0..20_000 {
         let request_id = format!("r{n}");
         bench.outbox.chunk(session, chunk(&request_id, "x")).await;
@@ -585,13 +637,13 @@ async fn an_answer_is_remembered_however_many_were_asked_for_again_cancelled_or_
  {
     let delivered = |bench: &Bench, request_id: &str| {
         let text = "x".repeat(4_000);
-        bench.outbox.answer(response(request_id, &text));
+        bench.reply(response(request_id, &text));
         bench.write_all();
         bench.ack(request_id);
     };
     for is_cancelled in [false, true] {
         let bench = bench_of(300_000);
-        bench.outbox.open();
+        bench.open();
         for _ in 0..100 {
             delivered(&bench, "earlier");
             if is_cancelled {

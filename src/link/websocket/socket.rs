@@ -1,7 +1,7 @@
-//! A link of frames over WebSocket: upgrade, then a sender and a receiver that work at once.
+//! A WebSocket: upgrade, then a sender and a receiver that work at once. It knows nothing of what its messages mean.
 //!
-//! Invariant: nothing that the peer sends makes the link hold more than one message of `max_frame_bytes`. Pings of the
-//! peer are answered by the receiver itself, whatever the sender is doing.
+//! Invariant: nothing that the peer sends makes it hold more than one message of `max_frame_bytes`. Pings of the peer are
+//! answered by the receiver itself, whatever the sender is doing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,109 +9,67 @@ use async_tungstenite::{
     WebSocketReceiver, WebSocketSender, WebSocketStream,
     tokio::{TokioAdapter, client_async_with_config},
     tungstenite::{
-        self, Message, Utf8Bytes,
+        self, Utf8Bytes,
         client::IntoClientRequest,
         error::ProtocolError,
         handshake::client::{Request, Response},
         http::{StatusCode, header},
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{self, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
-use super::{AGENT, ConnectError, DialError, Meter, Step, Stream, meter::Metered};
-use crate::{config::GatewayUrl, protocol::RetryAfter};
+use crate::{
+    config::GatewayUrl,
+    link::{CloseFrame, ConnectError, LinkEnd},
+    protocol::RetryAfter,
+    transport::{AGENT, DialError, Meter, Metered, Step, Stream},
+};
 
 /// Enough for the head of a frame and many small ones. Larger buffers only cost an idle operator memory.
 const READ_BUFFER: usize = 32 * 1024;
 
-/// Bounds of a link.
+/// Bounds of a socket.
 #[derive(Clone, Copy, Debug)]
-pub struct LinkLimits {
+pub(super) struct Limits {
     /// The largest message that is read, in bytes.
-    pub max_frame_bytes: usize,
+    pub(super) max_frame_bytes: usize,
     /// How long the upgrade may take.
-    pub upgrade_timeout: Duration,
+    pub(super) upgrade_timeout: Duration,
 }
 
-/// What can be sent.
-#[derive(Clone, Debug)]
-pub enum Item {
-    /// A frame of the protocol.
-    Frame(Utf8Bytes),
-    /// A WebSocket Ping; the peer's Pong repeats the payload.
-    Ping(u64),
-}
-
-/// What can be received while the link is up.
+/// What can be received while the socket is open.
 #[derive(Debug)]
-pub enum Received {
+pub(super) enum Message {
     /// A frame of the protocol.
-    Frame(Utf8Bytes),
+    Text(Utf8Bytes),
     /// A message that is not text, which the protocol does not know.
     Binary,
-    /// The answer to the [`Item::Ping`] with this payload.
+    /// The answer to the Ping with this payload.
     Pong(u64),
     /// A Ping, which has been answered, or a Pong to nothing of ours.
     Control,
     /// The peer's Close; its answer is written with the next [`Sender::flush`]. Nothing but the end follows.
-    Close {
-        /// The code of RFC 6455, section 7.4; 1005 where there was none.
-        code: u16,
-        /// Why, in the peer's words; often empty.
-        reason: Utf8Bytes,
-    },
+    Close(CloseFrame),
 }
 
-/// Why a link ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkEnd {
-    /// Both sides have said Close.
-    #[error("closed")]
-    Closed,
-    /// The connection broke.
-    #[error("the connection broke")]
-    Reset,
-    /// A message is larger than is read.
-    #[error("a frame is larger than PIN_MAX_FRAME_BYTES")]
-    TooLarge,
-    /// A text is not UTF-8.
-    #[error("a frame is not UTF-8")]
-    NotUtf8,
-    /// The peer broke WebSocket's rules.
-    #[error("it broke the WebSocket protocol")]
-    Protocol,
-}
+/// The half of a socket that writes.
+pub(super) struct Sender(WebSocketSender<TokioAdapter<Metered>>);
 
-impl LinkEnd {
-    /// The code to close with, where the peer is to be told why.
-    pub fn close_code(&self) -> Option<u16> {
-        match self {
-            Self::TooLarge => Some(CloseCode::Size.into()),
-            Self::NotUtf8 => Some(CloseCode::Invalid.into()),
-            Self::Protocol => Some(CloseCode::Protocol.into()),
-            Self::Closed | Self::Reset => None,
-        }
-    }
-}
+/// The half of a socket that reads.
+pub(super) struct Receiver(WebSocketReceiver<TokioAdapter<Metered>>);
 
-/// The half of a link that writes.
-pub struct Sender(WebSocketSender<TokioAdapter<Metered>>);
-
-/// The half of a link that reads.
-pub struct Receiver(WebSocketReceiver<TokioAdapter<Metered>>);
-
-/// Upgrades a connection to a link with the gateway.
+/// Upgrades a connection to the gateway.
 ///
 /// # Errors
 /// The peer does not upgrade, or not in time.
-pub async fn connect(
+pub(super) async fn connect(
     stream: Stream,
     meter: Arc<Meter>,
     url: &GatewayUrl,
-    limits: LinkLimits,
+    limits: Limits,
 ) -> Result<(Sender, Receiver), ConnectError> {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -184,28 +142,32 @@ fn retry_after(response: &Response) -> Option<RetryAfter> {
 }
 
 impl Sender {
-    /// Writes all of `items` and waits until the socket has taken them. They leave together.
+    /// Takes a frame in to be written, now or with what follows; see [`Sender::flush`].
     ///
     /// # Errors
     /// The link has ended.
-    pub async fn send(&mut self, items: impl IntoIterator<Item = Item>) -> Result<(), LinkEnd> {
-        for item in items {
-            let message = match item {
-                Item::Frame(text) => Message::text(text),
-                Item::Ping(payload) => {
-                    Message::Ping(Bytes::copy_from_slice(&payload.to_be_bytes()))
-                }
-            };
-            self.0.feed(message).await.map_err(|error| end(&error))?;
-        }
-        self.flush().await
+    pub(super) async fn feed(&mut self, text: String) -> Result<(), LinkEnd> {
+        self.write(protocol::Message::text(text)).await
+    }
+
+    /// Takes a Ping in to be written; the peer's Pong repeats the payload.
+    ///
+    /// # Errors
+    /// The link has ended.
+    pub(super) async fn feed_ping(&mut self, payload: u64) -> Result<(), LinkEnd> {
+        let payload = Bytes::copy_from_slice(&payload.to_be_bytes());
+        self.write(protocol::Message::Ping(payload)).await
+    }
+
+    async fn write(&mut self, message: protocol::Message) -> Result<(), LinkEnd> {
+        self.0.feed(message).await.map_err(|error| end(&error))
     }
 
     /// Waits until the socket has taken all that is to be written, such as the answer to a Close.
     ///
     /// # Errors
     /// The link has ended.
-    pub async fn flush(&mut self) -> Result<(), LinkEnd> {
+    pub(super) async fn flush(&mut self) -> Result<(), LinkEnd> {
         self.0.flush().await.map_err(|error| end(&error))
     }
 
@@ -213,8 +175,8 @@ impl Sender {
     ///
     /// # Errors
     /// The link has ended.
-    pub async fn close(&mut self, code: u16) -> Result<(), LinkEnd> {
-        let frame = CloseFrame {
+    pub(super) async fn close(&mut self, code: u16) -> Result<(), LinkEnd> {
+        let frame = protocol::CloseFrame {
             code: code.into(),
             reason: Utf8Bytes::default(),
         };
@@ -224,7 +186,7 @@ impl Sender {
     /// Says Close over a link whose input cannot be read as frames any more, and throws away what still comes until the
     /// peer hangs up. A socket that is closed over unread input is reset, and the reset would overtake the Close (RFC
     /// 6455, section 7.1.1). How long the peer may take is the caller's to bound.
-    pub async fn leave(mut self, receiver: Receiver, code: u16) {
+    pub(super) async fn leave(mut self, receiver: Receiver, code: u16) {
         if self.close(code).await.is_err() {
             return;
         }
@@ -241,37 +203,54 @@ impl Receiver {
     ///
     /// # Errors
     /// The link has ended, for the reason given.
-    pub async fn next(&mut self) -> Result<Received, LinkEnd> {
+    pub(super) async fn next(&mut self) -> Result<Message, LinkEnd> {
         match self.0.next().await {
-            None => Err(LinkEnd::Closed),
+            None => Err(LinkEnd::Closed(None)),
             Some(Err(error)) => Err(end(&error)),
             Some(Ok(message)) => Ok(match message {
-                Message::Text(text) => Received::Frame(text),
-                Message::Binary(_) => Received::Binary,
-                Message::Pong(payload) => <[u8; 8]>::try_from(payload.as_ref())
-                    .map_or(Received::Control, |n| Received::Pong(u64::from_be_bytes(n))),
-                Message::Ping(_) | Message::Frame(_) => Received::Control,
-                Message::Close(None) => Received::Close {
-                    code: CloseCode::Status.into(),
-                    reason: Utf8Bytes::default(),
-                },
-                Message::Close(Some(frame)) => Received::Close {
-                    code: frame.code.into(),
-                    reason: frame.reason,
-                },
+                protocol::Message::Text(text) => Message::Text(text),
+                protocol::Message::Binary(_) => Message::Binary,
+                protocol::Message::Pong(payload) => <[u8; 8]>::try_from(payload.as_ref())
+                    .map_or(Message::Control, |n| Message::Pong(u64::from_be_bytes(n))),
+                protocol::Message::Ping(_) | protocol::Message::Frame(_) => Message::Control,
+                protocol::Message::Close(frame) => Message::Close(close_frame(frame)),
             }),
         }
+    }
+}
+
+fn close_frame(frame: Option<protocol::CloseFrame>) -> CloseFrame {
+    frame.map_or_else(
+        || CloseFrame {
+            code: CloseCode::Status.into(),
+            reason: String::new(),
+        },
+        |frame| CloseFrame {
+            code: frame.code.into(),
+            reason: frame.reason.to_string(),
+        },
+    )
+}
+
+/// The code to close with, where the peer is to be told why.
+pub(super) fn close_code(end: &LinkEnd) -> Option<u16> {
+    match end {
+        LinkEnd::TooLarge => Some(CloseCode::Size.into()),
+        LinkEnd::NotUtf8 => Some(CloseCode::Invalid.into()),
+        LinkEnd::Protocol => Some(CloseCode::Protocol.into()),
+        LinkEnd::Finished | LinkEnd::Closed(_) | LinkEnd::Reset => None,
     }
 }
 
 fn end(error: &tungstenite::Error) -> LinkEnd {
     use tungstenite::Error;
     match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => LinkEnd::Closed,
+        Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Protocol(ProtocolError::SendAfterClosing) => LinkEnd::Closed(None),
         Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
             LinkEnd::Reset
         }
-        Error::Protocol(ProtocolError::SendAfterClosing) => LinkEnd::Closed,
         Error::Capacity(_) => LinkEnd::TooLarge,
         Error::Utf8(_) => LinkEnd::NotUtf8,
         _ => LinkEnd::Protocol,

@@ -14,17 +14,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 
-use super::{
-    dispatch::{Dispatch, LastWords},
-    login::printable,
-};
+use super::dispatch::{Announced, Dispatch};
 use crate::{
     backend::{Model, Offer},
+    link::{CloseFrame, Link, LinkEnd, Position, Proof, Received},
     outbox::SessionNumber,
-    protocol::{GatewayMessage, RetryAfter, Unreadable},
+    protocol::RetryAfter,
     service::Stages,
     telemetry::DisconnectReason,
-    transport::{LinkEnd, Meter, Received, Receiver, Sender},
 };
 
 /// Every so many heartbeats the models are told again (protocol, "Frames from the agent").
@@ -36,48 +33,13 @@ const PROOF_WAIT: Duration = Duration::from_secs(2);
 /// How long the peer's Close is waited for: so long that an idle sidecar is gone within a second.
 const CLOSE_WAIT: Duration = Duration::from_millis(800);
 
-/// RFC 6455, section 7.4.1: the purpose of the connection has been fulfilled.
-const CLOSE_NORMAL: u16 = 1000;
-
-/// The same section: what stands for a Close without a code.
-const CLOSE_WITHOUT_CODE: u16 = 1005;
-
 /// What one session needs of the rest.
-pub(super) struct Live<'a> {
+pub(super) struct Active<'a> {
     pub(super) dispatch: Dispatch<'a>,
     pub(super) offer: watch::Receiver<Offer>,
-    pub(super) meter: &'a Meter,
     pub(super) heartbeat_interval: Duration,
     pub(super) heartbeat_timeout: Duration,
     pub(super) stages: &'a Stages,
-    pub(super) closing: Closing,
-}
-
-/// How far we are with our own Close.
-#[derive(Default)]
-pub(super) struct Closing {
-    begun: AtomicBool,
-    written: AtomicBool,
-}
-
-impl Closing {
-    /// Nothing more is sent over this link.
-    fn begin(&self) {
-        self.begun.store(true, Ordering::Relaxed);
-    }
-
-    fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    /// The system has taken our Close: what the peer closes with from now on may be its answer.
-    fn wrote(&self) {
-        self.written.store(true, Ordering::Relaxed);
-    }
-
-    fn is_written(&self) -> bool {
-        self.written.load(Ordering::Relaxed)
-    }
 }
 
 /// How a session ended.
@@ -93,80 +55,88 @@ pub(super) struct End {
     /// How long the gateway wants us to stay away.
     pub(super) retry_after: Option<RetryAfter>,
     /// What the gateway's Close said, if it was one.
-    pub(super) close: Option<Farewell>,
+    pub(super) close: Option<CloseFrame>,
     /// Which session it was.
     pub(super) session: SessionNumber,
     /// How long it was up.
     pub(super) lasted: Duration,
 }
 
-/// A Close of the gateway's.
-#[derive(Debug)]
-pub(super) struct Farewell {
-    pub(super) code: u16,
-    /// Its reason, fit for a log.
-    pub(super) said: String,
-}
-
-impl Live<'_> {
+impl Active<'_> {
     /// Runs the session to its end.
-    pub(super) async fn run(self, mut sender: Sender, mut receiver: Receiver) -> End {
+    pub(super) async fn run(self, link: Box<dyn Link>) -> End {
         let began = Instant::now();
-        let mut last_words = LastWords::default();
+        let mut announced = Announced::default();
         let offer = self.current_offer();
         self.dispatch
             .registration
             .introduce(self.dispatch.outbox, &offer);
         let end = {
-            let live = &self;
+            let (session, link) = (&self, link.as_ref());
+            // Nothing more is taken or sent.
+            let closing = AtomicBool::new(false);
             // The writer comes first: a flood of input must not keep it from the processor.
             tokio::select! {
                 biased;
-                end = live.write(&mut sender) => end,
-                end = live.read(&mut receiver, &mut last_words) => end,
-                reason = live.watch_silence() => Err(reason),
-                () = live.stages.overdue() => Err(DisconnectReason::Shutdown),
-                never = live.beat() => match never {},
-                never = live.tell_news(offer.models) => match never {},
+                end = session.write(link, &closing) => end,
+                end = session.read(link, &closing, &mut announced) => end,
+                reason = session.watch_silence(link) => Err(reason),
+                () = session.stages.overdue() => Err(DisconnectReason::Shutdown),
+                never = session.beat() => match never {},
+                never = session.tell_news(offer.models) => match never {},
             }
         };
+        if let Ok(link_end) = &end {
+            // Courtesy: the peer learns why, or that its own Close has come, if it reads at all.
+            let _ = timeout(CLOSE_WAIT, link.leave(link_end.clone())).await;
+        }
+        self.ended(end, &announced, began.elapsed())
+    }
+
+    /// `end`: why the link ended, or why we gave it up.
+    fn ended(
+        &self,
+        end: Result<LinkEnd, DisconnectReason>,
+        announced: &Announced,
+        lasted: Duration,
+    ) -> End {
+        let retry_after = announced.retry_after();
         let (reason, link_end) = match end {
-            Ok(link_end) => {
-                // Courtesy: the peer learns why, or that its own Close has come, if it reads at all.
-                let _ = timeout(CLOSE_WAIT, goodbye(&link_end, sender, receiver)).await;
-                (reason_of(&link_end), Some(link_end))
-            }
+            Ok(end) if retry_after.is_some() => (DisconnectReason::RetryAfter, Some(end)),
+            Ok(end) => (reason_of(&end), Some(end)),
+            // What we have noticed ourselves is the reason, whatever the gateway announced.
             Err(reason) => (reason, None),
         };
-        let retry_after = last_words.retry_after();
-        // What we have noticed ourselves is the reason, whatever the gateway announced.
-        let reason = match (retry_after, &link_end) {
-            (Some(_), Some(_)) => DisconnectReason::RetryAfter,
-            _ => reason,
-        };
+        let is_closed_or_reset =
+            matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset);
         End {
             reason,
-            unexplained: matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset)
-                && !last_words.complained,
-            by_gateway: matches!(link_end, Some(LinkEnd::Closed | LinkEnd::Reset)),
+            unexplained: is_closed_or_reset && !announced.complained,
+            by_gateway: matches!(link_end, Some(LinkEnd::Closed(_) | LinkEnd::Reset)),
             unreadable: matches!(link_end, Some(LinkEnd::TooLarge | LinkEnd::NotUtf8)),
             retry_after,
-            close: last_words.farewell,
+            close: match link_end {
+                Some(LinkEnd::Closed(frame)) => frame,
+                _ => None,
+            },
             session: self.dispatch.session,
-            lasted: began.elapsed(),
+            lasted,
         }
     }
 
-    /// Empties the outbox into the socket, and fences what lacks proof; once the last job has ended, closes.
-    async fn write(&self, sender: &mut Sender) -> Result<LinkEnd, DisconnectReason> {
+    /// Empties the outbox into the link, and fences what lacks proof; once the last job has ended, closes.
+    async fn write(
+        &self,
+        link: &dyn Link,
+        closing: &AtomicBool,
+    ) -> Result<LinkEnd, DisconnectReason> {
         let outbox = self.dispatch.outbox;
         let mut proof_deadline = None;
         let mut jobs_done = pin!(self.stages.jobs_done());
         let mut finishing = false;
         loop {
-            while let Some(mut batch) = outbox.take() {
-                let items = std::mem::take(&mut batch.items);
-                if let Err(end) = sender.send(items).await {
+            while let Some(batch) = outbox.take() {
+                if let Err(end) = link.send(&batch.outgoing).await {
                     return Ok(end);
                 }
                 if batch.has_answers() {
@@ -178,7 +148,7 @@ impl Live<'_> {
                     yield_now().await;
                 }
             }
-            let fence = outbox.fence_due(finishing);
+            let fence = outbox.fence_due(link.fenced(), finishing);
             if fence.is_some_and(|due| due <= Instant::now()) {
                 outbox.fenced();
                 self.beat_once();
@@ -199,15 +169,14 @@ impl Live<'_> {
                 () = wait_until(proof_deadline), if finishing => {}
             }
         }
+        closing.store(true, Ordering::Relaxed);
         // A peer that no longer reads must not keep us; the reader sees its Close, if it comes.
-        let said = timeout(CLOSE_WAIT, async {
-            self.closing.begin();
-            sender.close(CLOSE_NORMAL).await?;
-            self.closing.wrote();
+        let closed = timeout(CLOSE_WAIT, async {
+            link.close().await?;
             sleep(CLOSE_WAIT).await;
             Ok(())
         });
-        match said.await {
+        match closed.await {
             // It broke first, and what lacks proof may go over another.
             Ok(Err(end)) => Ok(end),
             Ok(Ok(())) | Err(_) => Err(DisconnectReason::Shutdown),
@@ -216,69 +185,54 @@ impl Live<'_> {
 
     async fn read(
         &self,
-        receiver: &mut Receiver,
-        last_words: &mut LastWords,
+        link: &dyn Link,
+        closing: &AtomicBool,
+        announced: &mut Announced,
     ) -> Result<LinkEnd, DisconnectReason> {
+        let outbox = self.dispatch.outbox;
         loop {
             // Frames that are read already do not wait for the network: without this a flood of them would keep the
             // writer, and with it PONG, from its turn.
             consume_budget().await;
-            match receiver.next().await {
-                Ok(Received::Frame(text)) => {
-                    let closing = self.closing.has_begun();
-                    self.dispatch.handle(&text, closing, last_words).await;
+            let received = link.next().await;
+            let closing = closing.load(Ordering::Relaxed);
+            match received {
+                Ok(Received::Frame(frame)) => {
+                    self.dispatch.handle(frame, closing, announced).await;
                 }
-                Ok(Received::Binary) => {
-                    self.dispatch
-                        .unreadable(&Unreadable {
-                            message: GatewayMessage::Unknown,
-                            reason: "it is not text",
-                            request_id: None,
-                        })
-                        .await;
+                Ok(Received::Unreadable(unreadable)) => {
+                    self.dispatch.unreadable(&unreadable).await;
                 }
-                Ok(Received::Pong(heartbeat)) => self.dispatch.outbox.pong(heartbeat),
-                Ok(Received::Control) => {}
-                Ok(Received::Close { code, .. }) if self.is_goodbye(code) => {
+                Ok(Received::Proof(proof)) => outbox.prove(proof),
+                Ok(Received::Nothing) => {}
+                Err(LinkEnd::Finished) => {
+                    outbox.prove(Proof::Before(Position::END));
                     return Err(DisconnectReason::Shutdown);
                 }
-                Ok(Received::Close { code, reason }) => {
-                    last_words.complained |= !reason.is_empty();
-                    last_words.farewell = Some(Farewell {
-                        code,
-                        said: printable(&reason),
-                    });
-                    return Ok(LinkEnd::Closed);
+                // Another Close than the answer to ours, but there is nothing left that it could cost.
+                Err(LinkEnd::Closed(Some(_))) if closing && outbox.undelivered() == 0 => {
+                    return Err(DisconnectReason::Shutdown);
                 }
-                Err(end) => return Ok(end),
+                Err(end) => {
+                    let said_why = |frame: &CloseFrame| !frame.reason.is_empty();
+                    announced.complained |=
+                        matches!(&end, LinkEnd::Closed(Some(frame)) if said_why(frame));
+                    return Ok(end);
+                }
             }
         }
-    }
-
-    /// Whether the peer's Close ends a drain: it answers ours, or nothing is left to deliver. An answer comes once ours is
-    /// written, and repeats our code or has none (RFC 6455, section 5.5.1); any other is a Close of the peer's own and
-    /// proves nothing. One of its own with that very code, which crosses ours on the way, looks like an answer: nothing in
-    /// the protocol tells them apart.
-    fn is_goodbye(&self, code: u16) -> bool {
-        let outbox = self.dispatch.outbox;
-        let has_code = matches!(code, CLOSE_NORMAL | CLOSE_WITHOUT_CODE);
-        let answers_ours = self.closing.is_written() && has_code;
-        if answers_ours {
-            outbox.close_answered();
-        }
-        answers_ours || (self.closing.has_begun() && outbox.undelivered() == 0)
     }
 
     /// Notices a link that no longer carries anything, in either direction.
-    async fn watch_silence(&self) -> DisconnectReason {
+    async fn watch_silence(&self, link: &dyn Link) -> DisconnectReason {
         loop {
             let now = Instant::now();
-            let silent_at = self.meter.last_received() + self.heartbeat_timeout;
+            let silent_at = link.last_received() + self.heartbeat_timeout;
             if silent_at <= now {
                 return DisconnectReason::Silent;
             }
-            let outbox = self.dispatch.outbox;
-            let stuck_since = [outbox.heartbeat_due_since(), outbox.unanswered_since()];
+            let not_written_since = self.dispatch.outbox.heartbeat_due_since();
+            let stuck_since = [not_written_since, link.unanswered_since()];
             let stuck_at = stuck_since
                 .into_iter()
                 .flatten()
@@ -350,17 +304,10 @@ impl Live<'_> {
     }
 }
 
-async fn goodbye(link_end: &LinkEnd, mut sender: Sender, receiver: Receiver) {
-    match link_end.close_code() {
-        Some(code) => sender.leave(receiver, code).await,
-        // Where there is nobody left to hear it, that is known already.
-        None => drop(sender.flush().await),
-    }
-}
-
-fn reason_of(link_end: &LinkEnd) -> DisconnectReason {
-    match link_end {
-        LinkEnd::Closed => DisconnectReason::Closed,
+fn reason_of(end: &LinkEnd) -> DisconnectReason {
+    match end {
+        LinkEnd::Finished => DisconnectReason::Shutdown,
+        LinkEnd::Closed(_) => DisconnectReason::Closed,
         LinkEnd::Reset => DisconnectReason::Reset,
         LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol => DisconnectReason::Protocol,
     }

@@ -14,7 +14,7 @@ use crate::protocol::RequestId;
 const SHORT: usize = 32;
 
 #[derive(Debug)]
-pub(super) struct Queue<T> {
+pub(crate) struct Queue<T> {
     /// `None` where something was taken out. The first is never `None`.
     entries: VecDeque<Option<Entry<T>>>,
     /// The place of the first; places are never used again.
@@ -43,11 +43,11 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn push(&mut self, request_id: RequestId, item: T) {
+    pub(crate) fn push(&mut self, request_id: RequestId, item: T) {
         if let Some(places) = &mut self.places {
             let place = self.first + self.entries.len() as u64;
             places
@@ -59,16 +59,16 @@ impl<T> Queue<T> {
         self.len += 1;
     }
 
-    pub(super) fn front(&self) -> Option<&T> {
+    pub(crate) fn front(&self) -> Option<&T> {
         self.entries.front()?.as_ref().map(|entry| &entry.item)
     }
 
-    pub(super) fn pop_front(&mut self) -> Option<T> {
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
         self.pop(self.first)
     }
 
     /// Takes out the first item about a request.
-    pub(super) fn pop_first_about(&mut self, request_id: &RequestId) -> Option<T> {
+    pub(crate) fn pop_first_about(&mut self, request_id: &RequestId) -> Option<T> {
         let is_first = self
             .at(self.first)
             .is_some_and(|entry| entry.request_id == *request_id);
@@ -81,7 +81,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes out what is about a request and matches, in order.
-    pub(super) fn remove_about(
+    pub(crate) fn remove_about(
         &mut self,
         request_id: &RequestId,
         matches: impl Fn(&T) -> bool,

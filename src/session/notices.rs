@@ -9,8 +9,7 @@ use std::{
 
 use tracing::debug;
 
-use super::login::printable;
-use crate::telemetry::{Repeats, Told};
+use crate::telemetry::{Repeats, Told, printable};
 
 /// Types of frames that are remembered as told; beyond these, unknown types are ignored in silence.
 const MAX_UNKNOWN_TYPES: usize = 64;
@@ -27,12 +26,12 @@ pub(super) enum Topic {
 
 /// What has been told already. It outlives sessions, since a gateway says most of it at each login.
 #[derive(Default)]
-pub(super) struct Remarks {
+pub(super) struct Notices {
     topics: Mutex<HashMap<Topic, Repeats<String>>>,
     unknown_types: Mutex<HashSet<String>>,
 }
 
-impl Remarks {
+impl Notices {
     /// The gateway has said something. `None`: not worth a line.
     pub(super) fn heard(&self, topic: Topic, text: &str) -> Option<Told> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::{live::End, trouble::Trouble};
+use super::{active::End, no_session::NoSession};
 use crate::{
     outbox::SessionNumber,
     secret::SecretError,
-    telemetry::{ConnectFailure, DisconnectReason, Repeats, Told},
+    telemetry::{ConnectFailure, DisconnectReason, Repeats, Told, printable},
 };
 
 /// Tells what is new.
-pub(super) struct Journal {
+pub(super) struct SessionLog {
     troubles: Repeats<String>,
     secret: Repeats<String>,
 }
 
-impl Journal {
+impl SessionLog {
     pub(super) fn new() -> Self {
         Self {
             troubles: Repeats::outage(),
@@ -48,17 +48,15 @@ impl Journal {
     }
 
     /// No session came about, or one has ended that ought not to.
-    pub(super) fn trouble(&mut self, trouble: &Trouble, sentence: &str, wait: Duration) {
+    pub(super) fn no_session(&mut self, why: &NoSession, sentence: &str, wait: Duration) {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        match trouble {
-            Trouble::Ended(end) => self.down(end, sentence, wait_ms),
-            Trouble::Connect(error) => self.no_session(error.failure(), sentence, wait_ms),
-            Trouble::Refused(_) => self.no_session(ConnectFailure::Auth, sentence, wait_ms),
-            Trouble::LoginFailed { failure, .. } => self.no_session(*failure, sentence, wait_ms),
+        match why {
+            NoSession::NotOpened(error) => self.not_opened(error.failure(), sentence, wait_ms),
+            NoSession::Ended(end) => self.down(end, sentence, wait_ms),
         }
     }
 
-    fn no_session(&mut self, reason: ConnectFailure, sentence: &str, wait_ms: u64) {
+    fn not_opened(&mut self, reason: ConnectFailure, sentence: &str, wait_ms: u64) {
         match self.troubles.seen(sentence.to_owned()) {
             Some(Told { attempts, since_s }) => {
                 warn!(%reason, wait_ms, attempts, since_s, "no session: {sentence}");
@@ -74,9 +72,9 @@ impl Journal {
         let (code, said) = end
             .close
             .as_ref()
-            .map(|close| (close.code, close.said.as_str()))
+            .map(|close| (close.code, printable(&close.reason)))
             .unzip();
-        let kind = format!("{sentence} {}", said.unwrap_or_default());
+        let kind = format!("{sentence} {}", said.as_deref().unwrap_or_default());
         match self.troubles.seen(kind) {
             Some(Told { attempts, since_s }) => warn!(
                 %reason, session, lasted_s, code, said, wait_ms, attempts, since_s, "session down: {sentence}"

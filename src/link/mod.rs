@@ -1,0 +1,173 @@
+//! The seam between a session and the network. A [`Connect`] opens a [`Link`]: a connection over which the gateway has
+//! accepted the login. A link takes values, spells them as its transport has it, and gives what comes: frames, proof of
+//! what the gateway has read, and at last its end.
+//!
+//! Invariant: a session does the same over every link. What a transport has of its own, such as logins, Pings, counted
+//! acknowledgements and Close, stays behind its link, since each proves in its own way what was read.
+
+mod error;
+mod websocket;
+
+pub use error::{ConnectError, OpenError};
+pub use websocket::WebSocket;
+#[cfg(test)]
+pub(crate) use websocket::acknowledgements::{Acknowledgements, Heard};
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+use crate::{
+    protocol::{AgentMessage, Chunk, Control, FromGateway, Reply, Unreadable},
+    transport::Endpoint,
+};
+
+/// Opens links with one gateway.
+pub trait Connect: Send + Sync {
+    /// The gateway.
+    fn gateway(&self) -> &Endpoint;
+
+    /// Reaches the gateway and logs in. Each step has its own time limit.
+    fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>>;
+}
+
+/// A link that has just been opened.
+pub struct Opened {
+    /// The link.
+    pub link: Box<dyn Link>,
+    /// The node that the gateway knows this session as, where it says so at login.
+    pub node_id: Option<String>,
+}
+
+/// A connection over which the login was accepted. Sending and receiving go on side by side.
+pub trait Link: Send + Sync {
+    /// Sends all of these in order, and returns when the system has taken them.
+    ///
+    /// # Errors
+    /// The link has ended.
+    fn send<'a>(&'a self, outgoing: &'a [Outgoing]) -> BoxFuture<'a, Result<(), LinkEnd>>;
+
+    /// What comes next.
+    ///
+    /// # Errors
+    /// The link has ended, for the reason given.
+    fn next(&self) -> BoxFuture<'_, Result<Received, LinkEnd>>;
+
+    /// Tells the gateway that nothing more is sent. That it has read all is told as [`LinkEnd::Finished`], if it says so.
+    ///
+    /// # Errors
+    /// The link has ended before.
+    fn close(&self) -> BoxFuture<'_, Result<(), LinkEnd>>;
+
+    /// Lets go of a link that has ended for this reason, and tells the gateway, if that still listens. How long it may
+    /// take is the caller's to bound.
+    fn leave(self: Box<Self>, end: LinkEnd) -> BoxFuture<'static, ()>;
+
+    /// When the last byte came.
+    fn last_received(&self) -> Instant;
+
+    /// Since when the gateway has not been seen to read: heartbeats, which it has answered over this link, have had no
+    /// answer of any kind.
+    fn unanswered_since(&self) -> Option<Instant>;
+
+    /// Answers at this position and beyond are proven by their own acknowledgement or by a heartbeat that is still to be
+    /// sent; [`Position::END`] where heartbeats prove nothing.
+    fn fenced(&self) -> Position;
+}
+
+/// The place of an answer among those that a session has sent: 0 for the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(u64);
+
+impl Position {
+    /// Behind every answer.
+    pub const END: Self = Self(u64::MAX);
+
+    /// The next one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// What is about no request.
+    Control(Control),
+    /// What ends a request that was not taken. It is neither kept nor proven.
+    Refusal(Reply),
+    /// A piece of an answer.
+    Chunk(Chunk),
+    /// What ends a request that was taken, shared with whoever keeps it until it is proven. An answer that is sent again
+    /// over the same link keeps its position: to have read it once is to have read it.
+    Answer(Position, Arc<Reply>),
+}
+
+impl Outgoing {
+    /// The type of the frame.
+    pub fn message(&self) -> AgentMessage {
+        match self {
+            Self::Control(control) => control.message(),
+            Self::Chunk(_) => AgentMessage::InferenceChunk,
+            Self::Refusal(reply) => reply.message(),
+            Self::Answer(_, reply) => reply.message(),
+        }
+    }
+}
+
+/// What has come.
+#[derive(Debug)]
+pub enum Received {
+    /// A frame. Acknowledgements are not among them.
+    Frame(FromGateway),
+    /// A frame that cannot be used.
+    Unreadable(Unreadable),
+    /// The gateway has read answers.
+    Proof(Proof),
+    /// A sign of life.
+    Nothing,
+}
+
+/// Which answers the gateway is known to have read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// This one.
+    Answer(Position),
+    /// All before this position.
+    Before(Position),
+}
+
+/// Why a link ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkEnd {
+    /// We have closed it, and the gateway has read all that was sent.
+    #[error("closed")]
+    Finished,
+    /// The gateway has closed it.
+    #[error("closed")]
+    Closed(Option<CloseFrame>),
+    /// The connection broke.
+    #[error("the connection broke")]
+    Reset,
+    /// A message is larger than is read.
+    #[error("a frame is larger than PIN_MAX_FRAME_BYTES")]
+    TooLarge,
+    /// A text is not UTF-8.
+    #[error("a frame is not UTF-8")]
+    NotUtf8,
+    /// The peer broke the transport's rules.
+    #[error("it broke the WebSocket protocol")]
+    Protocol,
+}
+
+/// What the gateway said when it closed a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseFrame {
+    /// The code of RFC 6455, section 7.4; 1005 where there was none.
+    pub code: u16,
+    /// Why, in its own words; often empty.
+    pub reason: String,
+}

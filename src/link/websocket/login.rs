@@ -1,0 +1,98 @@
+//! The login: a fresh signature, and the gateway's yes or no.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::socket::{Message, Receiver, Sender};
+use crate::{
+    label::Label,
+    link::{LinkEnd, OpenError},
+    protocol::{AgentMessage, Auth, Control, FromGateway, SignatureScheme, encode, sign},
+    telemetry::{Metrics, printable},
+};
+
+pub(super) struct Login<'a> {
+    pub(super) client_id: &'a str,
+    pub(super) signature: SignatureScheme,
+    pub(super) secret: &'a SecretString,
+    pub(super) unix_seconds: u64,
+    pub(super) limit: Duration,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Login<'_> {
+    /// Logs in. Gives the node's id where the gateway tells it.
+    pub(super) async fn run(
+        self,
+        sender: &mut Sender,
+        receiver: &mut Receiver,
+    ) -> Result<Option<String>, OpenError> {
+        let answer = async {
+            self.send(sender, self.auth(), AgentMessage::Auth).await?;
+            self.answer(sender, receiver).await
+        };
+        match timeout(self.limit, answer).await {
+            Ok(Ok(verdict)) => verdict.map_err(OpenError::Refused),
+            Ok(Err(end)) => Err(OpenError::login_cut(&end)),
+            Err(_) => Err(OpenError::login_timed_out(self.limit)),
+        }
+    }
+
+    fn auth(&self) -> String {
+        let timestamp = self.unix_seconds.to_string();
+        let secret = self.secret.expose_secret();
+        let signature = sign(self.signature, self.client_id, &timestamp, secret);
+        encode(&Auth {
+            client_id: self.client_id,
+            timestamp: &timestamp,
+            signature: &signature,
+        })
+    }
+
+    /// Waits for the gateway's answer: its yes with the node's id, or why it says no.
+    async fn answer(
+        &self,
+        sender: &mut Sender,
+        receiver: &mut Receiver,
+    ) -> Result<Result<Option<String>, String>, LinkEnd> {
+        loop {
+            let text = match receiver.next().await? {
+                Message::Text(text) => text,
+                Message::Close(frame) => return Err(LinkEnd::Closed(Some(frame))),
+                Message::Binary | Message::Pong(_) | Message::Control => continue,
+            };
+            let Ok(frame) = FromGateway::read(&text) else {
+                continue;
+            };
+            let received = &self.metrics.messages_received_total;
+            received.of(frame.message()).inc();
+            match frame {
+                FromGateway::AuthSuccess { node_id } => return Ok(Ok(node_id)),
+                FromGateway::Error { message } => return Ok(Err(printable(&message))),
+                FromGateway::Ping => {
+                    let pong = encode(&Control::Pong);
+                    self.send(sender, pong, AgentMessage::Pong).await?;
+                }
+                early => debug!(
+                    frame = early.message().as_str(),
+                    "ignored a frame that came before the login's answer"
+                ),
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        sender: &mut Sender,
+        text: String,
+        message: AgentMessage,
+    ) -> Result<(), LinkEnd> {
+        sender.feed(text).await?;
+        sender.flush().await?;
+        self.metrics.messages_sent_total.of(message).inc();
+        Ok(())
+    }
+}
