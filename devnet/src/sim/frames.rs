@@ -266,10 +266,11 @@ impl Ledger {
             self.breach(seen.id, "1 (answers)", "somebody else's answer");
         }
         let hash = fnv(seen.text);
-        let in_transit = request
-            .cancels
-            .iter()
-            .any(|cancel| cancel.read.is_none_or(|read| read >= seen.written));
+        // One that was lost with an earlier session is never read.
+        let in_transit = request.cancels.iter().any(|cancel| match cancel.read {
+            Some(read) => read >= seen.written,
+            None => cancel.session == seen.session,
+        });
         match request.response {
             _ if in_transit => self.count("responses that crossed a cancel"),
             None => {
