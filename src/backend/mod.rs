@@ -5,7 +5,6 @@
 //! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
 
 mod error_text;
-mod http;
 mod object;
 pub mod ollama;
 

@@ -19,15 +19,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    super::{
-        Model, Offer,
-        http::{HttpClient, HttpError, read_body},
-    },
+    super::{Model, Offer},
     wire::{Facts, Running, Show, Tag, Tags, Version, in_a_cloud},
 };
 use crate::{
     config::ModelGlobs,
     telemetry::{Metrics, Repeats, Told},
+    transport::http::{HttpClient, HttpError, read_body},
 };
 
 /// A list this young need not be asked for again (delivery rules, "Receipt").

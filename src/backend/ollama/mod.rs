@@ -25,16 +25,15 @@ use self::{
     catalogue::{Catalogue, Rules},
     pull::Pulls,
 };
-use super::{
-    Answering, Backend, Chat, ChatHead, Model, Offer,
-    error_text::failure_of_status,
-    http::{HttpClient, HttpError, read_body},
-};
+use super::{Answering, Backend, Chat, ChatHead, Model, Offer, error_text::failure_of_status};
 use crate::{
     config::BackendSettings,
     protocol::{Code, Failure},
     telemetry::Metrics,
-    transport::Dial,
+    transport::{
+        Dial,
+        http::{HttpClient, HttpError, read_body},
+    },
 };
 
 /// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.

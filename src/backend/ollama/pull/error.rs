@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backend::http::HttpError;
+use crate::transport::http::HttpError;
 
 /// Why an attempt to pull a model ended.
 #[derive(Debug, thiserror::Error)]

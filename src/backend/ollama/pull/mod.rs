@@ -27,16 +27,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    super::{
-        Offer,
-        error_text::words_of_status,
-        http::{HttpClient, HttpError, read_body},
-    },
+    super::{Offer, error_text::words_of_status},
     MAX_ERROR_BODY,
     catalogue::Catalogue,
     wire::Tag,
 };
-use crate::telemetry::Metrics;
+use crate::{
+    telemetry::Metrics,
+    transport::http::{HttpClient, HttpError, read_body},
+};
 use error::PullError;
 use progress::{Bytes, Progress};
 use wanted::Wanted;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{super::super::error_text::words_of_error, error::PullError};
-use crate::backend::http::HttpError;
+use crate::transport::http::HttpError;
 
 /// The longest line that is read, in bytes. An error may quote what a registry said.
 const MAX_LINE: usize = 64 * 1024;
