@@ -4,6 +4,8 @@
 //!
 //! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
 
+pub mod chat;
+mod completion;
 mod error_text;
 mod object;
 pub mod ollama;
@@ -136,23 +138,8 @@ pub struct Chat {
     pub model: Model,
 }
 
-/// What a chat request says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChatHead {
-    /// The model that it names.
-    pub model: String,
-    /// Whether it wants its answer in chunks, too.
-    pub stream: bool,
-}
-
 /// A model server.
 pub trait Backend: Send + Sync {
-    /// Whether a payload is a chat, and what it says of itself. Copies none of its content.
-    ///
-    /// # Errors
-    /// `invalid`, with what is wrong with it.
-    fn inspect(&self, payload: &[u8]) -> Result<ChatHead, Failure>;
-
     /// Whether the list of models is so new that a model that is not in it does not exist.
     fn is_fresh(&self) -> bool;
 

@@ -18,7 +18,7 @@ use super::{
     registry::{Handle, Stop},
 };
 use crate::{
-    backend::{Chat, ChatHead, Completion, Envelope, Model},
+    backend::{Chat, Completion, Envelope, Model, chat::ChatHead},
     outbox::{Earning, Frame},
     protocol::{Code, Failure, RequestId, ToGateway},
     telemetry::Operation,

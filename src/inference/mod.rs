@@ -34,7 +34,7 @@ use self::{
     registry::{Registry, Stop},
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, chat},
     clock::WallClock,
     config::{AdmissionSettings, JobSettings},
     outbox::{Frame, Outbox, Repeat, SessionNumber},
@@ -293,11 +293,7 @@ impl Inference {
         if !self.stages.is_open() {
             return Err(refusal(Code::Draining, "this node is shutting down"));
         }
-        let head = self
-            .parts
-            .backend
-            .inspect(payload.as_bytes())
-            .map_err(|failure| (None, failure))?;
+        let head = chat::inspect(payload.as_bytes()).map_err(|failure| (None, failure))?;
         let model = self.parts.backend.find(&head.model);
         if model.is_none() && self.parts.backend.is_fresh() {
             return Err((None, job::model_not_found()));

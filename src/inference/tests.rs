@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{Inference, Parts};
 use crate::{
-    backend::{Answering, Backend, Chat, ChatHead, Model},
+    backend::{Answering, Backend, Chat, Model},
     clock::SystemClock,
     config::{AdmissionSettings, JobSettings, OutboxSettings},
     label::Label as _,
@@ -25,13 +25,6 @@ use crate::{
 struct Treacherous;
 
 impl Backend for Treacherous {
-    fn inspect(&self, payload: &[u8]) -> Result<ChatHead, Failure> {
-        Ok(ChatHead {
-            model: String::from_utf8(payload.to_vec()).unwrap(),
-            stream: false,
-        })
-    }
-
     fn is_fresh(&self) -> bool {
         true
     }
@@ -50,7 +43,7 @@ impl Backend for Treacherous {
     }
 
     fn prepare(&self, chat: &Chat) -> Result<Bytes, Failure> {
-        assert_ne!(&*chat.model.name, "\"panics\"", "as it was told to");
+        assert_ne!(&*chat.model.name, "panics", "as it was told to");
         Ok(Bytes::new())
     }
 
@@ -111,7 +104,8 @@ fn bench(capacity: usize) -> Bench {
 
 impl Bench {
     async fn ask(&self, request_id: &str, model: &str) {
-        let payload = RawValue::from_string(format!("\"{model}\"")).unwrap();
+        let payload = format!(r#"{{"model":"{model}","messages":[{{}}]}}"#);
+        let payload = RawValue::from_string(payload).unwrap();
         self.inference
             .receive(
                 self.session,

@@ -25,7 +25,7 @@ use self::{
     catalogue::{Catalogue, Rules},
     pull::Pulls,
 };
-use super::{Answering, Backend, Chat, ChatHead, Model, Offer, error_text::failure_of_status};
+use super::{Answering, Backend, Chat, Model, Offer, error_text::words_of_status};
 use crate::{
     config::BackendSettings,
     protocol::{Code, Failure},
@@ -115,7 +115,8 @@ impl Ollama {
             let body = read_body(answer.into_body(), MAX_ERROR_BODY)
                 .await
                 .unwrap_or_default();
-            return Err(failure_of_status(status.as_u16(), &body));
+            let words = words_of_status(status.as_u16(), &body);
+            return Err(Failure::new(Code::Backend, words));
         }
         Ok(Answering {
             body: answer.into_body(),
@@ -138,10 +139,6 @@ impl Ollama {
 }
 
 impl Backend for Ollama {
-    fn inspect(&self, payload: &[u8]) -> Result<ChatHead, Failure> {
-        prepare::read_chat(payload)
-    }
-
     fn is_fresh(&self) -> bool {
         self.catalogue.is_fresh()
     }
