@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
-    backend::ollama::Ollama,
+    backend::Backend,
     inference::Inference,
     outbox::Outbox,
     overview::Pulse,
@@ -34,7 +34,7 @@ pub(crate) struct Life {
 
 /// What a node is, its session apart.
 pub(crate) struct Node {
-    pub(crate) ollama: Arc<Ollama>,
+    pub(crate) backend: Arc<Backend>,
     pub(crate) inference: Arc<Inference>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) service: Arc<Service>,
@@ -48,11 +48,11 @@ pub(crate) struct Node {
 impl Node {
     /// Starts what goes on for as long as the process does.
     pub(crate) fn start_background(&self) -> JoinSet<()> {
-        let (ollama, pulse) = (Arc::clone(&self.ollama), Arc::clone(&self.pulse));
+        let (backend, pulse) = (Arc::clone(&self.backend), Arc::clone(&self.pulse));
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
         let refusing = Arc::clone(&self.inference);
         let mut background = JoinSet::new();
-        background.spawn(async move { ollama.keep_looking().await });
+        background.spawn(async move { backend.follow().await });
         background.spawn(async move { pulse.beat().await });
         background.spawn(async move { inference.watch_orphans().await });
         background.spawn(async move { match refusing.sum_up_refusals().await {} });
@@ -63,10 +63,10 @@ impl Node {
     /// Starts what comes to an end by itself, and gives what stops it before.
     pub(crate) fn start_pulls(&self) -> (JoinSet<()>, CancellationToken) {
         let stop = CancellationToken::new();
-        let (ollama, random, stopped) =
-            (Arc::clone(&self.ollama), self.random.clone(), stop.clone());
+        let (backend, random, stopped) =
+            (Arc::clone(&self.backend), self.random.clone(), stop.clone());
         let mut pulls = JoinSet::new();
-        pulls.spawn(async move { ollama.keep_pulling(random, stopped).await });
+        pulls.spawn(async move { backend.keep_pulling(random, stopped).await });
         (pulls, stop)
     }
 
@@ -84,7 +84,7 @@ impl Node {
             // Draining
             let mut restart = JoinSet::new();
             if !stages.now().is_last() {
-                restart.spawn(restarted(Arc::clone(&self.ollama)));
+                restart.spawn(restarted(Arc::clone(&self.backend)));
             }
             let lost_before = self.outbox.lost();
             let drained = self.drain(&mut session).await;
@@ -171,7 +171,7 @@ impl Node {
         self.service.drained(Rest { undelivered });
         let lost = self.outbox.lost() - lost_before;
         // Connections to the backend end when nobody is left who could use them.
-        drop((self.inference, self.ollama));
+        drop((self.inference, self.backend));
         self.connections.close();
         let _ = timeout(GOODBYE, self.connections.wait()).await;
         lost
@@ -188,8 +188,8 @@ fn start_session(mut supervisor: Supervisor, stages: Stages) -> JoinSet<Supervis
     session
 }
 
-async fn restarted(ollama: Arc<Ollama>) {
-    ollama.restarted().await;
+async fn restarted(backend: Arc<Backend>) {
+    backend.restarted().await;
 }
 
 /// Waits for the end of what never comes to an end by itself. Without the session nothing is earned, without the others

@@ -121,7 +121,7 @@ impl Overview for View {
             load: self.load(),
             counts: admin::Counts::of(&self.metrics),
             backend: admin::BackendStatus {
-                up: offer.version.is_some(),
+                up: offer.is_up,
                 version: offer.version.clone(),
             },
             last_errors: self.troubles.list(),
@@ -161,7 +161,7 @@ impl View {
             ),
             node_id: session.node.as_ref().map(|node| node.node_id.clone()),
             region: self.registration.region.to_owned(),
-            api_mode: "ollama",
+            api_mode: self.registration.api_mode,
             capacity: self.admission.capacity(),
             quality_tier: self.metrics.quality_tier.get(),
         }
@@ -228,7 +228,7 @@ fn session_sentence(session: &SessionStatus) -> Option<String> {
 
 /// A pull says more than that there is no model yet, but nothing to somebody whose Ollama is away.
 fn backend_sentence(offer: &Offer, pulls: &PullBoard) -> Option<String> {
-    let pull = || offer.version.as_ref().and_then(|_| pulls.sentence());
+    let pull = || offer.is_up.then(|| pulls.sentence()).flatten();
     match &offer.trouble {
         Some(trouble) => Some(pull().unwrap_or_else(|| trouble.clone())),
         None if offer.models.is_empty() => {

@@ -9,10 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::{
-    backend::{
-        Backend,
-        ollama::{Ollama, Policy},
-    },
+    backend::{Backend, ollama::Policy},
     clock::{SystemClock, WallClock},
     config::Config,
     inference::{self, Inference},
@@ -97,25 +94,25 @@ impl Relay {
         let metrics = Arc::new(Metrics::new());
         let troubles = Arc::<RecentTroubles>::default();
         let connections = TaskTracker::new();
-        let registration = Registration::new(&config);
-        let alias = &registration.alias;
-        metrics.set_node(alias, alias, "", registration.region);
         let generation = config.identity.generation;
         let policy = Policy {
             max_context: config.policy.max_context,
             max_output_tokens: config.policy.max_output_tokens,
             allow_hardware_options: config.policy.allow_hardware_options,
         };
-        let ollama = Arc::new(Ollama::new(
-            config.backend,
+        let backend = Arc::new(Backend::ollama(
+            config.backend.clone(),
             policy,
             world.backend,
             &metrics,
             connections.clone(),
         ));
+        let registration = Registration::new(&config, backend.mode());
+        let alias = &registration.alias;
+        metrics.set_node(alias, alias, "", registration.region);
         let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));
         let parts = inference::Parts {
-            backend: Arc::clone(&ollama) as Arc<dyn Backend>,
+            backend: Arc::clone(&backend),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             troubles: Arc::clone(&troubles),
@@ -132,7 +129,7 @@ impl Relay {
             dial: world.gateway,
             inference: Arc::clone(&inference),
             outbox: Arc::clone(&outbox),
-            offer: ollama.offer(),
+            offer: backend.offer(),
             secrets,
             clock: Arc::clone(&world.clock),
             random: world.random,
@@ -143,7 +140,7 @@ impl Relay {
         let supervisor =
             Supervisor::new(config.identity, config.gateway, registration.clone(), parts);
         let node = Node {
-            ollama,
+            backend,
             inference,
             outbox,
             service,
@@ -179,8 +176,8 @@ impl Relay {
             generation: self.generation,
             registration: self.registration.clone(),
             status: Arc::clone(&self.status),
-            offer: self.node.ollama.offer(),
-            pulls: self.node.ollama.pulls(),
+            offer: self.node.backend.offer(),
+            pulls: self.node.backend.pulls(),
             admission: self.node.inference.admission(),
             metrics: self.metrics(),
             troubles: Arc::clone(&self.troubles),

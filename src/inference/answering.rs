@@ -7,9 +7,7 @@
 use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
-use http_body_util::BodyExt;
-use hyper::body::Frame as Piece;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
@@ -19,9 +17,10 @@ use super::{
     registry::Handle,
 };
 use crate::{
-    backend::{self, Completion, Decoder, Deltas, Envelope},
+    backend::{ChatStream, Completion, Decoder, Deltas, Envelope},
     config::JobSettings,
     protocol::{Code, Failure},
+    transport::http::HttpError,
 };
 
 /// How long the end of a body is waited for that has given its whole answer. It usually comes with it.
@@ -34,7 +33,7 @@ const LAST_READ: Duration = Duration::from_millis(100);
 /// What comes of waiting for the backend.
 enum Heard {
     /// The next piece of its answer, or the end.
-    Backend(Option<Result<Piece<Bytes>, hyper::Error>>),
+    Backend(Option<Result<Bytes, HttpError>>),
     /// Nothing of it: the request has come again by another session.
     Gateway,
 }
@@ -71,11 +70,11 @@ impl<'a> Answering<'a> {
     /// Reads the answer that `asked` gives. All of it is in the decoder then, and what arrived last is not sent.
     pub(super) async fn read(
         &mut self,
-        asked: BoxFuture<'_, Result<backend::Answering, Failure>>,
+        asked: impl Future<Output = Result<ChatStream, Failure>>,
         times: &mut Times,
     ) -> Result<Box<dyn Decoder>, Failure> {
         let asked = self.patience.wait(asked).await;
-        let backend::Answering {
+        let ChatStream {
             mut body,
             mut decoder,
         } = asked.map_err(|in_vain| self.timed_out(&in_vain, times))??;
@@ -85,33 +84,29 @@ impl<'a> Answering<'a> {
                 tokio::select! {
                     biased;
                     () = self.handle.attached() => Heard::Gateway,
-                    frame = body.frame() => Heard::Backend(frame),
+                    bytes = body.next() => Heard::Backend(bytes),
                 }
             };
             let heard = self.patience.wait(next).await;
-            let frame = match heard.map_err(|in_vain| self.timed_out(&in_vain, times))? {
-                Heard::Backend(Some(frame)) => frame,
+            let bytes = match heard.map_err(|in_vain| self.timed_out(&in_vain, times))? {
+                Heard::Backend(Some(bytes)) => bytes.map_err(|_| broken())?,
                 Heard::Backend(None) => break,
                 Heard::Gateway => {
                     self.send(decoder.as_ref()).await;
                     continue;
                 }
             };
-            let frame = frame.map_err(|_| broken())?;
-            let Some(bytes) = frame.data_ref() else {
-                continue;
-            };
             size += bytes.len();
             if size > self.settings.max_result_bytes {
                 return Err(too_large());
             }
-            decoder.feed(bytes, &mut self.deltas)?;
+            decoder.feed(&bytes, &mut self.deltas)?;
             if !self.deltas.is_empty() {
                 times.token();
             }
             if decoder.is_complete() {
                 // Read to its end the connection can be used again; but nobody is kept waiting for that.
-                let _ = timeout(END_WAIT, body.frame()).await;
+                let _ = timeout(END_WAIT, body.next()).await;
                 break;
             }
             if !self.deltas.is_empty() {

@@ -18,7 +18,7 @@ use super::{
     registry::{Handle, Stop},
 };
 use crate::{
-    backend::{Chat, Completion, Envelope, Model, chat::ChatHead},
+    backend::{Completion, Envelope, Model, chat::ChatHead},
     outbox::{Earning, Frame},
     protocol::{Code, Failure, RequestId, ToGateway},
     telemetry::Operation,
@@ -110,16 +110,13 @@ impl Inference {
         handle.runs_now();
         self.show_load();
         record.times.started = Some(Instant::now());
-        let chat = Chat {
-            payload: job.payload,
-            model,
-        };
-        let body = self.parts.backend.prepare(&chat)?;
-        drop(chat);
+        let body = self.parts.backend.prepare(&job.payload, &model)?;
+        drop(job.payload);
         let chunks = Chunks::new(outbox, job.request_id, handle, job.head.stream);
         let mut answering = Answering::new(&self.settings, deadline, handle, chunks);
         let times = &mut record.times;
-        let decoder = answering.read(self.parts.backend.chat(body), times).await?;
+        let asked = self.parts.backend.chat(body);
+        let decoder = answering.read(asked, times).await?;
         let envelope = Envelope {
             generation: self.parts.generation,
             request_id: record.request_id.as_str().to_owned(),

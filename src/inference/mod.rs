@@ -46,7 +46,7 @@ use crate::{
 /// What jobs are given.
 pub struct Parts {
     /// Who answers.
-    pub backend: Arc<dyn Backend>,
+    pub backend: Arc<Backend>,
     /// Where answers go.
     pub outbox: Arc<Outbox>,
     /// Where they are counted.

@@ -24,11 +24,13 @@ pub struct Registration {
     pub payout_address: Option<String>,
     /// How many chats run at once.
     pub capacity: usize,
+    /// What the network calls the model server's interface.
+    pub api_mode: &'static str,
 }
 
 impl Registration {
-    /// As the settings have it.
-    pub fn new(config: &Config) -> Self {
+    /// As the settings have it, and the model server.
+    pub fn new(config: &Config, api_mode: &'static str) -> Self {
         Self {
             generation: config.identity.generation,
             alias: config.node.alias.clone(),
@@ -37,6 +39,7 @@ impl Registration {
             interview_model: config.node.interview_model.clone(),
             payout_address: config.node.payout_address.clone(),
             capacity: config.admission.capacity,
+            api_mode,
         }
     }
 
@@ -50,7 +53,7 @@ impl Registration {
 
     /// Tells which models are served now.
     pub(super) fn offer(&self, outbox: &Outbox, offer: &Offer) {
-        let models = names(offer);
+        let models = offer.names();
         if self.generation == Generation::Operator {
             let node = NodeRegistration {
                 alias: &self.alias,
@@ -59,7 +62,7 @@ impl Registration {
                 region: self.region,
                 price_per_thousand_tokens: self.price_per_thousand_tokens.as_json(),
                 interview_model: self.interview_model.as_deref(),
-                api_mode: "ollama",
+                api_mode: self.api_mode,
             };
             outbox.control(Control::new(&ToGateway::RegisterNode(node)));
         }
@@ -69,7 +72,7 @@ impl Registration {
     /// Tells the models again, unchanged.
     pub(super) fn repeat_models(&self, outbox: &Outbox, offer: &Offer) {
         outbox.control(Control::new(&ToGateway::ModelList {
-            models: &names(offer),
+            models: &offer.names(),
         }));
     }
 
@@ -83,12 +86,4 @@ impl Registration {
         };
         outbox.control(Control::new(&ToGateway::Heartbeat { health }));
     }
-}
-
-fn names(offer: &Offer) -> Vec<&str> {
-    offer
-        .models
-        .iter()
-        .map(|model| model.name.as_ref())
-        .collect()
 }

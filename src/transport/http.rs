@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream::BoxStream};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, Uri,
@@ -26,6 +26,7 @@ use hyper_util::{
     },
     rt::{TokioIo, TokioTimer},
 };
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
@@ -62,6 +63,9 @@ pub enum HttpError {
     #[error("it did not answer within {}", humantime::format_duration(*.0))]
     Silent(Duration),
 }
+
+/// An answer's bytes as they come; once there is an error, nothing follows. Dropping it closes the connection.
+pub type Body = BoxStream<'static, Result<Bytes, HttpError>>;
 
 /// A client of one server.
 pub struct HttpClient {
@@ -142,6 +146,34 @@ pub async fn read_body(body: Incoming, max: usize) -> Result<Bytes, HttpError> {
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(HttpError::TooLarge),
         Err(_) => Err(HttpError::Broken),
     }
+}
+
+/// Waits for an answer that says success, and reads its body of at most `max` bytes, all within `limit`.
+///
+/// # Errors
+/// As [`HttpClient::get`] and [`read_body`]; it says something else than success, or takes longer.
+pub async fn read_answer(
+    asked: impl Future<Output = Result<Response<Incoming>, HttpError>>,
+    max: usize,
+    limit: Duration,
+) -> Result<Bytes, HttpError> {
+    let answer = async {
+        let answer = asked.await?;
+        if !answer.status().is_success() {
+            return Err(HttpError::Status(answer.status().as_u16()));
+        }
+        read_body(answer.into_body(), max).await
+    };
+    timeout(limit, answer)
+        .await
+        .unwrap_or(Err(HttpError::Silent(limit)))
+}
+
+/// A body's bytes as they come.
+pub fn stream(body: Incoming) -> Body {
+    body.into_data_stream()
+        .map_err(|_| HttpError::Broken)
+        .boxed()
 }
 
 fn reason(error: &hyper_util::client::legacy::Error) -> HttpError {
