@@ -14,7 +14,7 @@ pub mod config;
 pub mod inference;
 pub mod label;
 pub mod link;
-mod node;
+pub mod node;
 pub mod outbox;
 mod overview;
 pub mod protocol;

@@ -9,23 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     admin::{self, Overview, Status},
-    backend::{
-        Offer,
-        ollama::{PullBoard, PullStatus},
-    },
+    backend::ollama::PullStatus,
     clock::WallClock,
     inference::Admission,
     label::Label,
+    node::{Node, Nodes},
     protocol::Generation,
     service::{Service, Stage},
-    session::{Phase, Registration, SessionStatus, StatusBoard},
+    session::{Phase, SessionStatus, StatusBoard},
     telemetry::{Metrics, RecentTroubles},
 };
 
@@ -70,10 +65,8 @@ fn millis(duration: Duration) -> u64 {
 /// Everything that probes and people ask about.
 pub(crate) struct View {
     pub(crate) generation: Generation,
-    pub(crate) registration: Registration,
     pub(crate) status: Arc<StatusBoard>,
-    pub(crate) offer: watch::Receiver<Offer>,
-    pub(crate) pulls: Arc<PullBoard>,
+    pub(crate) nodes: Nodes,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) troubles: Arc<RecentTroubles>,
@@ -90,8 +83,13 @@ impl Overview for View {
     fn pending(&self) -> Vec<String> {
         let service = service_sentence(self.service.stage());
         let session = session_sentence(&self.status.read());
-        let backend = backend_sentence(&self.offer.borrow(), &self.pulls);
-        [service, session, backend].into_iter().flatten().collect()
+        let mut backends: Vec<_> = self.nodes.iter().map(backend_sentence).collect();
+        if backends.iter().any(Option::is_none) {
+            // One that can be used is enough.
+            backends.clear();
+        }
+        let all = [service, session].into_iter().chain(backends);
+        all.flatten().collect()
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -103,29 +101,37 @@ impl Overview for View {
     }
 
     fn status(&self) -> Status {
-        let offer = self.offer.borrow().clone();
         let session = self.status.read();
+        let offers = self.nodes.offers().now();
+        let version = offers.iter().find_map(|offer| offer.version.clone());
+        let models = offers.iter().flat_map(|offer| &offer.models);
+        let pulls = self.nodes.iter().map(|node| node.backend.pulls());
         Status {
-            nodes: vec![self.node(&session)],
-            session: self.session(&session),
-            models: offer
-                .models
+            nodes: self
+                .nodes
                 .iter()
+                .map(|node| self.node(node, &session))
+                .collect(),
+            session: self.session(&session),
+            models: models
                 .map(|model| admin::ModelStatus {
                     name: model.name.to_string(),
                     context_length: model.context_length,
                     loaded: model.loaded_context.is_some(),
                 })
                 .collect(),
-            pulls: self.pulls.list().iter().map(pull).collect(),
+            pulls: pulls
+                .flat_map(|board| board.list())
+                .map(|status| pull(&status))
+                .collect(),
             load: self.load(),
             counts: admin::Counts::of(&self.metrics),
             backend: admin::BackendStatus {
-                up: offer.version.is_some(),
-                version: offer.version.clone(),
+                up: offers.iter().any(|offer| offer.is_up),
+                version: version.clone(),
             },
             last_errors: self.troubles.list(),
-            versions: admin::Versions::with_ollama(offer.version),
+            versions: admin::Versions::with_ollama(version),
             draining: self.service.stage() != Stage::Open,
             uptime_seconds: self.pulse.since.elapsed().as_secs(),
         }
@@ -153,16 +159,14 @@ impl View {
         }
     }
 
-    fn node(&self, session: &SessionStatus) -> admin::NodeStatus {
+    fn node(&self, node: &Node, session: &SessionStatus) -> admin::NodeStatus {
+        let registered = session.registered.get(&node.alias);
         admin::NodeStatus {
-            alias: session.node.as_ref().map_or_else(
-                || self.registration.alias.clone(),
-                |node| node.alias.clone(),
-            ),
-            node_id: session.node.as_ref().map(|node| node.node_id.clone()),
-            region: self.registration.region.to_owned(),
-            api_mode: "ollama",
-            capacity: self.admission.capacity(),
+            alias: registered.map_or_else(|| node.alias.to_string(), |node| node.alias.clone()),
+            node_id: registered.map(|node| node.node_id.clone()),
+            region: node.settings.region.as_str().to_owned(),
+            api_mode: node.backend.mode(),
+            capacity: node.slots.capacity(),
             quality_tier: self.metrics.quality_tier.get(),
         }
     }
@@ -226,11 +230,19 @@ fn session_sentence(session: &SessionStatus) -> Option<String> {
     }
 }
 
-/// A pull says more than that there is no model yet, but nothing to somebody whose Ollama is away.
-fn backend_sentence(offer: &Offer, pulls: &PullBoard) -> Option<String> {
-    let pull = || offer.version.as_ref().and_then(|_| pulls.sentence());
+/// Why a node has nothing to offer. A pull says more than that there is no model yet, but nothing to somebody whose model
+/// server is away.
+fn backend_sentence(node: &Arc<Node>) -> Option<String> {
+    let offer = node.backend.offer();
+    let offer = offer.borrow();
     match &offer.trouble {
-        Some(trouble) => Some(pull().unwrap_or_else(|| trouble.clone())),
+        Some(trouble) => {
+            let pull = offer
+                .is_up
+                .then(|| node.backend.pulls().sentence())
+                .flatten();
+            Some(pull.unwrap_or_else(|| trouble.clone()))
+        }
         None if offer.models.is_empty() => {
             Some("Ollama has not been asked for its models yet.".to_owned())
         }

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::object::string;
-use crate::protocol::{Code, Failure};
 
 /// The longest text of an error that is passed on.
 const MAX_BYTES: usize = 512;
@@ -25,11 +24,6 @@ const MAX_LOOKED_AT: usize = 16 * MAX_BYTES;
 /// What stands for something that is the operator's own business.
 const HIDDEN: &str = "…";
 
-/// The failure that a status other than 2xx means.
-pub(super) fn failure_of_status(status: u16, body: &[u8]) -> Failure {
-    Failure::new(Code::Backend, words_of_status(status, body))
-}
-
 /// The words that come with a status other than 2xx.
 pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
     serde_json::from_slice::<ErrorBody<'_>>(body)
@@ -38,12 +32,7 @@ pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
         .unwrap_or_else(|| format!("HTTP {status}"))
 }
 
-/// The failure that an `error` field means, as Ollama (`"…"`) or OpenAI (`{"message": "…"}`) spells it.
-pub(super) fn failure_of_error(error: &RawValue) -> Failure {
-    Failure::new(Code::Backend, words_of_error(error))
-}
-
-/// The words of an `error` field.
+/// The words of an `error` field, as Ollama (`"…"`) or OpenAI (`{"message": "…"}`) spells it.
 pub(super) fn words_of_error(error: &RawValue) -> String {
     words_of(error).unwrap_or_else(|| "an error without words".to_owned())
 }
@@ -248,9 +237,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::{Code, Failure};
 
-    fn sentence(status: u16, body: &str) -> String {
-        failure_of_status(status, body.as_bytes()).text()
+    fn text_of(words: String) -> String {
+        Failure::new(Code::Backend, words).text()
+    }
+
+    fn sentence(status: u16, body: impl AsRef<[u8]>) -> String {
+        text_of(words_of_status(status, body.as_ref()))
     }
 
     #[test]
@@ -302,10 +296,7 @@ mod tests {
             sentence(502, r#"{"error":"\u0000 \n"}"#),
             "backend: HTTP 502"
         );
-        assert_eq!(
-            failure_of_status(500, b"{\"error\":\"\xff\"}").text(),
-            "backend: HTTP 500"
-        );
+        assert_eq!(sentence(500, b"{\"error\":\"\xff\"}"), "backend: HTTP 500");
     }
 
     #[test]
@@ -377,7 +368,7 @@ mod tests {
         for part in ["[", "a:", "/x ", "\u{0}", "1.1.1.1:"] {
             let words = part.repeat(8 * 1024 * 1024 / part.len());
             let error = serde_json::value::to_raw_value(&words).unwrap();
-            let text = failure_of_error(&error).text();
+            let text = text_of(words_of_error(&error));
             assert!(
                 text.len() <= MAX_BYTES + "backend: ".len(),
                 "{}",
@@ -387,7 +378,7 @@ mod tests {
         let nested = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
         let error = RawValue::from_string(format!(r#"{{"message":{nested}}}"#)).unwrap();
         assert_eq!(
-            failure_of_error(&error).text(),
+            text_of(words_of_error(&error)),
             "backend: an error without words"
         );
         let took = began.elapsed();

@@ -11,8 +11,8 @@ use crate::{
     telemetry::LogFormat,
 };
 
-/// Who logs in, and how.
-#[derive(Clone, Debug)]
+/// Who logs in, and how. No `Debug`: the payout address is private.
+#[derive(Clone)]
 pub struct Identity {
     /// The client id: visible ASCII.
     pub client_id: String,
@@ -22,6 +22,8 @@ pub struct Identity {
     pub signature: SignatureScheme,
     /// Where the secret comes from. It was readable when the settings were read.
     pub secret: SecretSource,
+    /// Where earnings go. Never logged or shown.
+    pub payout_address: Option<String>,
 }
 
 /// The gateway and the session with it.
@@ -47,8 +49,8 @@ pub struct GatewaySettings {
     pub heartbeat_timeout: Duration,
 }
 
-/// What the network is told about this node. No `Debug`: the payout address is private.
-#[derive(Clone)]
+/// A node, its model server apart.
+#[derive(Clone, Debug)]
 pub struct NodeSettings {
     /// The node's name.
     pub alias: String,
@@ -58,8 +60,8 @@ pub struct NodeSettings {
     pub price_per_thousand_tokens: Price,
     /// The model that should be interviewed.
     pub interview_model: Option<String>,
-    /// The wallet. Never logged or shown.
-    pub payout_address: Option<String>,
+    /// Jobs at once; at least 1.
+    pub capacity: usize,
 }
 
 /// The model server.
@@ -90,11 +92,9 @@ pub struct PolicySettings {
     pub allow_hardware_options: bool,
 }
 
-/// How many requests are taken.
+/// How many requests wait.
 #[derive(Clone, Debug)]
 pub struct AdmissionSettings {
-    /// Jobs at once; at least 1.
-    pub capacity: usize,
     /// Jobs that may wait; 0: none.
     pub queue: usize,
     /// The same in bytes.

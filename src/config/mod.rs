@@ -41,13 +41,13 @@ pub struct Config {
     pub identity: Identity,
     /// The gateway and the session with it.
     pub gateway: GatewaySettings,
-    /// What the network is told about this node.
+    /// The node.
     pub node: NodeSettings,
     /// The model server.
     pub backend: BackendSettings,
     /// What requests may ask of the machine.
     pub policy: PolicySettings,
-    /// How many requests are taken.
+    /// How many requests wait.
     pub admission: AdmissionSettings,
     /// The limits of one request.
     pub job: JobSettings,
@@ -119,6 +119,7 @@ impl Config {
                 generation: values.generation.0,
                 signature: values.signature.0,
                 secret,
+                payout_address: values.payout_address.map(|address| address.0),
             },
             gateway: GatewaySettings {
                 proxy: proxy::on_the_way_to(
@@ -140,7 +141,7 @@ impl Config {
                 region: values.region.0,
                 price_per_thousand_tokens: values.price_per_thousand_tokens,
                 interview_model: values.interview_model.map(|model| model.0),
-                payout_address: values.payout_address.map(|address| address.0),
+                capacity: values.capacity.0,
             },
             backend: BackendSettings {
                 url: values.ollama_url,
@@ -156,7 +157,6 @@ impl Config {
                 allow_hardware_options: values.allow_consumer_hardware_options.0,
             },
             admission: AdmissionSettings {
-                capacity: values.capacity.0,
                 queue: values.queue.0,
                 queue_bytes: values.queue_bytes.0,
                 queue_timeout: values.queue_timeout.0,
@@ -231,4 +231,4 @@ fn alone<T>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

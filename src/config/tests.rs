@@ -47,7 +47,8 @@ fn read(vars: Vars) -> Result<Config, ConfigErrors> {
     Config::from_env_in(&surroundings, vars)
 }
 
-fn config(more: &[(&str, &str)]) -> Config {
+/// The least that one must set, and `more`.
+pub(crate) fn config(more: &[(&str, &str)]) -> Config {
     read(with(more)).unwrap()
 }
 
@@ -85,7 +86,7 @@ fn two_settings_are_enough() {
     assert_eq!(config.backend.url.to_string(), "http://localhost:11434");
     assert!(config.backend.allow.matches("any:model") && !config.backend.deny.matches("any:model"));
     assert!(!config.policy.allow_hardware_options);
-    assert_eq!((config.admission.capacity, config.admission.queue), (4, 4));
+    assert_eq!((config.node.capacity, config.admission.queue), (4, 4));
     assert_eq!(config.job.request_timeout, Duration::from_secs(1800));
     assert_eq!(config.outbox.max_bytes, 32 << 20);
     assert_eq!(config.listen.to_string(), "127.0.0.1:9464");
@@ -164,7 +165,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
     assert_eq!(
         (
             node.interview_model.as_deref(),
-            node.payout_address.as_deref()
+            config.identity.payout_address.as_deref()
         ),
         (Some("llama3"), Some("0xabc"))
     );
@@ -183,7 +184,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
     assert!(config.policy.allow_hardware_options);
     let admission = &config.admission;
     assert_eq!(
-        (admission.capacity, admission.queue, admission.queue_bytes),
+        (node.capacity, admission.queue, admission.queue_bytes),
         (7, 0, 1024)
     );
     assert_eq!(admission.queue_timeout, seconds(1));
@@ -403,7 +404,7 @@ fn the_effective_settings_show_defaults_and_hide_what_is_private() {
     ] {
         assert!(effective.contains(&shown), "{shown:?} in {effective:?}");
     }
-    let debug = format!("{config:?} {:?}", config.identity);
+    let debug = format!("{config:?} {:?}", config.identity.secret);
     for private in ["s3cret", "hunter2", "0xabc"] {
         assert!(!debug.contains(private), "{debug}");
     }

@@ -6,6 +6,7 @@
 use std::{fmt, net::IpAddr};
 
 use hyper::Uri;
+use percent_encoding::percent_decode_str;
 
 use super::{error::Invalid, field::Value};
 
@@ -302,30 +303,11 @@ impl fmt::Debug for BackendUrl {
 /// Basic authentication (RFC 7617) with a URL's `user:password`, which may be percent-encoded there. A user alone has an
 /// empty password.
 pub(super) fn basic(credentials: &str) -> String {
-    let mut decoded = percent_decoded(credentials);
+    let mut decoded: Vec<u8> = percent_decode_str(credentials).collect();
     if !credentials.contains(':') {
         decoded.push(b':');
     }
     format!("Basic {}", data_encoding::BASE64.encode(&decoded))
-}
-
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = tail.get(..2).filter(|_| *first == b'%');
-        match escaped.and_then(|digits| data_encoding::HEXLOWER_PERMISSIVE.decode(digits).ok()) {
-            Some(byte) => {
-                decoded.extend(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                decoded.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! How many jobs may run, and how many may wait for it.
+//! Who may run a job now, who may wait for it, and how many.
 //!
-//! Invariant: never more than `capacity` slots are out, never more than `queue` jobs or `queue_bytes` bytes wait, and
-//! whoever began to wait first runs first. Dropping a place gives back all that it holds.
+//! Invariant: never more than `queue` jobs or `queue_bytes` bytes wait, over all nodes together. Dropping a place gives back
+//! all that it holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,18 +12,20 @@ use tokio::{
 
 use crate::{
     config::AdmissionSettings,
+    node::{Slot, Slots, Waiting},
     protocol::{Code, Failure},
 };
 
-/// The slots and the waiting room.
+/// The nodes' slots and the waiting room before them.
 pub struct Admission {
-    slots: Arc<Semaphore>,
+    /// Of every node.
+    slots: Vec<Arc<Slots>>,
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     settings: AdmissionSettings,
 }
 
-/// How busy a node is.
+/// How busy this process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Jobs that hold a slot.
@@ -33,104 +35,106 @@ pub struct Load {
 }
 
 /// A job's claim to run, now or later.
-pub(super) enum Place {
-    /// It may run.
-    Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit),
-    /// It waits in the room.
-    Waiting(Waiting),
+pub(super) struct Place {
+    claim: Claim,
+    /// The longest wait.
+    timeout: Duration,
 }
 
-pub(super) struct Waiting {
-    slots: Arc<Semaphore>,
-    timeout: Duration,
-    _place: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+enum Claim {
+    /// It may run.
+    Slot(Slot),
+    /// It waits in the room.
+    Waiting {
+        _claim: Waiting,
+        _place: OwnedSemaphorePermit,
+        _bytes: OwnedSemaphorePermit,
+    },
 }
 
 impl Admission {
-    pub(super) fn new(settings: AdmissionSettings) -> Self {
+    pub(super) fn new(slots: Vec<Arc<Slots>>, settings: AdmissionSettings) -> Self {
         let semaphore =
             |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
-            slots: semaphore(settings.capacity),
+            slots,
             room: semaphore(settings.queue),
             room_bytes: semaphore(settings.queue_bytes),
             settings,
         }
     }
 
-    /// Takes a job of so many bytes in; `None` if there is no slot and no place to wait.
-    pub(super) fn enter(&self, bytes: usize) -> Option<Place> {
-        // Whoever waits has been here longer: a slot that is free for a moment is theirs.
-        if self.waiting() == 0
-            && let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
-        {
-            return Some(Place::Slot(slot));
-        }
-        let bytes = u32::try_from(bytes).ok()?;
-        Some(Place::Waiting(Waiting {
-            _place: Arc::clone(&self.room).try_acquire_owned().ok()?,
-            _bytes: Arc::clone(&self.room_bytes)
-                .try_acquire_many_owned(bytes)
-                .ok()?,
-            slots: Arc::clone(&self.slots),
+    /// Takes a job of so many bytes in, for the first of these that has a slot free; `None` if none has and there is no
+    /// place to wait.
+    pub(super) fn enter(&self, slots: &[Arc<Slots>], bytes: usize) -> Option<Place> {
+        let claim = match slots.iter().find_map(Slots::take) {
+            Some(slot) => Claim::Slot(slot),
+            None => self.wait(slots, bytes)?,
+        };
+        Some(Place {
+            claim,
             timeout: self.settings.queue_timeout,
-        }))
+        })
+    }
+
+    fn wait(&self, slots: &[Arc<Slots>], bytes: usize) -> Option<Claim> {
+        let bytes = u32::try_from(bytes).ok()?;
+        let (room, room_bytes) = (Arc::clone(&self.room), Arc::clone(&self.room_bytes));
+        Some(Claim::Waiting {
+            _place: room.try_acquire_owned().ok()?,
+            _bytes: room_bytes.try_acquire_many_owned(bytes).ok()?,
+            _claim: Waiting::for_any(slots),
+        })
     }
 
     /// How busy it is.
     pub fn load(&self) -> Load {
         Load {
-            running: self.settings.capacity - self.slots.available_permits(),
-            waiting: self.waiting(),
+            running: self.slots.iter().map(|slots| slots.taken()).sum(),
+            waiting: self.settings.queue - self.room.available_permits(),
         }
     }
 
     /// How many jobs may run at once.
     pub fn capacity(&self) -> usize {
-        self.settings.capacity
+        self.slots.iter().map(|slots| slots.capacity()).sum()
     }
 
     /// How many jobs may wait.
     pub fn queue(&self) -> usize {
         self.settings.queue
     }
-
-    fn waiting(&self) -> usize {
-        self.settings.queue - self.room.available_permits()
-    }
 }
 
 impl Place {
-    /// Waits until the job may run: until it has a slot, and then until there is `room` for its answer. A job that waits
-    /// was admitted when there was, and many like it would fill what they share without a bound.
+    /// Waits until the job may run: until it has one of these slots, and then until there is `room` for its
+    /// answer. A job that waits was admitted when there was, and many like it would fill what they share without a bound.
     ///
     /// # Errors
     /// `queue_timeout`.
-    pub(super) async fn slot(self, room: impl Future<Output = ()>) -> Result<Self, Failure> {
-        let waiting = match self {
-            Self::Slot(_) => return Ok(self),
-            Self::Waiting(waiting) => waiting,
+    pub(super) async fn slot(
+        self,
+        slots: &[Arc<Slots>],
+        room: impl Future<Output = ()>,
+    ) -> Result<Slot, Failure> {
+        let is_right = |slot: &Slot| slots.iter().any(|slots| slot.is_of(slots));
+        let held = match self.claim {
+            Claim::Slot(slot) if is_right(&slot) => return Ok(slot),
+            // A slot of another node was taken before it was known which nodes there are to choose from.
+            held => held,
         };
-        let limit = waiting.timeout;
         let may_run = async {
-            let slot = Arc::clone(&waiting.slots).acquire_owned().await;
+            let slot = Slot::next_of(slots).await;
             // Its place in the waiting room is free for another.
-            drop(waiting);
+            drop(held);
             room.await;
             slot
         };
-        match timeout(limit, may_run).await {
-            Ok(Ok(slot)) => Ok(Self::Slot(slot)),
-            // The semaphore is never closed, so that only the time-out is left.
-            Ok(Err(_)) | Err(_) => {
-                let limit = humantime::format_duration(limit);
-                Err(Failure::new(
-                    Code::QueueTimeout,
-                    format!("no slot became free within {limit}"),
-                ))
-            }
-        }
+        timeout(self.timeout, may_run).await.map_err(|_| {
+            let limit = humantime::format_duration(self.timeout);
+            let sentence = format!("no slot became free within {limit}");
+            Failure::new(Code::QueueTimeout, sentence)
+        })
     }
 }
 
@@ -141,13 +145,41 @@ mod tests {
 
     use super::*;
 
-    fn admission(capacity: usize, queue: usize, queue_bytes: usize) -> Admission {
-        Admission::new(AdmissionSettings {
-            capacity,
+    struct Bench {
+        admission: Admission,
+        /// Of the one node.
+        slots: Vec<Arc<Slots>>,
+    }
+
+    fn admission(capacity: usize, queue: usize, queue_bytes: usize) -> Bench {
+        let slots = vec![Slots::new(capacity)];
+        let settings = AdmissionSettings {
             queue,
             queue_bytes,
             queue_timeout: Duration::from_secs(30),
-        })
+        };
+        Bench {
+            admission: Admission::new(slots.clone(), settings),
+            slots,
+        }
+    }
+
+    impl Bench {
+        fn enter(&self, bytes: usize) -> Option<Place> {
+            self.admission.enter(&self.slots, bytes)
+        }
+
+        fn load(&self) -> Load {
+            self.admission.load()
+        }
+
+        async fn slot(&self, place: Place) -> Result<Slot, Failure> {
+            place.slot(&self.slots, ready(())).await
+        }
+    }
+
+    fn waits(place: &Place) -> bool {
+        matches!(place.claim, Claim::Waiting { .. })
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,10 +188,7 @@ mod tests {
         let first = admission.enter(1).unwrap();
         let second = admission.enter(1).unwrap();
         let third = admission.enter(1).unwrap();
-        assert!(matches!(
-            (&first, &second, &third),
-            (Place::Slot(_), Place::Slot(_), Place::Waiting(_))
-        ));
+        assert_eq!([&first, &second, &third].map(waits), [false, false, true]);
         assert!(admission.enter(1).is_none());
         assert_eq!(
             admission.load(),
@@ -169,7 +198,7 @@ mod tests {
             }
         );
         drop(first);
-        let third = third.slot(ready(())).await.unwrap();
+        let third = admission.slot(third).await.unwrap();
         assert_eq!(
             admission.load(),
             Load {
@@ -187,8 +216,8 @@ mod tests {
         let running = admission.enter(1).unwrap();
         let waiting = admission.enter(1).unwrap();
         drop(running);
-        assert!(matches!(admission.enter(1), Some(Place::Waiting(_))));
-        assert!(waiting.slot(ready(())).await.is_ok());
+        assert!(waits(&admission.enter(1).unwrap()));
+        assert!(admission.slot(waiting).await.is_ok());
     }
 
     #[test]
@@ -205,7 +234,7 @@ mod tests {
         let admission = admission(1, 1, 100);
         let _running = admission.enter(1).unwrap();
         let waiting = admission.enter(1).unwrap();
-        let failure = waiting.slot(ready(())).await.err().unwrap();
+        let failure = admission.slot(waiting).await.err().unwrap();
         assert_eq!(
             failure.text(),
             "queue_timeout: no slot became free within 30s"
@@ -219,8 +248,8 @@ mod tests {
         let running = admission.enter(1).unwrap();
         let (first, second) = (admission.enter(1).unwrap(), admission.enter(1).unwrap());
         drop(running);
-        let failure = first.slot(pending()).await.err().unwrap();
+        let failure = first.slot(&admission.slots, pending()).await.err().unwrap();
         assert_eq!(failure.code, Code::QueueTimeout);
-        assert!(second.slot(ready(())).await.is_ok());
+        assert!(admission.slot(second).await.is_ok());
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: over a session go either no chunks of a job, or all of its text from the first on, in order; over none but
 //! the last one that its request came by.
 
-use super::registry::Handle;
+use super::jobs::Handle;
 use crate::{
     backend::{Decoder, Deltas},
     outbox::{Outbox, SessionNumber},
@@ -36,6 +36,11 @@ impl<'a> Chunks<'a> {
             session: handle.session(),
             index: 0,
         }
+    }
+
+    /// Waits until the request has come again by another session, perhaps in vain.
+    pub(super) async fn moved(&self) {
+        self.handle.attached().await;
     }
 
     /// Turns to the session that the request has come by last: one that it has come by anew gets all the text that

@@ -12,23 +12,24 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Inference,
     admission::Place,
-    answering::{Answering, overdue},
-    chunks::Chunks,
+    generation::overdue,
+    jobs::{Handle, Stop},
     record::{Ended, Record},
-    registry::{Handle, Stop},
+    work::{Done, Progress, Task, Work},
 };
 use crate::{
-    backend::{Chat, ChatHead, Completion, Envelope, Model},
-    outbox::Earning,
-    protocol::{Code, Failure, Operation, Reply, RequestId},
+    backend::RequestHead,
+    node::{Offered, Slot, Slots},
+    protocol::{Code, Failure, RequestId},
 };
 
 /// An admitted request.
 pub(super) struct Job {
+    pub(super) work: &'static dyn Work,
     pub(super) request_id: RequestId,
-    pub(super) head: ChatHead,
-    /// `None` where the backend has to be asked once more.
-    pub(super) model: Option<Model>,
+    pub(super) head: RequestHead,
+    /// Where its model is offered; nowhere, where the backends have to be asked once more.
+    pub(super) offering: Vec<Offered>,
     pub(super) payload: Bytes,
     pub(super) place: Place,
     pub(super) received: Instant,
@@ -38,21 +39,28 @@ pub(super) fn model_not_found() -> Failure {
     Failure::new(Code::ModelNotFound, "this node does not offer that model")
 }
 
+/// The slots of those who offer a model.
+pub(super) fn slots_of(offering: &[Offered]) -> Vec<Arc<Slots>> {
+    let slots = |offered: &Offered| Arc::clone(&offered.node.slots);
+    offering.iter().map(slots).collect()
+}
+
 impl Inference {
     /// Runs a job to its end and sends its answer.
     pub(super) async fn run(&self, job: Job, handle: &Handle) {
-        let mut record = Record::new(&job);
-        let mut complete = None;
-        let work = AssertUnwindSafe(self.work(job, handle, &mut record, &mut complete));
+        let work = job.work;
+        let mut record = Record::new(&job, self.parts.nodes.sole());
+        let mut progress = Progress::default();
+        let performed = AssertUnwindSafe(self.perform(job, handle, &mut record, &mut progress));
         // Told to stop it does nothing more, not even what could be done at once.
-        let done = tokio::select! {
+        let performed = tokio::select! {
             biased;
             () = handle.token.cancelled() => None,
-            done = work.catch_unwind() => Some(done),
+            performed = performed.catch_unwind() => Some(performed),
         };
-        let outcome = match (complete, done) {
+        let outcome = match (progress.done, performed) {
             // What cut it short was the sending of its last chunks, and the answer has it all.
-            (Some(completion), _) => Ok(completion),
+            (Some(done), _) => Ok(done),
             (None, None) => Err(self.stopped(handle)),
             (None, Some(Ok(Err(failure)))) => Err(failure),
             (None, Some(Err(_) | Ok(Ok(())))) => Err(Failure::new(
@@ -60,13 +68,21 @@ impl Inference {
                 "a defect of the sidecar; its log has the place",
             )),
         };
+        record.times = progress.times;
         if handle.stopped() == Some(Stop::Cancelled) {
             self.count_request(&record);
-            return record.log(&self.parts.node, handle.session(), Ended::Cancelled);
+            return record.log(handle.session(), Ended::Cancelled);
         }
         self.count(&record, &outcome);
-        record.log(&self.parts.node, handle.session(), Ended::of(&outcome));
-        self.answer(&record, outcome);
+        record.log(handle.session(), Ended::of(&outcome));
+        let (reply, earning) = match outcome {
+            Ok(done) => {
+                let earning = record.earning(&done);
+                (done.reply, earning)
+            }
+            Err(failure) => (work.error(record.request_id, &failure), None),
+        };
+        self.parts.outbox.answer(reply, earning);
     }
 
     /// What a job answers that was stopped.
@@ -79,89 +95,65 @@ impl Inference {
         Failure::new(Code::Draining, "this node is shutting down")
     }
 
-    /// Has a job answered. `complete` has the answer as soon as that is whole; all that this does afterwards may be cut
-    /// short.
-    async fn work(
+    /// Waits until a job may run, and has its work done.
+    async fn perform(
         &self,
         mut job: Job,
         handle: &Handle,
         record: &mut Record,
-        complete: &mut Option<Completion>,
+        progress: &mut Progress,
     ) -> Result<(), Failure> {
         let deadline = job.received + self.settings.request_timeout;
-        let outbox = &*self.parts.outbox;
-        let admitted = async {
-            let model = match job.model.take() {
-                Some(model) => model,
-                None => self
-                    .parts
-                    .backend
-                    .find_fresh(&job.head.model)
-                    .await
-                    .ok_or_else(model_not_found)?,
-            };
-            record.model = Some(Arc::clone(&model.name));
-            Ok((model, job.place.slot(outbox.room()).await?))
-        };
-        let (model, _slot) = timeout_at(deadline, admitted)
+        let offering = std::mem::take(&mut job.offering);
+        let admitted = self.admitted(offering, &job.head.model, job.place, record);
+        let (on, _slot) = timeout_at(deadline, admitted)
             .await
             .unwrap_or_else(|_| Err(overdue(&self.settings)))?;
         handle.runs_now();
         self.show_load();
-        record.times.started = Some(Instant::now());
-        let chat = Chat {
+        progress.times.started = Some(Instant::now());
+        let task = Task {
+            request_id: &job.request_id,
             payload: job.payload,
-            model,
+            stream: job.head.stream,
+            on: &on,
+            deadline,
+            handle,
+            settings: &self.settings,
+            parts: &self.parts,
         };
-        let body = self.parts.backend.prepare(&chat)?;
-        drop(chat);
-        let chunks = Chunks::new(outbox, job.request_id, handle, job.head.stream);
-        let mut answering = Answering::new(&self.settings, deadline, handle, chunks);
-        let times = &mut record.times;
-        let decoder = answering.read(self.parts.backend.chat(body), times).await?;
-        let envelope = Envelope {
-            generation: self.parts.generation,
-            request_id: record.request_id.as_str().to_owned(),
-            created: self.parts.clock.unix_seconds(),
-        };
-        *complete = Some(answering.finish(decoder, &envelope)?);
-        answering.send_last().await;
-        Ok(())
+        job.work.perform(task, progress).await
     }
 
-    fn answer(&self, record: &Record, outcome: Result<Completion, Failure>) {
-        let request_id = record.request_id.clone();
-        let (reply, earning) = match outcome {
-            Ok(completion) => {
-                let model = record.model.as_ref();
-                let earning = model.map(|model| self.earning(model, &completion));
-                let result = completion.result;
-                (Reply::InferenceResponse { request_id, result }, earning)
-            }
-            Err(failure) => {
-                let error = failure.text();
-                (Reply::InferenceError { request_id, error }, None)
-            }
-        };
-        self.parts.outbox.answer(reply, earning);
-    }
-
-    fn earning(&self, model: &Arc<str>, completion: &Completion) -> Earning {
-        let tokens = completion
-            .prompt_tokens
-            .saturating_add(completion.generation_tokens);
-        Earning {
-            model: Arc::clone(model),
-            usd: tokens as f64 * self.parts.price_per_thousand_tokens / 1_000.0,
+    /// Finds out where a job runs, and waits for its slot there.
+    async fn admitted(
+        &self,
+        mut offering: Vec<Offered>,
+        model: &str,
+        place: Place,
+        record: &mut Record,
+    ) -> Result<(Offered, Slot), Failure> {
+        if offering.is_empty() {
+            offering = self.parts.nodes.offering_now(model).await;
         }
+        record.offered_by(offering.first().ok_or_else(model_not_found)?);
+        let slots = slots_of(&offering);
+        let slot = place.slot(&slots, self.parts.outbox.room()).await?;
+        let is_here = |offered: &Offered| slot.is_of(&offered.node.slots);
+        let on = offering
+            .into_iter()
+            .find(is_here)
+            .ok_or_else(model_not_found)?;
+        record.offered_by(&on);
+        Ok((on, slot))
     }
 
     fn count_request(&self, record: &Record) {
         let requests = &self.parts.metrics.requests_total;
-        requests.of(record.model.as_deref(), Operation::Chat).inc();
+        requests.of(record.model.as_deref(), record.operation).inc();
     }
 
-    fn count(&self, record: &Record, outcome: &Result<Completion, Failure>) {
+    fn count(&self, record: &Record, outcome: &Result<Done, Failure>) {
         let metrics = &self.parts.metrics;
         let model = record.model.as_deref();
         let times = &record.times;
@@ -169,7 +161,7 @@ impl Inference {
         self.count_request(record);
         metrics
             .request_duration_seconds
-            .of(Operation::Chat)
+            .of(record.operation)
             .observe(record.received.elapsed().as_secs_f64());
         if let Some(started) = times.started {
             metrics
@@ -182,27 +174,27 @@ impl Inference {
                 .observe(seconds(record.received, first));
         }
         match outcome {
-            Ok(completion) => {
+            Ok(done) => {
                 metrics
                     .prompt_tokens_total
                     .of(model)
-                    .inc_by(completion.prompt_tokens);
+                    .inc_by(done.prompt_tokens);
                 metrics
                     .generation_tokens_total
                     .of(model)
-                    .inc_by(completion.generation_tokens);
-                if let Some(per_token) = times.per_token(completion.generation_tokens) {
+                    .inc_by(done.generation_tokens);
+                if let Some(per_token) = times.per_token(done.generation_tokens) {
                     metrics
                         .time_per_output_token_seconds
                         .observe(per_token.as_secs_f64());
                 }
-                if let Some(load) = completion.load_duration {
+                if let Some(load) = done.load_duration {
                     metrics
                         .ollama_load_duration_seconds
                         .observe(load.as_secs_f64());
                 }
             }
-            Err(failure) => self.count_failure(Operation::Chat, failure.code),
+            Err(failure) => self.count_failure(record.operation, failure.code),
         }
     }
 }

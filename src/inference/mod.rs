@@ -4,15 +4,18 @@
 //! never worked on twice at once, and never again after a response.
 
 mod admission;
-mod answering;
+mod chat;
 mod chunks;
+mod generation;
+mod idle_timeout;
 mod job;
-mod patience;
+mod jobs;
 mod record;
 mod refusals;
-mod registry;
+mod speech;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use admission::{Admission, Load};
 
@@ -29,24 +32,25 @@ use tracing::debug;
 
 use self::{
     admission::Place,
-    job::Job,
+    job::{Job, model_not_found, slots_of},
+    jobs::{Jobs, Stop},
     refusals::{Refusal, Refusals},
-    registry::{Registry, Stop},
+    work::Work,
 };
 use crate::{
-    backend::Backend,
     clock::WallClock,
     config::{AdmissionSettings, JobSettings},
+    node::{Nodes, Offered},
     outbox::{Outbox, Repeat, SessionNumber},
-    protocol::{Code, Failure, Generation, Operation, Reply, RequestId},
+    protocol::{Code, Failure, Generation, Operation, RequestId},
     service::Stages,
     telemetry::{Metrics, RecentTroubles, What},
 };
 
 /// What jobs are given.
 pub struct Parts {
-    /// Who answers.
-    pub backend: Arc<dyn Backend>,
+    /// Who does the work.
+    pub nodes: Nodes,
     /// Where answers go.
     pub outbox: Arc<Outbox>,
     /// Where they are counted.
@@ -57,10 +61,6 @@ pub struct Parts {
     pub clock: Arc<dyn WallClock>,
     /// The shape of results.
     pub generation: Generation,
-    /// The name of the node whose requests these are, for the log.
-    pub node: Box<str>,
-    /// What the node asks for 1,000 tokens, in US dollars.
-    pub price_per_thousand_tokens: f64,
 }
 
 /// What is known of a request's id.
@@ -78,7 +78,7 @@ pub struct Inference {
     parts: Parts,
     settings: JobSettings,
     admission: Arc<Admission>,
-    jobs: Registry,
+    jobs: Jobs,
     refusals: Refusals,
     tasks: TaskTracker,
     stages: Stages,
@@ -94,16 +94,16 @@ impl Inference {
         admission: AdmissionSettings,
         settings: JobSettings,
     ) -> Arc<Self> {
-        parts
-            .metrics
-            .capacity_requests
-            .set(i64::try_from(admission.capacity).unwrap_or(i64::MAX));
+        let sole = parts.nodes.sole().map(|node| Arc::clone(&node.alias));
+        let admission = Admission::new(parts.nodes.slots(), admission);
+        let capacity = i64::try_from(admission.capacity()).unwrap_or(i64::MAX);
+        parts.metrics.capacity_requests.set(capacity);
         Arc::new(Self {
-            refusals: Refusals::new(&parts.node),
+            refusals: Refusals::new(sole),
             parts,
             settings,
-            admission: Arc::new(Admission::new(admission)),
-            jobs: Registry::default(),
+            admission: Arc::new(admission),
+            jobs: Jobs::default(),
             tasks: TaskTracker::new(),
             stages,
             down_since: watch::Sender::default(),
@@ -119,25 +119,24 @@ impl Inference {
         request_id: RequestId,
         payload: Option<Box<RawValue>>,
     ) {
-        if operation == Operation::Speech {
-            let failure = Failure::new(Code::ModelNotFound, "this node has no speech backend");
-            return self.refuse(operation, &request_id, None, &failure).await;
-        }
+        let Some(work) = work::of(operation) else {
+            return self.parts.metrics.ignored_requests_total.inc();
+        };
         match self.known(&request_id, session) {
             Known::Answers => return self.count_duplicate(&request_id),
             Known::Forgotten => {
                 self.count_duplicate(&request_id);
                 let sentence = "this request was answered before, and the answer is no longer held";
                 let failure = Failure::new(Code::Duplicate, sentence);
-                return self.refuse(operation, &request_id, None, &failure).await;
+                return self.refuse(work, &request_id, None, &failure).await;
             }
             Known::New => {}
         }
-        match self.admit(&request_id, payload.as_deref().map_or("", RawValue::get)) {
-            Ok(job) => self.start(session, request_id, job),
+        match self.admit(work, &request_id, payload) {
+            Ok(job) => self.start(session, job),
             Err((model, failure)) => {
                 let model = model.as_deref();
-                self.refuse(operation, &request_id, model, &failure).await;
+                self.refuse(work, &request_id, model, &failure).await;
             }
         }
     }
@@ -149,31 +148,32 @@ impl Inference {
         request_id: &RequestId,
         reason: &str,
     ) {
+        let Some(work) = work::of(operation) else {
+            return self.parts.metrics.ignored_requests_total.inc();
+        };
         let sentence = format!("the frame cannot be read: {reason}");
         let failure = Failure::new(Code::Invalid, sentence);
-        self.refuse(operation, request_id, None, &failure).await;
+        self.refuse(work, request_id, None, &failure).await;
     }
 
     async fn refuse(
         &self,
-        operation: Operation,
+        work: &dyn Work,
         request_id: &RequestId,
         model: Option<&str>,
         failure: &Failure,
     ) {
+        let operation = work.operation();
         self.refusals.tell(Refusal {
             request_id,
             model,
             operation,
             code: failure.code,
         });
-        self.parts.metrics.requests_total.of(model, operation).inc();
+        let requests = &self.parts.metrics.requests_total;
+        requests.of(model, operation).inc();
         self.count_failure(operation, failure.code);
-        let (request_id, error) = (request_id.clone(), failure.text());
-        let reply = match operation {
-            Operation::Speech => Reply::TtsError { request_id, error },
-            Operation::Chat | Operation::Interview => Reply::InferenceError { request_id, error },
-        };
+        let reply = work.error(request_id.clone(), failure);
         self.parts.outbox.refuse(reply).await;
     }
 
@@ -283,52 +283,58 @@ impl Inference {
     /// that is one of those offered.
     fn admit(
         &self,
+        work: &'static dyn Work,
         request_id: &RequestId,
-        payload: &str,
+        payload: Option<Box<RawValue>>,
     ) -> Result<Job, (Option<Arc<str>>, Failure)> {
-        let refusal = |code, sentence: &str| (None, Failure::new(code, sentence));
         if !self.stages.is_open() {
-            return Err(refusal(Code::Draining, "this node is shutting down"));
+            let failure = Failure::new(Code::Draining, "this node is shutting down");
+            return Err((None, failure));
         }
-        let head = self
-            .parts
-            .backend
-            .inspect(payload.as_bytes())
-            .map_err(|failure| (None, failure))?;
-        let model = self.parts.backend.find(&head.model);
-        if model.is_none() && self.parts.backend.is_fresh() {
-            return Err((None, job::model_not_found()));
+        let payload = payload.map_or_else(Box::default, Box::<str>::from);
+        let head = work.inspect(&payload).map_err(|failure| (None, failure))?;
+        let nodes = &self.parts.nodes;
+        let offering = nodes.offering(&head.model);
+        if offering.is_empty() && nodes.are_fresh() {
+            return Err((None, model_not_found()));
         }
-        let name = model.as_ref().map(|model| Arc::clone(&model.name));
-        let Some(place) = self.place(payload.len()) else {
-            // There is no place to wait for a look at the backend either, so that what is known has to do.
-            let failure = if model.is_none() {
-                job::model_not_found()
-            } else {
-                Failure::new(Code::Busy, "all slots and places to wait are taken")
-            };
-            return Err((name, failure));
+        let Some(place) = self.place(&offering, payload.len()) else {
+            return Err(match offering.into_iter().next() {
+                Some(offered) => {
+                    let sentence = "all slots and places to wait are taken";
+                    let failure = Failure::new(Code::Busy, sentence);
+                    (Some(offered.model.name), failure)
+                }
+                // There is no place to wait for a look at the backends either, so that what is known has to do.
+                None => (None, model_not_found()),
+            });
         };
-        // The frame's buffer holds what came before and after it, too; a copy holds the request alone.
-        let payload = Bytes::copy_from_slice(payload.as_bytes());
         Ok(Job {
+            work,
             request_id: request_id.clone(),
             head,
-            model,
-            payload,
+            offering,
+            payload: Bytes::from(String::from(payload)),
             place,
             received: Instant::now(),
         })
     }
 
-    fn place(&self, bytes: usize) -> Option<Place> {
-        self.parts
-            .outbox
-            .has_room()
-            .then(|| self.admission.enter(bytes))?
+    /// A place on one of these nodes; on any, while it is not known who offers the model.
+    fn place(&self, offering: &[Offered], bytes: usize) -> Option<Place> {
+        if !self.parts.outbox.has_room() {
+            return None;
+        }
+        let slots = if offering.is_empty() {
+            self.parts.nodes.slots()
+        } else {
+            slots_of(offering)
+        };
+        self.admission.enter(&slots, bytes)
     }
 
-    fn start(self: &Arc<Self>, session: SessionNumber, request_id: RequestId, job: Job) {
+    fn start(self: &Arc<Self>, session: SessionNumber, job: Job) {
+        let request_id = job.request_id.clone();
         self.parts.outbox.supersede(&request_id);
         let handle = self.jobs.enter(&request_id, session);
         let inference = Arc::clone(self);

@@ -8,11 +8,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::job::Job;
+use super::{job::Job, work::Done};
 use crate::{
-    backend::Completion,
     label::Label,
-    outbox::SessionNumber,
+    node::{Node, Offered},
+    outbox::{Earning, SessionNumber},
     protocol::{Code, Failure, Operation, RequestId},
 };
 
@@ -28,22 +28,25 @@ pub(super) struct Times {
 pub(super) struct Record {
     pub(super) request_id: RequestId,
     pub(super) received: Instant,
+    pub(super) operation: Operation,
     pub(super) model: Option<Arc<str>>,
+    /// Who serves it, once that is known.
+    node: Option<Arc<Node>>,
     pub(super) times: Times,
 }
 
 /// How a job has ended.
 #[derive(Clone, Copy)]
 pub(super) enum Ended<'a> {
-    Answered(&'a Completion),
+    Answered(&'a Done),
     Failed(Code),
     Cancelled,
 }
 
 impl<'a> Ended<'a> {
-    pub(super) fn of(outcome: &'a Result<Completion, Failure>) -> Self {
+    pub(super) fn of(outcome: &'a Result<Done, Failure>) -> Self {
         match outcome {
-            Ok(completion) => Self::Answered(completion),
+            Ok(done) => Self::Answered(done),
             Err(failure) => Self::Failed(failure.code),
         }
     }
@@ -58,9 +61,7 @@ impl<'a> Ended<'a> {
 
     fn tokens(self) -> Option<(u64, u64)> {
         match self {
-            Self::Answered(completion) => {
-                Some((completion.prompt_tokens, completion.generation_tokens))
-            }
+            Self::Answered(done) => Some((done.prompt_tokens, done.generation_tokens)),
             Self::Failed(_) | Self::Cancelled => None,
         }
     }
@@ -87,17 +88,45 @@ impl Times {
 }
 
 impl Record {
-    pub(super) fn new(job: &Job) -> Self {
-        Self {
+    /// `sole`: the node, if there is but one.
+    pub(super) fn new(job: &Job, sole: Option<&Arc<Node>>) -> Self {
+        let mut record = Self {
             request_id: job.request_id.clone(),
             received: job.received,
-            model: job.model.as_ref().map(|model| Arc::clone(&model.name)),
+            operation: job.work.operation(),
+            model: None,
+            node: sole.cloned(),
             times: Times::default(),
+        };
+        if let Some(offered) = job.offering.first() {
+            record.offered_by(offered);
         }
+        record
+    }
+
+    /// It is this model that is asked, on this node.
+    pub(super) fn offered_by(&mut self, offered: &Offered) {
+        self.model = Some(Arc::clone(&offered.model.name));
+        self.node = Some(Arc::clone(&offered.node));
+    }
+
+    /// What an answer earns, by an estimate, if it is delivered.
+    pub(super) fn earning(&self, done: &Done) -> Option<Earning> {
+        let price = self
+            .node
+            .as_ref()?
+            .settings
+            .price_per_thousand_tokens
+            .as_f64();
+        let tokens = done.prompt_tokens.saturating_add(done.generation_tokens);
+        Some(Earning {
+            model: Arc::clone(self.model.as_ref()?),
+            usd: tokens as f64 * price / 1_000.0,
+        })
     }
 
     /// Writes the line. `session`: the last that the request came by.
-    pub(super) fn log(&self, node: &str, session: SessionNumber, ended: Ended<'_>) {
+    pub(super) fn log(&self, session: SessionNumber, ended: Ended<'_>) {
         let (prompt_tokens, generation_tokens) = ended.tokens().unzip();
         // The level of an event is part of its call site, so there are two.
         macro_rules! line {
@@ -105,8 +134,8 @@ impl Record {
                 $level!(
                     request_id = self.request_id.as_str(),
                     model = self.model.as_deref(),
-                    node,
-                    operation = %Operation::Chat,
+                    node = self.node.as_ref().map(|node| &*node.alias),
+                    operation = %self.operation,
                     outcome = ended.outcome(),
                     session = session.get(),
                     queue_ms = self.since_received(self.times.started),

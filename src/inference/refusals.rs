@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{
@@ -32,16 +32,16 @@ pub(super) struct Refusal<'a> {
 
 /// The refusals of late, by kind of work and code.
 pub(super) struct Refusals {
-    /// Whose they are.
-    node: Box<str>,
+    /// The node, if there is but one that they can be of.
+    node: Option<Arc<str>>,
     floods: Mutex<HashMap<(Operation, Code), Repeats<()>>>,
     untold: Notify,
 }
 
 impl Refusals {
-    pub(super) fn new(node: &str) -> Self {
+    pub(super) fn new(node: Option<Arc<str>>) -> Self {
         Self {
-            node: node.into(),
+            node,
             floods: Mutex::default(),
             untold: Notify::new(),
         }
@@ -100,7 +100,7 @@ impl Refusals {
                 $level!(
                     request_id = refusal.request_id.as_str(),
                     model = refusal.model,
-                    node = &*self.node,
+                    node = self.node.as_deref(),
                     operation = %refusal.operation,
                     outcome = %refusal.code,
                     attempts,
@@ -118,7 +118,7 @@ impl Refusals {
 
     fn many(&self, operation: Operation, outcome: Code, told: Told) {
         let Told { attempts, since_s } = told;
-        let node = &*self.node;
+        let node = self.node.as_deref();
         if outcome.is_operators_concern() {
             warn!(node, %operation, %outcome, attempts, since_s, "requests refused");
         } else {

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -10,53 +14,79 @@ use serde_json::value::RawValue;
 
 use super::{Inference, Parts};
 use crate::{
-    backend::{Answering, Backend, Chat, ChatHead, Model},
+    backend::{
+        AskError, Backend, ChatStream, Model, ModelServer, Seen, Suitability, tests::allowing,
+    },
     clock::SystemClock,
     config::{AdmissionSettings, JobSettings, OutboxSettings},
     label::Label as _,
     link::Outgoing,
+    node::{Node, tests::node_settings},
     outbox::{Outbox, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId, encode},
     service::Service,
     telemetry::{Metrics, RecentTroubles},
+    transport::http::HttpError,
 };
 
-/// A backend that panics, or never answers, by the name of the model.
+/// A model server that panics, or never answers, by the name of the model.
 struct Treacherous;
 
-impl Backend for Treacherous {
-    fn inspect(&self, payload: &[u8]) -> Result<ChatHead, Failure> {
-        Ok(ChatHead {
-            model: String::from_utf8(payload.to_vec()).unwrap(),
-            stream: false,
-        })
+impl ModelServer for Treacherous {
+    fn mode(&self) -> &'static str {
+        "treacherous"
     }
 
-    fn is_fresh(&self) -> bool {
-        true
+    fn name(&self) -> &'static str {
+        "The model server"
     }
 
-    fn find(&self, name: &str) -> Option<Model> {
-        Some(Model {
-            name: name.into(),
-            context_length: None,
-            thinks: false,
-            loaded_context: None,
-        })
+    fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
+        let model = |name: &str| {
+            let model = Model {
+                name: name.into(),
+                context_length: None,
+                thinks: false,
+                loaded_context: None,
+            };
+            (model, Suitability::Suits)
+        };
+        let models = ["hangs", "panics"].map(model).into();
+        let seen = Seen {
+            models,
+            ..Seen::default()
+        };
+        ready(Ok(seen)).boxed()
     }
 
-    fn find_fresh<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Model>> {
-        async move { self.find(name) }.boxed()
+    fn answers(&self) -> BoxFuture<'_, bool> {
+        ready(true).boxed()
     }
 
-    fn prepare(&self, chat: &Chat) -> Result<Bytes, Failure> {
-        assert_ne!(&*chat.model.name, "\"panics\"", "as it was told to");
+    fn why_silent(&self, error: &HttpError) -> String {
+        error.to_string()
+    }
+
+    fn why_nothing(&self, models: usize) -> String {
+        models.to_string()
+    }
+
+    fn prepare(&self, _: &[u8], model: &Model) -> Result<Bytes, Failure> {
+        assert_ne!(&*model.name, "panics", "as it was told to");
         Ok(Bytes::new())
     }
 
-    fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<Answering, Failure>> {
-        std::future::pending().boxed()
+    fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
+        pending().boxed()
     }
+}
+
+/// Has been looked at.
+fn treacherous(metrics: &Arc<Metrics>) -> Backend {
+    let long = Duration::from_secs(600);
+    let backend = Backend::new(Arc::new(Treacherous), allowing("*"), long, metrics);
+    assert!(backend.find_fresh("hangs").now_or_never().is_some());
+    backend
 }
 
 struct Bench {
@@ -76,18 +106,17 @@ fn bench(capacity: usize) -> Bench {
     let outbox = Arc::new(Outbox::new(settings, Arc::clone(&metrics)));
     let session = outbox.open();
     let parts = Parts {
-        backend: Arc::new(Treacherous),
+        nodes: [Node::new(node_settings(capacity), treacherous(&metrics))]
+            .into_iter()
+            .collect(),
         outbox: Arc::clone(&outbox),
         metrics: Arc::clone(&metrics),
         troubles: Arc::<RecentTroubles>::default(),
         clock: Arc::new(SystemClock),
         generation: Generation::Operator,
-        node: "node-1".into(),
-        price_per_thousand_tokens: 0.001,
     };
     let long = Duration::from_secs(600);
     let admission = AdmissionSettings {
-        capacity,
         queue: capacity,
         queue_bytes: 1 << 20,
         queue_timeout: long,
@@ -111,7 +140,8 @@ fn bench(capacity: usize) -> Bench {
 
 impl Bench {
     async fn ask(&self, request_id: &str, model: &str) {
-        let payload = RawValue::from_string(format!("\"{model}\"")).unwrap();
+        let payload = format!(r#"{{"model":"{model}","messages":[{{}}]}}"#);
+        let payload = RawValue::from_string(payload).unwrap();
         self.inference
             .receive(
                 self.session,

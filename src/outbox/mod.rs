@@ -36,7 +36,7 @@ use self::{
 use crate::{
     config::OutboxSettings,
     link::{Position, Proof},
-    protocol::{Chunk, Control, Reply, RequestId},
+    protocol::{Chunk, Control, Reply, RequestId, encode},
     telemetry::{DropReason, Metrics},
 };
 
@@ -460,7 +460,7 @@ impl Outbox {
         warn!(
             request_id = answer.reply.request_id().as_str(),
             %reason,
-            bytes = answer.reply.bytes(),
+            bytes = encode(&*answer.reply).len(),
             "an answer was lost"
         );
     }

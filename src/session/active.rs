@@ -9,15 +9,18 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
     task::{coop::consume_budget, yield_now},
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 
-use super::dispatch::{Announced, Dispatch};
+use super::{
+    announcer::Announcer,
+    dispatch::{Announced, Dispatch},
+};
 use crate::{
-    backend::{Model, Offer},
+    backend::Offer,
     link::{CloseFrame, Link, LinkEnd, Position, Proof, Received},
+    node::Offers,
     outbox::SessionNumber,
     protocol::RetryAfter,
     service::Stages,
@@ -36,7 +39,8 @@ const CLOSE_WAIT: Duration = Duration::from_millis(800);
 /// What one session needs of the rest.
 pub(super) struct Active<'a> {
     pub(super) dispatch: Dispatch<'a>,
-    pub(super) offer: watch::Receiver<Offer>,
+    pub(super) announcer: &'a Announcer,
+    pub(super) offers: Offers,
     pub(super) heartbeat_interval: Duration,
     pub(super) heartbeat_timeout: Duration,
     pub(super) stages: &'a Stages,
@@ -67,10 +71,8 @@ impl Active<'_> {
     pub(super) async fn run(self, link: Box<dyn Link>) -> End {
         let began = Instant::now();
         let mut announced = Announced::default();
-        let offer = self.current_offer();
-        self.dispatch
-            .registration
-            .introduce(self.dispatch.outbox, &offer);
+        let offers = self.current_offers();
+        self.announcer.introduce(&offers);
         let end = {
             let (session, link) = (&self, link.as_ref());
             // Nothing more is taken or sent.
@@ -83,7 +85,7 @@ impl Active<'_> {
                 reason = session.watch_silence(link) => Err(reason),
                 () = session.stages.overdue() => Err(DisconnectReason::Shutdown),
                 never = session.beat() => match never {},
-                never = session.tell_news(offer.models) => match never {},
+                never = session.tell_news(offers) => match never {},
             }
         };
         if let Ok(link_end) = &end {
@@ -259,48 +261,41 @@ impl Active<'_> {
             until_models -= 1;
             if until_models == 0 {
                 until_models = MODEL_LIST_EVERY;
-                self.dispatch
-                    .registration
-                    .repeat_models(self.dispatch.outbox, &self.current_offer());
+                self.announcer.list_models(&self.current_offers());
             }
         }
     }
 
     fn beat_once(&self) {
         let load = self.dispatch.inference.load();
-        self.dispatch.registration.heartbeat(
-            self.dispatch.outbox,
-            &self.current_offer(),
-            load.running + load.waiting,
-        );
+        let offers = self.current_offers();
+        self.announcer
+            .heartbeat(&offers, load.running + load.waiting);
     }
 
     /// Tells the gateway whenever the models are others than it was `told`, and that there are none once we drain.
-    async fn tell_news(&self, mut told: Vec<Model>) -> Infallible {
-        let mut offer = self.offer.clone();
+    async fn tell_news(&self, mut told: Vec<Offer>) -> Infallible {
+        let mut offers = self.offers.clone();
         loop {
+            let tells_some = told.iter().any(|offer| !offer.models.is_empty());
             tokio::select! {
                 biased;
-                changed = offer.changed() => if changed.is_err() {
-                    // Whoever looks at the backend has ended, so that there will be no news.
-                    return std::future::pending().await;
-                },
-                () = self.stages.draining(), if !told.is_empty() => {}
+                () = offers.changed() => {}
+                () = self.stages.draining(), if tells_some => {}
             }
-            let now = self.current_offer();
-            if !same_names(&told, &now.models) {
-                self.dispatch.registration.offer(self.dispatch.outbox, &now);
-            }
-            told = now.models;
+            let now = self.current_offers();
+            self.announcer.update(&told, &now);
+            told = now;
         }
     }
 
-    fn current_offer(&self) -> Offer {
-        if self.stages.is_open() {
-            self.offer.borrow().clone()
-        } else {
-            Offer::default()
+    /// What each node offers: nothing, while they drain.
+    fn current_offers(&self) -> Vec<Offer> {
+        let mut offers = self.offers.now();
+        if !self.stages.is_open() {
+            offers.fill(Offer::default());
         }
+        offers
     }
 }
 
@@ -311,12 +306,6 @@ fn reason_of(end: &LinkEnd) -> DisconnectReason {
         LinkEnd::Reset => DisconnectReason::Reset,
         LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol => DisconnectReason::Protocol,
     }
-}
-
-fn same_names(a: &[Model], b: &[Model]) -> bool {
-    a.iter()
-        .map(|model| &model.name)
-        .eq(b.iter().map(|model| &model.name))
 }
 
 async fn wait_until(deadline: Option<Instant>) {

@@ -9,13 +9,14 @@ use tokio::{task::yield_now, time::Instant};
 use tracing::{debug, info, warn};
 
 use super::{
-    Registration, StatusBoard,
+    StatusBoard,
     notices::{Notices, Topic},
-    status::Node,
+    status::Registered,
 };
 use crate::{
     inference::Inference,
     label::Label,
+    node::Nodes,
     outbox::{Outbox, SessionNumber},
     protocol::{Control, FromGateway, RetryAfter, Unreadable},
     telemetry::{Metrics, Tier, Told, printable},
@@ -29,7 +30,7 @@ pub(super) struct Dispatch<'a> {
     pub(super) session: SessionNumber,
     pub(super) outbox: &'a Outbox,
     pub(super) inference: &'a Arc<Inference>,
-    pub(super) registration: &'a Registration,
+    pub(super) nodes: &'a Nodes,
     pub(super) status: &'a StatusBoard,
     pub(super) metrics: &'a Metrics,
     pub(super) notices: &'a Notices,
@@ -130,27 +131,34 @@ impl Dispatch<'_> {
     }
 
     fn registered(&self, alias: Option<&str>, node_id: Option<&str>) {
-        let alias = printable(alias.unwrap_or(&self.registration.alias));
+        let node = match alias {
+            Some(alias) => self.nodes.registered_as(alias),
+            None => self.nodes.sole(),
+        };
+        let Some(node) = node else {
+            return debug!("the gateway registered a node that is none of ours");
+        };
+        let alias = printable(alias.unwrap_or(&node.alias));
         let node_id = printable(node_id.unwrap_or_default());
-        if alias != self.registration.alias
+        if *alias != *node.alias
             && let Some(Told { attempts, since_s }) = self.notices.heard(Topic::Alias, &alias)
         {
             warn!(
                 alias,
-                node = self.registration.alias,
+                node = &*node.alias,
                 attempts,
                 since_s,
                 "the gateway registered this node under another alias: the one asked for is taken"
             );
         }
-        let Registration {
-            alias: asked_for,
-            region,
-            ..
-        } = self.registration;
-        self.metrics.set_node(asked_for, &alias, &node_id, region);
-        self.status
-            .update(|status| status.node = Some(Node { alias, node_id }));
+        let region = node.settings.region.as_str();
+        self.metrics.set_node(&node.alias, &alias, &node_id, region);
+        self.status.update(|status| {
+            let registered = Registered { alias, node_id };
+            status
+                .registered
+                .insert(Arc::clone(&node.alias), registered);
+        });
     }
 
     fn complaint(&self, said: &str) {

@@ -4,15 +4,14 @@
 //! `PIN_HEARTBEAT_TIMEOUT`, and the next session begins only when the last has ended.
 
 mod active;
+mod announcer;
 mod backoff;
 mod dispatch;
 mod log;
 mod no_session;
 mod notices;
-mod registration;
 mod status;
 mod supervisor;
 
-pub use registration::Registration;
-pub use status::{Phase, SessionStatus, StatusBoard};
+pub use status::{Phase, Registered, SessionStatus, StatusBoard};
 pub use supervisor::{Parts, Supervisor};

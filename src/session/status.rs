@@ -1,6 +1,9 @@
 //! What others may see of the session. The supervisor writes it, the admin server reads it on its own thread.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::time::Instant;
 
@@ -24,7 +27,7 @@ pub enum Phase {
 
 /// A node as the gateway knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
+pub struct Registered {
     /// The alias that it goes by, which may differ from the one asked for.
     pub alias: String,
     /// The gateway's id for it.
@@ -46,8 +49,8 @@ pub struct SessionStatus {
     pub up_since: Option<u64>,
     /// How often a session was tried.
     pub attempts: u64,
-    /// The node as the gateway has acknowledged it.
-    pub node: Option<Node>,
+    /// Nodes as the gateway has acknowledged them, by their own aliases.
+    pub registered: BTreeMap<Arc<str>, Registered>,
     /// Why the last session ended.
     pub last_disconnect: Option<DisconnectReason>,
     /// Why the last attempt that failed did so.
@@ -66,7 +69,7 @@ impl Default for StatusBoard {
             secret_trouble: None,
             up_since: None,
             attempts: 0,
-            node: None,
+            registered: BTreeMap::new(),
             last_disconnect: None,
             last_connect_failure: None,
         }))

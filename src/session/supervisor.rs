@@ -5,15 +5,13 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::info;
 
 use super::{
-    Phase, Registration, StatusBoard,
+    Phase, StatusBoard,
     active::{Active, End},
+    announcer::Announcer,
     backoff::Backoff,
     dispatch::Dispatch,
     log::SessionLog,
@@ -21,11 +19,11 @@ use super::{
     notices::Notices,
 };
 use crate::{
-    backend::Offer,
     clock::WallClock,
-    config::GatewaySettings,
+    config::{GatewaySettings, Identity},
     inference::Inference,
     link::{Connect, OpenError, Opened},
+    node::{Nodes, Offers},
     outbox::{Outbox, SessionNumber},
     protocol::RetryAfter,
     secret::SecretKeeper,
@@ -51,8 +49,8 @@ pub struct Parts {
     pub inference: Arc<Inference>,
     /// Holds what is to go up.
     pub outbox: Arc<Outbox>,
-    /// What there is to offer.
-    pub offer: watch::Receiver<Offer>,
+    /// Whose session it is.
+    pub nodes: Nodes,
     /// Knows the secret.
     pub secrets: SecretKeeper,
     /// What time it is.
@@ -70,7 +68,9 @@ pub struct Parts {
 /// Keeps a session up.
 pub struct Supervisor {
     gateway: GatewaySettings,
-    registration: Registration,
+    announcer: Announcer,
+    /// What there is to offer, as far as the first look was waited for.
+    offers: Offers,
     parts: Parts,
     backoff: Backoff,
     /// Before when the gateway does not want to see us, if it has ever said so.
@@ -80,8 +80,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor of the sessions of this node with this gateway.
-    pub fn new(gateway: GatewaySettings, registration: Registration, mut parts: Parts) -> Self {
+    /// A supervisor of the sessions of this identity with this gateway.
+    pub fn new(identity: Identity, gateway: GatewaySettings, mut parts: Parts) -> Self {
         let backoff = Backoff::new(
             gateway.reconnect_min,
             gateway.reconnect_max,
@@ -89,7 +89,8 @@ impl Supervisor {
         );
         Self {
             gateway,
-            registration,
+            announcer: Announcer::new(identity, parts.nodes.clone(), Arc::clone(&parts.outbox)),
+            offers: parts.nodes.offers(),
             parts,
             backoff,
             not_before: None,
@@ -167,7 +168,7 @@ impl Supervisor {
 
     async fn wait_for_first_look(&mut self) {
         // Without a look in time the node registers without models, and again once there are some.
-        let _ = timeout(FIRST_LOOK, self.parts.offer.changed()).await;
+        let _ = timeout(FIRST_LOOK, self.offers.all_changed()).await;
     }
 
     async fn connect(&mut self) -> Result<Opened, OpenError> {
@@ -196,14 +197,15 @@ impl Supervisor {
             session,
             outbox: &self.parts.outbox,
             inference: &self.parts.inference,
-            registration: &self.registration,
+            nodes: &self.parts.nodes,
             status: &self.parts.status,
             metrics: &self.parts.metrics,
             notices: &self.notices,
         };
         let active = Active {
             dispatch,
-            offer: self.parts.offer.clone(),
+            announcer: &self.announcer,
+            offers: self.offers.clone(),
             heartbeat_interval: self.gateway.heartbeat_interval,
             heartbeat_timeout: self.gateway.heartbeat_timeout,
             stages,

@@ -1,10 +1,11 @@
-//! Ways to reach others: dialling (DNS, TCP, a proxy, TLS), and what both sides speak over that.
+//! Ways to reach others: dialling (DNS, TCP, a proxy, TLS), and asking over HTTP.
 //!
 //! Everything above knows the network through [`Dial`] alone, so that the same code runs over a network that is not
 //! there. Invariant: each step of reaching somebody has its own time limit and its own error.
 
 mod dial;
 mod error;
+pub mod http;
 mod meter;
 mod proxy;
 mod resolve;

@@ -11,7 +11,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     backend::{
-        Completion, Decoder, Deltas, Envelope, error_text::failure_of_error, object::interior,
+        Completion, Decoder, Deltas, ResultContext,
+        completion::{Answer, unreadable},
+        error_text::words_of_error,
     },
     protocol::{ChunkKind, Code, Failure},
 };
@@ -26,43 +28,6 @@ pub(super) struct ChatDecoder {
     answer: Answer,
     /// The line with `"done":true`. What comes after it is ignored.
     last: Option<String>,
-}
-
-/// What the lines of an answer add up to.
-#[derive(Default)]
-pub(super) struct Answer {
-    pub(super) content: String,
-    pub(super) thinking: String,
-    pub(super) tool_calls: Elements,
-    pub(super) logprobs: Elements,
-}
-
-/// The elements of several JSON lists, as they were written, with commas between them.
-#[derive(Default)]
-pub(super) struct Elements(String);
-
-impl Elements {
-    fn push(&mut self, list: Option<&RawValue>) -> Result<(), Failure> {
-        let Some(list) = list else { return Ok(()) };
-        if !list.get().starts_with('[') {
-            return Err(unreadable());
-        }
-        let elements = interior(list.get()).trim();
-        if !self.0.is_empty() && !elements.is_empty() {
-            self.0.push(',');
-        }
-        self.0.push_str(elements);
-        Ok(())
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// All of them as one JSON list.
-    pub(super) fn to_json(&self) -> String {
-        format!("[{}]", self.0)
-    }
 }
 
 #[derive(Deserialize)]
@@ -104,10 +69,7 @@ impl Decoder for ChatDecoder {
     }
 
     fn so_far(&self) -> Deltas {
-        let mut deltas = Deltas::default();
-        deltas.push(ChunkKind::Thinking, &self.answer.thinking);
-        deltas.push(ChunkKind::Content, &self.answer.content);
-        deltas
+        self.answer.deltas()
     }
 
     fn is_complete(&self) -> bool {
@@ -117,7 +79,7 @@ impl Decoder for ChatDecoder {
     fn finish(
         mut self: Box<Self>,
         deltas: &mut Deltas,
-        envelope: &Envelope,
+        context: &ResultContext,
     ) -> Result<Completion, Failure> {
         if self.last.is_none() {
             self.read_line_end(&[], deltas)?;
@@ -128,7 +90,7 @@ impl Decoder for ChatDecoder {
                 "the answer ended before it was complete",
             ));
         };
-        complete(&self.answer, &last, envelope).ok_or_else(unreadable)
+        complete(&self.answer, &last, context).ok_or_else(unreadable)
     }
 }
 
@@ -153,36 +115,30 @@ impl ChatDecoder {
         }
         let line: Line<'_> = serde_json::from_str(text).map_err(|_| unreadable())?;
         if let Some(error) = line.error.filter(|error| error.get() != r#""""#) {
-            return Err(failure_of_error(error));
+            return Err(Failure::new(Code::Backend, words_of_error(error)));
         }
-        self.answer.add(&line, deltas)?;
+        self.add(&line, deltas)?;
         if line.done == Some(true) {
             self.last = Some(text.to_owned());
         }
         Ok(())
     }
-}
-
-impl Answer {
     fn add(&mut self, line: &Line<'_>, deltas: &mut Deltas) -> Result<(), Failure> {
-        self.logprobs.push(line.logprobs)?;
+        let answer = &mut self.answer;
+        answer.logprobs.push(line.logprobs)?;
         let Some(message) = &line.message else {
             return Ok(());
         };
         if let Some(Text(thinking)) = &message.thinking {
-            self.thinking.push_str(thinking);
+            answer.thinking.push_str(thinking);
             deltas.push(ChunkKind::Thinking, thinking);
         }
         if let Some(Text(content)) = &message.content {
-            self.content.push_str(content);
+            answer.content.push_str(content);
             deltas.push(ChunkKind::Content, content);
         }
-        self.tool_calls.push(message.tool_calls)
+        answer.tool_calls.push(message.tool_calls)
     }
-}
-
-fn unreadable() -> Failure {
-    Failure::new(Code::Backend, "the answer cannot be read")
 }
 
 #[cfg(test)]
@@ -233,12 +189,12 @@ mod tests {
         for piece in pieces {
             decoder.feed(piece, &mut deltas)?;
         }
-        let envelope = Envelope {
+        let context = ResultContext {
             generation,
             request_id: "req-1".into(),
             created: 1_700_000_000,
         };
-        let completion = decoder.finish(&mut deltas, &envelope)?;
+        let completion = decoder.finish(&mut deltas, &context)?;
         Ok((deltas.drain().collect(), completion))
     }
 

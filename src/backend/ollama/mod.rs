@@ -1,11 +1,11 @@
 //! Ollama, through its own interface (`/api/…`).
 
 mod answer;
-mod catalogue;
+mod api;
+mod descriptions;
 mod policy;
 mod prepare;
 mod pull;
-mod restart;
 mod result;
 mod translate;
 mod wire;
@@ -17,153 +17,146 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{sync::watch, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 
 use self::{
     answer::ChatDecoder,
-    catalogue::{Catalogue, Rules},
-    pull::Pulls,
+    api::Api,
+    descriptions::Descriptions,
+    wire::{Facts, Running, Tag},
 };
 use super::{
-    Answering, Backend, Chat, ChatHead, Model, Offer,
-    error_text::failure_of_status,
-    http::{HttpClient, HttpError, read_body},
+    AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Rules, Seen, Suitability,
 };
 use crate::{
     config::BackendSettings,
-    protocol::{Code, Failure},
+    protocol::Failure,
     telemetry::Metrics,
-    transport::Dial,
+    transport::{
+        Dial,
+        http::{HttpClient, HttpError},
+    },
 };
 
-/// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
-const MAX_ERROR_BODY: usize = 64 * 1024;
-
 /// An Ollama server.
-pub struct Ollama {
-    client: Arc<HttpClient>,
-    catalogue: Catalogue,
-    pulls: Pulls,
+struct Ollama {
+    api: Api,
+    /// Held while a look is under way, of which there is one at a time.
+    descriptions: Mutex<Descriptions>,
+    pulls: Arc<PullBoard>,
     policy: Policy,
 }
 
-impl Ollama {
-    /// The server that the settings name. Nothing is asked of it before [`Ollama::keep_looking`].
-    pub fn new(
+impl Backend {
+    /// The Ollama that the settings name.
+    pub fn ollama(
         settings: BackendSettings,
         policy: Policy,
         dial: Arc<dyn Dial>,
         metrics: &Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
-        let client = Arc::new(HttpClient::new(dial, settings.url, tasks));
         let rules = Rules {
             allow: settings.allow,
             deny: settings.deny,
         };
-        let catalogue = Catalogue::new(
-            Arc::clone(&client),
-            rules,
-            settings.refresh_interval,
-            settings.connect_timeout,
-            Arc::clone(metrics),
-        );
-        let pulls = Pulls::new(Arc::clone(&client), settings.pull, &catalogue, metrics);
-        Self {
-            client,
-            catalogue,
-            pulls,
+        let client = HttpClient::new(dial, settings.url, tasks);
+        let server = Ollama {
+            pulls: Arc::new(PullBoard::new(settings.pull, &rules, metrics)),
+            api: Api::new(client, settings.connect_timeout),
+            descriptions: Mutex::new(Descriptions::new()),
             policy,
-        }
-    }
-
-    /// Follows the server's models for as long as it is polled.
-    pub async fn keep_looking(&self) {
-        self.catalogue.keep().await;
-    }
-
-    /// Waits until the server has gone away and has been answering again for a while.
-    pub async fn restarted(&self) {
-        restart::restarted(&self.catalogue).await;
-    }
-
-    /// Has the server pull the models that the settings name, until all are there or `stop` is told. Needs somebody who
-    /// keeps looking.
-    pub async fn keep_pulling(&self, random: fastrand::Rng, stop: CancellationToken) {
-        self.pulls.keep(&self.catalogue, random, &stop).await;
-    }
-
-    /// How far the pulls are.
-    pub fn pulls(&self) -> Arc<PullBoard> {
-        self.pulls.board()
-    }
-
-    /// What there is to offer, now and whenever it changes.
-    pub fn offer(&self) -> watch::Receiver<Offer> {
-        self.catalogue.subscribe()
-    }
-
-    async fn ask(&self, body: Bytes) -> Result<Answering, Failure> {
-        let answer = self
-            .client
-            .post("/api/chat", body)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
-        if status != hyper::StatusCode::OK {
-            // A body that cannot be read whole says no less than one that is no JSON.
-            let body = read_body(answer.into_body(), MAX_ERROR_BODY)
-                .await
-                .unwrap_or_default();
-            return Err(failure_of_status(status.as_u16(), &body));
-        }
-        Ok(Answering {
-            body: answer.into_body(),
-            decoder: Box::<ChatDecoder>::default(),
-        })
-    }
-
-    fn unreachable(&self, error: &HttpError) -> Failure {
-        self.catalogue.doubt();
-        let sentence = match error {
-            HttpError::Dial(_) => "the model server cannot be reached",
-            HttpError::Broken
-            | HttpError::Status(_)
-            | HttpError::Unexpected
-            | HttpError::TooLarge
-            | HttpError::Silent(_) => "the connection to the model server broke before it answered",
         };
-        Failure::new(Code::Backend, sentence)
+        Self::new(Arc::new(server), rules, settings.refresh_interval, metrics)
     }
 }
 
-impl Backend for Ollama {
-    fn inspect(&self, payload: &[u8]) -> Result<ChatHead, Failure> {
-        prepare::read_chat(payload)
+impl Ollama {
+    async fn seen(&self) -> Result<Seen, HttpError> {
+        let version = self.api.version().await?;
+        let tags = self.api.tags().await?;
+        let running = self.api.running().await?;
+        let mut descriptions = self.descriptions.lock().await;
+        let facts = descriptions.of_all(&self.api, &tags).await;
+        let model = |tag: &Tag| seen_model(tag, facts.get(&tag.digest), &running);
+        Ok(Seen {
+            version: Some(version),
+            vram_bytes: running.vram_bytes(),
+            models: tags.iter().map(model).collect(),
+        })
+    }
+}
+
+fn seen_model(tag: &Tag, facts: Option<&Facts>, running: &Running) -> (Model, Suitability) {
+    let model = Model {
+        name: tag.name.as_str().into(),
+        context_length: facts.and_then(|facts| facts.context_length),
+        thinks: facts.is_some_and(|facts| facts.thinks),
+        loaded_context: running.context_of(&tag.name),
+    };
+    let suitability = match facts {
+        Some(facts) if facts.chats && !tag.is_remote() => Suitability::Suits,
+        Some(_) => Suitability::IfNamed,
+        None => Suitability::Unknown,
+    };
+    (model, suitability)
+}
+
+impl ModelServer for Ollama {
+    fn mode(&self) -> &'static str {
+        "ollama"
     }
 
-    fn is_fresh(&self) -> bool {
-        self.catalogue.is_fresh()
+    fn name(&self) -> &'static str {
+        "Ollama"
     }
 
-    fn find(&self, name: &str) -> Option<Model> {
-        self.catalogue.find(name)
+    fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
+        self.seen().boxed()
     }
 
-    fn find_fresh<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Model>> {
-        async move {
-            self.catalogue.look_after(Instant::now()).await;
-            self.catalogue.find(name)
+    fn answers(&self) -> BoxFuture<'_, bool> {
+        async { self.api.version().await.is_ok() }.boxed()
+    }
+
+    fn why_silent(&self, error: &HttpError) -> String {
+        format!("Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
+    }
+
+    fn why_nothing(&self, models: usize) -> String {
+        match models {
+            0 => "Ollama has no model. Pull one, for example with: ollama pull llama3.2".to_owned(),
+            n => format!(
+                "Ollama has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and PIN_DENY_MODELS; \
+                 embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full."
+            ),
+        }
+    }
+
+    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Bytes, Failure> {
+        prepare::prepare(payload, model, &self.policy)
+    }
+
+    fn chat(&self, body: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
+        async {
+            Ok(ChatStream {
+                body: self.api.chat(body).await?,
+                decoder: Box::<ChatDecoder>::default(),
+            })
         }
         .boxed()
     }
 
-    fn prepare(&self, chat: &Chat) -> Result<Bytes, Failure> {
-        prepare::prepare(&chat.payload, &chat.model, &self.policy)
+    fn keep_pulling<'a>(
+        &'a self,
+        catalogue: &'a Catalogue,
+        random: fastrand::Rng,
+    ) -> BoxFuture<'a, ()> {
+        self.pull_wanted(catalogue, random).boxed()
     }
 
-    fn chat(&self, body: Bytes) -> BoxFuture<'_, Result<Answering, Failure>> {
-        self.ask(body).boxed()
+    fn pulls(&self) -> Arc<PullBoard> {
+        Arc::clone(&self.pulls)
     }
 }

@@ -1,18 +1,13 @@
 //! The operator's policy for what the network may ask of the machine: which keys never reach Ollama, and how large a
 //! context and an answer may be. The consumer decides about the chat, the operator about the hardware.
 //!
-//! Invariant: no spelling of a key gets past it. Ollama is written in Go, whose JSON decoder matches keys without
-//! regard to case and lets the last of two win, so a request that could mean two things is refused before it is read.
+//! Invariant: no spelling of a key gets past it, since a request whose keys could mean two things is refused before.
 
-use crate::{
-    backend::{
-        Model,
-        object::{Object, Value},
-    },
-    protocol::{Code, Failure},
+use crate::backend::{
+    Model,
+    chat::HARDWARE_KEYS,
+    object::{Object, Value},
 };
-
-use super::translate::OPENAI_KEYS;
 
 /// What the operator allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,91 +18,6 @@ pub struct Policy {
     pub max_output_tokens: Option<u64>,
     /// Whether consumers may decide about the hardware: `keep_alive`, `num_gpu` and the like.
     pub allow_hardware_options: bool,
-}
-
-/// What is the operator's to say, at the top and in `options`.
-const HARDWARE_KEYS: [&str; 7] = [
-    "keep_alive",
-    "num_gpu",
-    "main_gpu",
-    "num_thread",
-    "num_batch",
-    "use_mmap",
-    "_debug_render_only",
-];
-
-/// What Ollama reads at the top: `ChatRequest` in its `api/types.go`, as of 0.17.4, less [`HARDWARE_KEYS`].
-const CHAT_KEYS: [&str; 11] = [
-    "model",
-    "messages",
-    "stream",
-    "format",
-    "tools",
-    "options",
-    "think",
-    "truncate",
-    "shift",
-    "logprobs",
-    "top_logprobs",
-];
-
-/// What Ollama reads in `options`: `Options` and `Runner` in the same file, less [`HARDWARE_KEYS`].
-const OPTION_KEYS: [&str; 14] = [
-    "num_ctx",
-    "num_keep",
-    "seed",
-    "num_predict",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_last_n",
-    "temperature",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "stop",
-];
-
-/// Refuses a request whose keys are ambiguous at the top.
-pub(super) fn check_chat_keys(chat: &Object<'_>) -> Result<(), Failure> {
-    check_keys(chat, &[&CHAT_KEYS, &OPENAI_KEYS, &HARDWARE_KEYS])
-}
-
-/// Refuses a request whose keys are ambiguous in `options`.
-pub(super) fn check_option_keys(options: &Object<'_>) -> Result<(), Failure> {
-    check_keys(options, &[&OPTION_KEYS, &HARDWARE_KEYS])
-}
-
-fn check_keys(object: &Object<'_>, known: &[&[&str]]) -> Result<(), Failure> {
-    if object.has_duplicates() {
-        return Err(Failure::new(Code::Invalid, "a key is written twice"));
-    }
-    for key in object.names() {
-        if let Some(meant) = known
-            .iter()
-            .copied()
-            .flatten()
-            .find(|known| folds_to(key, known))
-        {
-            return Err(Failure::new(
-                Code::Invalid,
-                format!("the key {meant} is written in another case"),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether Go's encoding/json takes `key` for `known`, a lower-case ASCII name, although it is spelled otherwise.
-/// Its folding is Unicode's simple one: beyond ASCII, only the Kelvin sign and the long s fold to ASCII letters.
-fn folds_to(key: &str, known: &str) -> bool {
-    let fold = |c: char| match c {
-        '\u{212a}' => 'k',
-        '\u{17f}' => 's',
-        c => c.to_ascii_lowercase(),
-    };
-    key != known && key.chars().map(fold).eq(known.chars())
 }
 
 impl Policy {
@@ -307,22 +217,5 @@ mod tests {
             applied(&generous, &loaded, r#"{"num_ctx":4096}"#),
             r#"{"num_ctx":4096}"#
         );
-    }
-
-    #[test]
-    fn keys_fold_as_they_do_in_go() {
-        for key in ["Keep_alive", "\u{212a}eep_alive", "KEEP_ALIVE"] {
-            assert!(folds_to(key, "keep_alive"), "{key}");
-        }
-        for key in [
-            "keep_alive",
-            "keep-alive",
-            "keep_alive ",
-            "keepalive",
-            "k\u{456}ep_alive",
-        ] {
-            assert!(!folds_to(key, "keep_alive"), "{key}");
-        }
-        assert!(folds_to("u\u{17f}e_mmap", "use_mmap"));
     }
 }

@@ -1,54 +1,34 @@
 //! From the payload of a chat request to the body that Ollama gets.
 //!
-//! Invariant: a payload is read, checked and translated in one place, so what was checked at receipt is what is sent;
-//! and what nobody has to change is passed on byte for byte. Nothing here keeps more than a bounded multiple of what
+//! Invariant: what nobody has to change is passed on byte for byte. Nothing here keeps more than a bounded multiple of what
 //! it rewrites.
-
-use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::{
-    backend::{
-        ChatHead, Model,
-        object::{Object, Value, string},
-    },
-    protocol::{Code, Failure},
-};
-
 use super::{
-    policy::{Policy, check_chat_keys, check_option_keys},
+    policy::Policy,
     translate::{translate_keys, translate_messages},
+};
+use crate::{
+    backend::{Model, chat::ChatRequest, object::Value},
+    protocol::Failure,
 };
 
 /// Room for what is appended to a payload: `stream`, `options` with the operator's caps, a model's full name.
 const APPENDED_BYTES: usize = 256;
 
-/// Looks whether a payload is a chat, without copying any of it.
-///
-/// # Errors
-/// `invalid`: no JSON object, no model, no messages, `stream` or `options` of another type than theirs, or a key at
-/// the top or in `options` that is written twice or in another case.
-pub(super) fn read_chat(payload: &[u8]) -> Result<ChatHead, Failure> {
-    let chat = Chat::parse(payload)?;
-    Ok(ChatHead {
-        model: chat.model.into_owned(),
-        stream: chat.stream,
-    })
-}
-
 /// Gives the body of `POST /api/chat`: translated, kept within the policy, and asking for a stream.
 ///
 /// # Errors
-/// As [`read_chat`]; and `invalid` where a message has content that Ollama cannot be given.
+/// As [`crate::backend::chat::inspect`]; and `invalid` where a message has content that Ollama cannot be given.
 pub(super) fn prepare(payload: &[u8], model: &Model, policy: &Policy) -> Result<Bytes, Failure> {
-    let Chat {
+    let ChatRequest {
         mut top,
         options,
         model: asked,
         messages,
         ..
-    } = Chat::parse(payload)?;
+    } = ChatRequest::parse(payload)?;
     if let Some(messages) = translate_messages(messages)? {
         top.set("messages", messages);
     }
@@ -77,79 +57,22 @@ fn is_same_model(asked: &str, offered: &str) -> bool {
     asked == offered || offered.strip_suffix(":latest") == Some(asked)
 }
 
-/// A payload that is a chat: its keys are unambiguous and what is needed is there.
-struct Chat<'a> {
-    top: Object<'a>,
-    options: Option<Object<'a>>,
-    model: Cow<'a, str>,
-    messages: &'a str,
-    stream: bool,
-}
-
-impl<'a> Chat<'a> {
-    fn parse(payload: &'a [u8]) -> Result<Self, Failure> {
-        let payload =
-            std::str::from_utf8(payload).map_err(|_| invalid("the payload is not UTF-8"))?;
-        let top =
-            Object::parse(payload).map_err(|error| invalid(format!("the payload is {error}")))?;
-        check_chat_keys(&top)?;
-        Ok(Self {
-            options: read_options(&top)?,
-            model: read_model(&top)?,
-            messages: read_messages(&top)?,
-            stream: read_stream(&top)?,
-            top,
-        })
-    }
-}
-
-fn read_options<'a>(top: &Object<'a>) -> Result<Option<Object<'a>>, Failure> {
-    let Some(options) = top.given("options") else {
-        return Ok(None);
-    };
-    let options =
-        Object::parse(options).map_err(|error| invalid(format!("options are {error}")))?;
-    check_option_keys(&options)?;
-    Ok(Some(options))
-}
-
-fn read_model<'a>(top: &Object<'a>) -> Result<Cow<'a, str>, Failure> {
-    let model = top.given("model").and_then(string);
-    model
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| invalid("no model is named"))
-}
-
-/// To Ollama a chat without messages is an order to load a model or to throw it out.
-fn read_messages<'a>(top: &Object<'a>) -> Result<&'a str, Failure> {
-    let is_filled = |list: &&str| {
-        list.strip_prefix('[')
-            .is_some_and(|rest| !rest.trim_start().starts_with(']'))
-    };
-    top.given("messages")
-        .filter(is_filled)
-        .ok_or_else(|| invalid("messages are missing, empty or not a list"))
-}
-
-fn read_stream(top: &Object<'_>) -> Result<bool, Failure> {
-    match top.given("stream") {
-        Some("true") => Ok(true),
-        Some("false") | None => Ok(false),
-        Some(_) => Err(invalid("stream is neither true nor false")),
-    }
-}
-
-fn invalid(sentence: impl Into<String>) -> Failure {
-    Failure::new(Code::Invalid, sentence)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::any_json::{string, value};
+    use crate::{
+        any_json::{string, value},
+        backend::{
+            chat::{
+                inspect,
+                tests::{AMBIGUOUS, NO_CHATS},
+            },
+            object::Object,
+        },
+    };
 
     fn model() -> Model {
         Model {
@@ -165,13 +88,12 @@ mod tests {
         String::from_utf8(body.to_vec()).unwrap()
     }
 
-    fn refusal(payload: &str) -> String {
-        let receipt = read_chat(payload.as_bytes()).unwrap_err();
-        assert_eq!(
-            prepare(payload.as_bytes(), &model(), &Policy::default()).unwrap_err(),
-            receipt
-        );
-        receipt.text()
+    #[test]
+    fn what_is_refused_at_receipt_would_be_refused_again() {
+        for payload in NO_CHATS.into_iter().chain(AMBIGUOUS) {
+            let again = prepare(payload.as_bytes(), &model(), &Policy::default());
+            assert_eq!(again.unwrap_err(), inspect(payload.as_bytes()).unwrap_err());
+        }
     }
 
     #[test]
@@ -215,71 +137,6 @@ mod tests {
     }
 
     #[test]
-    fn the_receipt_tells_the_model_and_whether_chunks_are_wanted() {
-        for (stream, wanted) in [
-            ("", false),
-            (r#","stream":true"#, true),
-            (r#","stream":false"#, false),
-            (r#","stream":null"#, false),
-        ] {
-            let payload = format!(r#"{{"model":"a\u0062","messages":["x"]{stream}}}"#);
-            let head = read_chat(payload.as_bytes()).unwrap();
-            assert_eq!(
-                head,
-                ChatHead {
-                    model: "ab".into(),
-                    stream: wanted
-                }
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_no_chat_is_refused() {
-        for payload in [
-            "",
-            "null",
-            "[]",
-            r#"{"model":"m","messages":[{}]"#,
-            r#"{"messages":[{}]}"#,
-            r#"{"model":null,"messages":[{}]}"#,
-            r#"{"model":"","messages":[{}]}"#,
-            r#"{"model":7,"messages":[{}]}"#,
-            r#"{"model":"m"}"#,
-            r#"{"model":"m","messages":null}"#,
-            r#"{"model":"m","messages":[ ]}"#,
-            r#"{"model":"m","messages":{"0":{}}}"#,
-            r#"{"model":"m","messages":[{}],"stream":"true"}"#,
-            r#"{"model":"m","messages":[{}],"options":[]}"#,
-        ] {
-            assert!(refusal(payload).starts_with("invalid: "), "{payload}");
-        }
-        assert_eq!(
-            read_chat(b"{\"model\":\"\xff\",\"messages\":[{}]}")
-                .unwrap_err()
-                .code,
-            Code::Invalid
-        );
-    }
-
-    #[test]
-    fn an_ambiguous_key_is_refused_at_the_top_and_in_options() {
-        for payload in [
-            r#"{"model":"m","messages":[{}],"model":"n"}"#,
-            r#"{"model":"m","messages":[{}],"x":1,"\u0078":2}"#,
-            r#"{"model":"m","messages":[{}],"Keep_Alive":0}"#,
-            r#"{"model":"m","messages":[{}],"\u212aeep_alive":0}"#,
-            r#"{"model":"m","messages":[{}],"option\u017f":{}}"#,
-            r#"{"model":"m","messages":[{}],"MAX_TOKENS":1}"#,
-            r#"{"model":"m","messages":[{}],"_Debug_Render_Only":true}"#,
-            r#"{"model":"m","messages":[{}],"options":{"Num_Ctx":1}}"#,
-            r#"{"model":"m","messages":[{}],"options":{"num_thread":1,"num_thread":2}}"#,
-        ] {
-            assert!(refusal(payload).starts_with("invalid: "), "{payload}");
-        }
-    }
-
-    #[test]
     fn the_operators_hardware_is_not_the_consumers_however_a_key_is_spelled() {
         let payload = concat!(
             r#"{"model":"tiny","keep\u005falive":0,"messages":[{}],"_debug_render_only":true,"num_gpu":0,"#,
@@ -318,23 +175,6 @@ mod tests {
                 r#"{{"x_1":{top},"model":"tiny","options":{{"x_2":{option}}},"messages":[{{"x_3":{field}}}],"stream":true}}"#
             );
             prop_assert_eq!(prepared(&payload), payload);
-        }
-
-        #[test]
-        fn a_key_in_another_spelling_is_always_refused(
-            key in prop::sample::select(vec!["keep_alive", "stream", "messages", "options", "num_ctx", "use_mmap"]),
-            swaps in prop::collection::vec(0..3u8, 12),
-        ) {
-            let spelled: String = key.chars().zip(swaps).map(|(c, swap)| match (c, swap) {
-                ('k', 2) => '\u{212a}',
-                ('s', 2) => '\u{17f}',
-                (c, 1) => c.to_ascii_uppercase(),
-                (c, _) => c,
-            }).collect();
-            prop_assume!(spelled != key);
-            let (top, option) = if key.starts_with("num") { ("x", &*spelled) } else { (&*spelled, "x") };
-            let payload = format!(r#"{{"model":"m","messages":[{{}}],"{top}":1,"options":{{"{option}":1}}}}"#);
-            prop_assert_eq!(read_chat(payload.as_bytes()).unwrap_err().code, Code::Invalid);
         }
 
         #[test]

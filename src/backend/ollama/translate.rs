@@ -11,24 +11,11 @@ use serde_json::value::RawValue;
 use crate::{
     backend::{
         Model,
+        chat::invalid,
         object::{Object, Value, elements, interior, rewrite_elements, string},
     },
-    protocol::{Code, Failure},
+    protocol::Failure,
 };
-
-/// What is translated at the top.
-pub(super) const OPENAI_KEYS: [&str; 10] = [
-    "temperature",
-    "top_p",
-    "seed",
-    "stop",
-    "frequency_penalty",
-    "presence_penalty",
-    "max_completion_tokens",
-    "max_tokens",
-    "response_format",
-    "reasoning_effort",
-];
 
 /// Keys that become options, and which. `max_tokens` is the old name of `max_completion_tokens`, so the new one is
 /// asked first.
@@ -252,14 +239,11 @@ fn arguments_object(arguments: &str) -> Result<String, Failure> {
     Ok(text.to_owned())
 }
 
-fn invalid(sentence: impl Into<String>) -> Failure {
-    Failure::new(Code::Invalid, sentence)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::protocol::Code;
 
     fn written(object: &Object<'_>) -> String {
         let mut json = String::new();

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::backend::Suitability;
+
 /// `GET /api/version`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Version {
@@ -41,8 +43,17 @@ impl Tag {
     }
 }
 
+/// How far a model suits chats, as far as its name tells.
+pub(super) fn suitability_by_name(name: &str) -> Suitability {
+    if in_a_cloud(name) {
+        Suitability::IfNamed
+    } else {
+        Suitability::Suits
+    }
+}
+
 /// Whether a model's name alone says that it runs in somebody's cloud.
-pub(super) fn in_a_cloud(name: &str) -> bool {
+fn in_a_cloud(name: &str) -> bool {
     name.ends_with("cloud")
 }
 
@@ -50,7 +61,7 @@ pub(super) fn in_a_cloud(name: &str) -> bool {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Running {
     #[serde(default)]
-    pub(super) models: Vec<RunningModel>,
+    models: Vec<RunningModel>,
 }
 
 impl Running {
@@ -59,15 +70,21 @@ impl Running {
         let sizes = self.models.iter().map(|model| model.size_vram);
         sizes.fold(0, u64::saturating_add)
     }
+
+    /// The context that a model is loaded with.
+    pub(super) fn context_of(&self, name: &str) -> Option<u64> {
+        let mut running = self.models.iter();
+        running.find(|model| model.name == name)?.context_length
+    }
 }
 
 /// A model that is in memory.
 #[derive(Debug, Deserialize)]
-pub(super) struct RunningModel {
-    pub(super) name: String,
+struct RunningModel {
+    name: String,
     #[serde(default)]
-    pub(super) size_vram: u64,
-    pub(super) context_length: Option<u64>,
+    size_vram: u64,
+    context_length: Option<u64>,
 }
 
 /// `POST /api/show`.

@@ -7,7 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus::IntGauge;
 
 use super::progress::Bytes;
-use crate::{label::labels, telemetry::Metrics};
+use crate::{
+    backend::{Rules, ollama::wire::suitability_by_name},
+    label::labels,
+    telemetry::Metrics,
+};
 
 labels! {
     /// What has become of a model that is to be pulled.
@@ -37,6 +41,7 @@ pub struct PullStatus {
 }
 
 /// All models that are to be pulled.
+#[derive(Default)]
 pub struct PullBoard(Box<[Entry]>);
 
 struct Entry {
@@ -49,16 +54,23 @@ struct Entry {
 }
 
 impl PullBoard {
-    /// Every model waiting, with its series of metrics at 0. With each name: whether it may be offered.
-    pub(super) fn new(models: Vec<(Arc<str>, bool)>, metrics: &Metrics) -> Self {
-        let entry = |(model, may_be_offered): (Arc<str>, bool)| Entry {
+    /// Every model waiting, with its series of metrics at 0.
+    pub(in crate::backend) fn new(models: Vec<Arc<str>>, rules: &Rules, metrics: &Metrics) -> Self {
+        let entry = |model: Arc<str>| Entry {
             completed: metrics.model_pull_bytes_completed.of(&model),
             expected: metrics.model_pull_bytes_expected.of(&model),
             now: Mutex::new((PullState::Waiting, Bytes::default())),
-            may_be_offered,
+            may_be_offered: rules.offers(&model, suitability_by_name(&model)),
             model,
         };
         Self(models.into_iter().map(entry).collect())
+    }
+
+    /// The models' names, each with whether it may be offered.
+    pub(super) fn models(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        self.0
+            .iter()
+            .map(|entry| (&entry.model, entry.may_be_offered))
     }
 
     /// All of them, in the order of the settings.
@@ -107,7 +119,7 @@ impl PullBoard {
     }
 
     /// Nothing is pulled any more.
-    pub(super) fn stand_down(&self) {
+    pub(in crate::backend) fn stand_down(&self) {
         for entry in &self.0 {
             let mut now = entry.now();
             if now.0 == PullState::Pulling {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backend::http::HttpError;
+use crate::{backend::AskError, transport::http::HttpError};
 
 /// Why an attempt to pull a model ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ impl PullError {
     }
 
     /// What Ollama answered instead of a stream.
-    pub(super) fn answered(status: u16, words: String) -> Self {
+    fn answered(status: u16, words: String) -> Self {
         if is_refusing(status) {
             Self::Refused(words)
         } else {
@@ -57,6 +57,15 @@ impl PullError {
         match self {
             Self::Http(_) | Self::Ended | Self::Stalled(_) | Self::Failed(_) => Remedy::AskAgain,
             Self::Refused(_) => Remedy::Operator,
+        }
+    }
+}
+
+impl From<AskError> for PullError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Http(error) => Self::Http(error),
+            AskError::Refused { status, words } => Self::answered(status, words),
         }
     }
 }

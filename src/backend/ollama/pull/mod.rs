@@ -16,27 +16,15 @@ pub use board::{PullBoard, PullState, PullStatus};
 
 use std::{sync::Arc, time::Duration};
 
-use http_body_util::BodyExt;
-use hyper::{Response, StatusCode, body::Incoming};
-use serde::Serialize;
+use futures_util::StreamExt;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    super::{
-        Offer,
-        error_text::words_of_status,
-        http::{HttpClient, HttpError, read_body},
-    },
-    MAX_ERROR_BODY,
-    catalogue::Catalogue,
-    wire::Tag,
-};
-use crate::telemetry::Metrics;
+use super::{Ollama, wire::Tag};
+use crate::backend::{Catalogue, Offer};
 use error::PullError;
 use progress::{Bytes, Progress};
 use wanted::Wanted;
@@ -55,61 +43,18 @@ const LONGEST_COMPARISON: Duration = Duration::from_secs(12 * 3600);
 /// Between two looks at an Ollama that is said to be there and does not give its list.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The models to pull.
-pub(super) struct Pulls {
-    client: Arc<HttpClient>,
-    models: Vec<Arc<str>>,
-    board: Arc<PullBoard>,
-}
-
-#[derive(Serialize)]
-struct PullRequest<'a> {
-    model: &'a str,
-}
-
-impl Pulls {
-    pub(super) fn new(
-        client: Arc<HttpClient>,
-        models: Vec<Arc<str>>,
-        catalogue: &Catalogue,
-        metrics: &Metrics,
-    ) -> Self {
-        let offerable = |model: &Arc<str>| (Arc::clone(model), catalogue.may_offer(model));
-        let board = PullBoard::new(models.iter().map(offerable).collect(), metrics);
-        Self {
-            client,
-            models,
-            board: Arc::new(board),
-        }
-    }
-
-    pub(super) fn board(&self) -> Arc<PullBoard> {
-        Arc::clone(&self.board)
-    }
-
-    /// Pulls until every model is there, or until it is told to stop, which it does at once.
-    pub(super) async fn keep(
-        &self,
-        catalogue: &Catalogue,
-        random: fastrand::Rng,
-        stop: &CancellationToken,
-    ) {
-        let pulling = self.pull_all(catalogue, random);
-        if stop.run_until_cancelled(pulling).await.is_none() {
-            self.board.stand_down();
-        }
-    }
-
-    async fn pull_all(&self, catalogue: &Catalogue, mut random: fastrand::Rng) {
-        self.warn_of_hidden(catalogue);
-        let models = self.models.iter().cloned().enumerate();
+impl Ollama {
+    /// Pulls until every model is there.
+    pub(super) async fn pull_wanted(&self, catalogue: &Catalogue, mut random: fastrand::Rng) {
+        self.warn_of_hidden();
+        let models = self.pulls.models().enumerate();
         let mut wanted: Vec<_> = models
-            .map(|(place, model)| Wanted::new(model, place))
+            .map(|(place, (model, _))| Wanted::new(Arc::clone(model), place))
             .collect();
         let mut offer = catalogue.subscribe();
         while !wanted.is_empty() {
             answered(&mut offer).await;
-            let Ok(tags) = catalogue.tags().await else {
+            let Ok(tags) = self.api.tags().await else {
                 catalogue.doubt();
                 sleep(PAUSE).await;
                 continue;
@@ -125,9 +70,9 @@ impl Pulls {
         }
     }
 
-    fn warn_of_hidden(&self, catalogue: &Catalogue) {
-        let hidden = |model: &&Arc<str>| !catalogue.may_offer(model);
-        for model in self.models.iter().filter(hidden) {
+    fn warn_of_hidden(&self) {
+        let models = self.pulls.models();
+        for (model, _) in models.filter(|(_, may_be_offered)| !may_be_offered) {
             warn!(
                 model = &**model,
                 "PIN_PULL_MODELS names a model that PIN_ALLOW_MODELS and PIN_DENY_MODELS keep from being offered: it is \
@@ -146,8 +91,8 @@ impl Pulls {
             model = &*wanted.model,
             "Ollama has the model: nothing to pull"
         );
-        self.board.set_bytes(wanted.place, Bytes::all(tag.size));
-        self.board.set_state(wanted.place, PullState::Done);
+        self.pulls.set_bytes(wanted.place, Bytes::all(tag.size));
+        self.pulls.set_state(wanted.place, PullState::Done);
         true
     }
 
@@ -159,12 +104,12 @@ impl Pulls {
         random: &mut fastrand::Rng,
     ) -> bool {
         wanted.begin();
-        self.board.set_state(wanted.place, PullState::Pulling);
+        self.pulls.set_state(wanted.place, PullState::Pulling);
         match self.fetch(wanted).await {
             Ok(bytes) => {
                 wanted.succeeded(bytes);
                 catalogue.look_after(Instant::now()).await;
-                self.board.set_state(wanted.place, PullState::Done);
+                self.pulls.set_state(wanted.place, PullState::Done);
                 true
             }
             Err(error) => {
@@ -172,49 +117,35 @@ impl Pulls {
                     catalogue.doubt();
                 }
                 wanted.failed(&error, random);
-                self.board.set_state(wanted.place, PullState::Failed);
+                self.pulls.set_state(wanted.place, PullState::Failed);
                 false
             }
         }
     }
 
     async fn fetch(&self, wanted: &mut Wanted) -> Result<Bytes, PullError> {
-        let asked = timeout(STALL, self.ask(&wanted.model)).await;
-        let mut body = asked.map_err(|_| PullError::Stalled(STALL))??.into_body();
+        let asked = timeout(STALL, self.api.pull(&wanted.model)).await;
+        let mut body = asked.map_err(|_| PullError::Stalled(STALL))??;
         let mut progress = Progress::default();
         let mut last_news = Instant::now();
         while !progress.has_succeeded() {
             let limit = longest_silence(progress.bytes());
-            let frame = timeout_at(last_news + limit, body.frame()).await;
-            let frame = frame
+            let bytes = timeout_at(last_news + limit, body.next()).await;
+            let bytes = bytes
                 .map_err(|_| PullError::Stalled(limit))?
-                .ok_or(PullError::Ended)?
-                .map_err(|_| HttpError::Broken)?;
-            if progress.feed(frame.data_ref().map_or(&[], |data| data))? {
+                .ok_or(PullError::Ended)??;
+            if progress.feed(&bytes)? {
                 last_news = Instant::now();
-                self.show(wanted, progress.bytes());
+                self.show_pull(wanted, progress.bytes());
             }
         }
         Ok(progress.bytes())
     }
 
-    async fn ask(&self, model: &str) -> Result<Response<Incoming>, PullError> {
-        let request = serde_json::to_vec(&PullRequest { model }).map_err(|_| HttpError::Broken)?;
-        let answer = self.client.post("/api/pull", request.into()).await?;
-        let status = answer.status();
-        if status == StatusCode::OK {
-            return Ok(answer);
-        }
-        // A body that cannot be read whole says no less than one that is no JSON.
-        let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;
-        let words = words_of_status(status.as_u16(), &body.unwrap_or_default());
-        Err(PullError::answered(status.as_u16(), words))
-    }
-
     /// Before the first layer is told, what was known before an attempt still holds.
-    fn show(&self, wanted: &mut Wanted, bytes: Bytes) {
+    fn show_pull(&self, wanted: &mut Wanted, bytes: Bytes) {
         if bytes.expected > 0 {
-            self.board.set_bytes(wanted.place, bytes);
+            self.pulls.set_bytes(wanted.place, bytes);
             wanted.progressed(bytes);
         }
     }
@@ -223,7 +154,7 @@ impl Pulls {
 /// Waits until Ollama answers.
 async fn answered(offer: &mut watch::Receiver<Offer>) {
     // Fails only if the catalogue is gone, and nobody would poll this then.
-    let _ = offer.wait_for(|offer| offer.version.is_some()).await;
+    let _ = offer.wait_for(|offer| offer.is_up).await;
 }
 
 /// Waits until `due`, or until Ollama's models change: somebody may have pulled one by hand.

@@ -10,8 +10,8 @@ use std::{borrow::Cow, collections::HashMap};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{super::super::error_text::words_of_error, error::PullError};
-use crate::backend::http::HttpError;
+use super::error::PullError;
+use crate::{backend::error_text::words_of_error, transport::http::HttpError};
 
 /// The longest line that is read, in bytes. An error may quote what a registry said.
 const MAX_LINE: usize = 64 * 1024;
@@ -21,9 +21,9 @@ const MAX_LAYERS: usize = 1024;
 
 /// Bytes that Ollama has of a model, and has to have as far as is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Bytes {
-    pub(in super::super) completed: u64,
-    pub(in super::super) expected: u64,
+pub(super) struct Bytes {
+    pub(super) completed: u64,
+    pub(super) expected: u64,
 }
 
 impl Bytes {

@@ -155,7 +155,7 @@ impl Wanted {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::backend::http::HttpError;
+    use crate::transport::http::HttpError;
 
     fn wanted() -> Wanted {
         let mut wanted = Wanted::new("a:latest".into(), 0);

@@ -1,29 +1,29 @@
-//! Everything between the gateway and the backend, put together and run: the sidecar without its server for probes. It
+//! Everything between the gateway and the backends, put together and run: the sidecar without its server for probes. It
 //! touches the world through [`World`] alone, so that the same code runs on a network and a clock that are not there.
 //!
 //! Invariant: when `run` returns, nothing of the relay is left running.
 
-use std::{pin::pin, sync::Arc};
+mod data_path;
+
+use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::data_path::DataPath;
 use crate::{
-    backend::{
-        Backend,
-        ollama::{Ollama, Policy},
-    },
+    backend::{Backend, ollama::Policy},
     clock::{SystemClock, WallClock},
     config::Config,
     inference::{self, Inference},
     link::WebSocket,
-    node::{Node, failure_of},
+    node::{Node, Nodes},
     outbox::Outbox,
     overview::View,
     protocol::Generation,
     secret::{SecretError, SecretKeeper},
     service::Service,
-    session::{self, Registration, StatusBoard, Supervisor},
+    session::{self, StatusBoard, Supervisor},
     telemetry::{Metrics, RecentTroubles},
     transport::{self, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
 };
@@ -79,10 +79,9 @@ pub enum Outcome {
 
 /// A relay that is ready to run.
 pub struct Relay {
-    node: Node,
+    data_path: DataPath,
     supervisor: Supervisor,
     generation: Generation,
-    registration: Registration,
     status: Arc<StatusBoard>,
     troubles: Arc<RecentTroubles>,
     clock: Arc<dyn WallClock>,
@@ -98,32 +97,31 @@ impl Relay {
         let metrics = Arc::new(Metrics::new());
         let troubles = Arc::<RecentTroubles>::default();
         let connections = TaskTracker::new();
-        let registration = Registration::new(&config);
-        let alias = &registration.alias;
-        metrics.set_node(alias, alias, "", registration.region);
         let generation = config.identity.generation;
-        let policy = Policy {
-            max_context: config.policy.max_context,
-            max_output_tokens: config.policy.max_output_tokens,
-            allow_hardware_options: config.policy.allow_hardware_options,
-        };
-        let ollama = Arc::new(Ollama::new(
+        let backend = Backend::ollama(
             config.backend,
-            policy,
+            Policy {
+                max_context: config.policy.max_context,
+                max_output_tokens: config.policy.max_output_tokens,
+                allow_hardware_options: config.policy.allow_hardware_options,
+            },
             world.backend,
             &metrics,
             connections.clone(),
-        ));
+        );
+        let nodes: Nodes = [Node::new(config.node, backend)].into_iter().collect();
+        for node in nodes.iter() {
+            let region = node.settings.region.as_str();
+            metrics.set_node(&node.alias, &node.alias, "", region);
+        }
         let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));
         let parts = inference::Parts {
-            backend: Arc::clone(&ollama) as Arc<dyn Backend>,
+            nodes: nodes.clone(),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
             troubles: Arc::clone(&troubles),
             clock: Arc::clone(&world.clock),
             generation,
-            node: registration.alias.as_str().into(),
-            price_per_thousand_tokens: registration.price_per_thousand_tokens.as_f64(),
         };
         let service = Arc::new(Service::new(config.drain_timeout, Arc::clone(&metrics)));
         let inference = Inference::new(parts, service.stages(), config.admission, config.job);
@@ -140,7 +138,7 @@ impl Relay {
             connect: Arc::new(connect),
             inference: Arc::clone(&inference),
             outbox: Arc::clone(&outbox),
-            offer: ollama.offer(),
+            nodes: nodes.clone(),
             secrets,
             clock: Arc::clone(&world.clock),
             random: world.random,
@@ -148,9 +146,8 @@ impl Relay {
             status: Arc::clone(&status),
             troubles: Arc::clone(&troubles),
         };
-        let supervisor = Supervisor::new(config.gateway, registration.clone(), parts);
-        let node = Node {
-            ollama,
+        let data_path = DataPath {
+            nodes,
             inference,
             outbox,
             service,
@@ -160,10 +157,9 @@ impl Relay {
             random,
         };
         Ok(Self {
-            node,
-            supervisor,
+            data_path,
+            supervisor: Supervisor::new(config.identity, config.gateway, parts),
             generation,
-            registration,
             status,
             troubles,
             clock: world.clock,
@@ -172,27 +168,25 @@ impl Relay {
 
     /// Where it counts.
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.node.metrics)
+        Arc::clone(&self.data_path.metrics)
     }
 
     /// Where it may be asked to drain and to serve again.
     pub fn service(&self) -> Arc<Service> {
-        Arc::clone(&self.node.service)
+        Arc::clone(&self.data_path.service)
     }
 
     /// What probes and people may see of it.
     pub(crate) fn view(&self) -> View {
         View {
             generation: self.generation,
-            registration: self.registration.clone(),
             status: Arc::clone(&self.status),
-            offer: self.node.ollama.offer(),
-            pulls: self.node.ollama.pulls(),
-            admission: self.node.inference.admission(),
+            nodes: self.data_path.nodes.clone(),
+            admission: self.data_path.inference.admission(),
             metrics: self.metrics(),
             troubles: Arc::clone(&self.troubles),
             service: self.service(),
-            pulse: Arc::clone(&self.node.pulse),
+            pulse: Arc::clone(&self.data_path.pulse),
             clock: Arc::clone(&self.clock),
         }
     }
@@ -201,43 +195,18 @@ impl Relay {
     /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes. Before that it may be drained and opened again
     /// any number of times, through its [`Service`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
-        let Self {
-            node, supervisor, ..
-        } = self;
-        let mut background = node.start_background();
-        let (mut pulls, stop_pulls) = node.start_pulls();
-        let mut failed = false;
-        let life = {
-            let mut life = pin!(node.live(supervisor));
-            let ended = tokio::select! {
-                biased;
-                () = shutdown => None,
-                () = failure_of(&mut background) => {
-                    failed = true;
-                    None
-                }
-                ended = &mut life => Some(ended),
-            };
-            node.service.end();
-            stop_pulls.cancel();
-            match ended {
-                Some(life) => life,
-                None => life.await,
-            }
-        };
-        pulls.shutdown().await;
-        let lost = node.end(background, life.lost_before).await;
-        if failed || life.has_failed {
-            Outcome::Failed
-        } else if lost == 0 {
-            info!("drained");
-            Outcome::Drained
-        } else {
+        let ended = self.data_path.run(self.supervisor, shutdown).await;
+        if ended.has_failed {
+            return Outcome::Failed;
+        }
+        if ended.lost > 0 {
             warn!(
-                lost,
+                lost = ended.lost,
                 "drained, but not every answer is known to have been delivered"
             );
-            Outcome::Dropped
+            return Outcome::Dropped;
         }
+        info!("drained");
+        Outcome::Drained
     }
 }

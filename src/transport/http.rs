@@ -1,24 +1,23 @@
-//! Asking a model server over HTTP/1.1, on connections that are kept and used again.
+//! Asking one server over HTTP/1.1, on connections that are kept and used again.
 //!
 //! Invariant: a redirect is never followed, a proxy never used, and dropping an answer closes its connection.
 
 use std::{
     error::Error,
     future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream::BoxStream};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, Uri,
     body::Incoming,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
-    rt::{Executor, Read, ReadBufCursor, Write},
+    rt::Executor,
 };
 use hyper_util::{
     client::legacy::{
@@ -27,13 +26,12 @@ use hyper_util::{
     },
     rt::{TokioIo, TokioTimer},
 };
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use crate::{
-    config::BackendUrl,
-    transport::{Dial, DialError, Endpoint, Stream},
-};
+use super::{Dial, DialError, Endpoint, Stream};
+use crate::config::BackendUrl;
 
 /// Idle connections are closed before model servers and load balancers do it on their side (60 s and more), so that a
 /// request seldom meets one that is just closing.
@@ -45,7 +43,7 @@ const BUFFER: usize = 64 * 1024;
 
 /// No answer, or not all of it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+pub enum HttpError {
     /// The server could not be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -66,15 +64,18 @@ pub(super) enum HttpError {
     Silent(Duration),
 }
 
+/// An answer's bytes as they come; once there is an error, nothing follows. Dropping it closes the connection.
+pub type Body = BoxStream<'static, Result<Bytes, HttpError>>;
+
 /// A client of one server.
-pub(super) struct HttpClient {
+pub struct HttpClient {
     client: Client<Connector, Full<Bytes>>,
     url: BackendUrl,
 }
 
 impl HttpClient {
     /// A client of the server at `url`. Its connections are tasks of `tasks`.
-    pub(super) fn new(dial: Arc<dyn Dial>, url: BackendUrl, tasks: TaskTracker) -> Self {
+    pub fn new(dial: Arc<dyn Dial>, url: BackendUrl, tasks: TaskTracker) -> Self {
         let endpoint = Endpoint::from(url.origin());
         let client = Client::builder(Tracked(tasks))
             .pool_timer(TokioTimer::new())
@@ -92,7 +93,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// The server cannot be reached or the connection breaks before the head of the answer.
-    pub(super) async fn get(&self, path: &str) -> Result<Response<Incoming>, HttpError> {
+    pub async fn get(&self, path: &str) -> Result<Response<Incoming>, HttpError> {
         self.ask(Method::GET, path, Bytes::new()).await
     }
 
@@ -100,11 +101,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// As [`HttpClient::get`].
-    pub(super) async fn post(
-        &self,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, HttpError> {
+    pub async fn post(&self, path: &str, body: Bytes) -> Result<Response<Incoming>, HttpError> {
         self.ask(Method::POST, path, body).await
     }
 
@@ -114,12 +111,9 @@ impl HttpClient {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, HttpError> {
-        let host = self.url.origin().authority();
-        let scheme = if self.url.origin().tls() {
-            "https"
-        } else {
-            "http"
-        };
+        let origin = self.url.origin();
+        let host = origin.authority();
+        let scheme = if origin.tls() { "https" } else { "http" };
         let uri = format!("{scheme}://{host}{}", self.url.path(path));
         let mut request = Request::builder()
             .method(method)
@@ -146,12 +140,40 @@ impl HttpClient {
 ///
 /// # Errors
 /// It is larger, or the connection breaks.
-pub(super) async fn read_body(body: Incoming, max: usize) -> Result<Bytes, HttpError> {
+pub async fn read_body(body: Incoming, max: usize) -> Result<Bytes, HttpError> {
     match Limited::new(body, max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(HttpError::TooLarge),
         Err(_) => Err(HttpError::Broken),
     }
+}
+
+/// Waits for an answer that says success, and reads its body of at most `max` bytes, all within `limit`.
+///
+/// # Errors
+/// As [`HttpClient::get`] and [`read_body`]; it says something else than success, or takes longer.
+pub async fn read_answer(
+    asked: impl Future<Output = Result<Response<Incoming>, HttpError>>,
+    max: usize,
+    limit: Duration,
+) -> Result<Bytes, HttpError> {
+    let answer = async {
+        let answer = asked.await?;
+        if !answer.status().is_success() {
+            return Err(HttpError::Status(answer.status().as_u16()));
+        }
+        read_body(answer.into_body(), max).await
+    };
+    timeout(limit, answer)
+        .await
+        .unwrap_or(Err(HttpError::Silent(limit)))
+}
+
+/// A body's bytes as they come.
+pub fn stream(body: Incoming) -> Body {
+    body.into_data_stream()
+        .map_err(|_| HttpError::Broken)
+        .boxed()
 }
 
 fn reason(error: &hyper_util::client::legacy::Error) -> HttpError {
@@ -169,9 +191,9 @@ struct Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = PlainConnection;
+    type Response = TokioIo<Stream>;
     type Error = DialError;
-    type Future = BoxFuture<'static, Result<PlainConnection, DialError>>;
+    type Future = BoxFuture<'static, Result<TokioIo<Stream>, DialError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
         Poll::Ready(Ok(()))
@@ -179,56 +201,14 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let Self { dial, endpoint } = self.clone();
-        Box::pin(async move { Ok(PlainConnection(TokioIo::new(dial.dial(&endpoint).await?))) })
+        Box::pin(async move { Ok(TokioIo::new(dial.dial(&endpoint).await?)) })
     }
 }
 
-/// A connection that hyper may know nothing special of.
-struct PlainConnection(TokioIo<Stream>);
-
-impl Connection for PlainConnection {
+/// Nothing special that hyper would have to know of.
+impl Connection for Stream {
     fn connected(&self) -> Connected {
         Connected::new()
-    }
-}
-
-impl Read for PlainConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl Write for PlainConnection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 }
 
@@ -249,12 +229,9 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{
-        ffi::OsString,
-        sync::{
-            Mutex,
-            atomic::{AtomicUsize, Ordering},
-        },
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
     };
 
     use futures_util::FutureExt;
@@ -264,7 +241,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::config::{Config, Surroundings};
+    use crate::config::tests::config;
 
     /// As much as the network holds.
     const PIPE: usize = 1024 * 1024;
@@ -281,17 +258,7 @@ mod tests {
     }
 
     fn client(connection: DuplexStream) -> HttpClient {
-        let settings = [
-            ("PIN_CLIENT_ID", "op_test"),
-            ("PIN_API_SECRET", "s3cret"),
-            ("PIN_OLLAMA_URL", "http://127.0.0.1:1"),
-        ];
-        let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let surroundings = Surroundings {
-            secret_file: "/nonexistent/pin_api_secret".into(),
-            ..Surroundings::default()
-        };
-        let config = Config::from_env_in(&surroundings, settings).unwrap();
+        let config = config(&[("PIN_OLLAMA_URL", "http://127.0.0.1:1")]);
         let dial = Arc::new(OneConnection(Mutex::new(Some(connection))));
         HttpClient::new(dial, config.backend.url, TaskTracker::new())
     }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A limit on silence, and the end of all waiting. The timer is armed once a limit, not once a read: when it rings early,
 /// it is set to when it should have rung.
-pub(super) struct Patience {
+pub(super) struct IdleTimeout {
     limit: Duration,
     spent: Duration,
     deadline: Instant,
@@ -18,14 +18,14 @@ pub(super) struct Patience {
 
 /// The backend was waited for in vain.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum InVain {
+pub(super) enum TimedOut {
     /// It was silent for this long.
-    Silent(Duration),
+    Idle(Duration),
     /// The whole took too long.
     Overdue,
 }
 
-impl Patience {
+impl IdleTimeout {
     pub(super) fn new(limit: Duration, deadline: Instant) -> Self {
         let alarm = (Instant::now() + limit).min(deadline);
         Self {
@@ -37,7 +37,10 @@ impl Patience {
     }
 
     /// Waits for the backend for what is left of the limit.
-    pub(super) async fn wait<T>(&mut self, backend: impl Future<Output = T>) -> Result<T, InVain> {
+    pub(super) async fn wait<T>(
+        &mut self,
+        backend: impl Future<Output = T>,
+    ) -> Result<T, TimedOut> {
         let began = Instant::now();
         let silent_at = began + self.limit.saturating_sub(self.spent);
         let over = silent_at.min(self.deadline);
@@ -52,10 +55,10 @@ impl Patience {
                 () = &mut self.alarm => {
                     let now = Instant::now();
                     if now >= self.deadline {
-                        return Err(InVain::Overdue);
+                        return Err(TimedOut::Overdue);
                     }
                     if now >= over {
-                        return Err(InVain::Silent(self.limit));
+                        return Err(TimedOut::Idle(self.limit));
                     }
                     self.alarm.as_mut().reset(over);
                 }
@@ -91,43 +94,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_after_its_limit_counted_from_the_last_sign_of_life() {
-        let mut patience = Patience::new(LIMIT, far());
+        let mut timeout = IdleTimeout::new(LIMIT, far());
         for _ in 0..3 {
             assert_eq!(
-                patience.wait(sleep(LIMIT - Duration::from_secs(1))).await,
+                timeout.wait(sleep(LIMIT - Duration::from_secs(1))).await,
                 Ok(())
             );
-            patience.renew(LIMIT);
+            timeout.renew(LIMIT);
         }
         let began = Instant::now();
         assert_eq!(
-            patience.wait(pending::<()>()).await,
-            Err(InVain::Silent(LIMIT))
+            timeout.wait(pending::<()>()).await,
+            Err(TimedOut::Idle(LIMIT))
         );
         assert_eq!(began.elapsed(), LIMIT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn waits_without_a_sign_of_life_add_up_but_time_between_them_does_not() {
-        let mut patience = Patience::new(LIMIT, far());
-        assert_eq!(patience.wait(sleep(LIMIT / 2)).await, Ok(()));
+        let mut timeout = IdleTimeout::new(LIMIT, far());
+        assert_eq!(timeout.wait(sleep(LIMIT / 2)).await, Ok(()));
         sleep(LIMIT * 10).await;
         let began = Instant::now();
         assert_eq!(
-            patience.wait(pending::<()>()).await,
-            Err(InVain::Silent(LIMIT))
+            timeout.wait(pending::<()>()).await,
+            Err(TimedOut::Idle(LIMIT))
         );
         assert_eq!(began.elapsed(), LIMIT / 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shorter_limit_counts_from_when_it_was_set() {
-        let mut patience = Patience::new(LIMIT * 5, far());
-        patience.renew(LIMIT);
+        let mut timeout = IdleTimeout::new(LIMIT * 5, far());
+        timeout.renew(LIMIT);
         let began = Instant::now();
         assert_eq!(
-            patience.wait(pending::<()>()).await,
-            Err(InVain::Silent(LIMIT))
+            timeout.wait(pending::<()>()).await,
+            Err(TimedOut::Idle(LIMIT))
         );
         assert_eq!(began.elapsed(), LIMIT);
     }
@@ -135,12 +138,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_whole_is_over_at_its_deadline_whatever_signs_of_life_there_were() {
         let began = Instant::now();
-        let mut patience = Patience::new(LIMIT, began + LIMIT * 2);
+        let mut timeout = IdleTimeout::new(LIMIT, began + LIMIT * 2);
         for _ in 0..3 {
-            assert_eq!(patience.wait(sleep(LIMIT / 2)).await, Ok(()));
-            patience.renew(LIMIT);
+            assert_eq!(timeout.wait(sleep(LIMIT / 2)).await, Ok(()));
+            timeout.renew(LIMIT);
         }
-        assert_eq!(patience.wait(pending::<()>()).await, Err(InVain::Overdue));
+        assert_eq!(timeout.wait(pending::<()>()).await, Err(TimedOut::Overdue));
         assert_eq!(began.elapsed(), LIMIT * 2);
     }
 }

@@ -1,4 +1,5 @@
-//! One answer of the backend, read to its end while its text goes out in chunks.
+//! One answer of a backend, read to its end while its text goes out in chunks, if anybody wants them. What kind of work it
+//! is for is nothing to it.
 //!
 //! Invariant: an answer is never thrown away for its chunks, which are a courtesy. While there is no room for them the
 //! backend is not read, which is how a slow gateway slows it; when the request's time is over they are given up, and what
@@ -7,21 +8,19 @@
 use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
-use http_body_util::BodyExt;
-use hyper::body::Frame as Piece;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     chunks::Chunks,
-    patience::{InVain, Patience},
+    idle_timeout::{IdleTimeout, TimedOut},
     record::Times,
-    registry::Handle,
 };
 use crate::{
-    backend::{self, Completion, Decoder, Deltas, Envelope},
+    backend::{ChatStream, Completion, Decoder, Deltas, ResultContext},
     config::JobSettings,
     protocol::{Code, Failure},
+    transport::http::HttpError,
 };
 
 /// How long the end of a body is waited for that has given its whole answer. It usually comes with it.
@@ -34,91 +33,80 @@ const LAST_READ: Duration = Duration::from_millis(100);
 /// What comes of waiting for the backend.
 enum Heard {
     /// The next piece of its answer, or the end.
-    Backend(Option<Result<Piece<Bytes>, hyper::Error>>),
+    Backend(Option<Result<Bytes, HttpError>>),
     /// Nothing of it: the request has come again by another session.
     Gateway,
 }
 
 /// An answer that is being read.
-pub(super) struct Answering<'a> {
+pub(super) struct Generation<'a> {
     settings: &'a JobSettings,
     /// When the request's time is over.
     deadline: Instant,
-    handle: &'a Handle,
     chunks: Chunks<'a>,
     /// What has arrived and is not sent.
     deltas: Deltas,
-    patience: Patience,
+    timeout: IdleTimeout,
 }
 
-impl<'a> Answering<'a> {
-    pub(super) fn new(
-        settings: &'a JobSettings,
-        deadline: Instant,
-        handle: &'a Handle,
-        chunks: Chunks<'a>,
-    ) -> Self {
+impl<'a> Generation<'a> {
+    pub(super) fn new(settings: &'a JobSettings, deadline: Instant, chunks: Chunks<'a>) -> Self {
         Self {
             settings,
             deadline,
-            handle,
             chunks,
             deltas: Deltas::default(),
-            patience: Patience::new(settings.first_token_timeout, deadline),
+            timeout: IdleTimeout::new(settings.first_token_timeout, deadline),
         }
     }
 
     /// Reads the answer that `asked` gives. All of it is in the decoder then, and what arrived last is not sent.
     pub(super) async fn read(
         &mut self,
-        asked: BoxFuture<'_, Result<backend::Answering, Failure>>,
+        asked: impl Future<Output = Result<ChatStream, Failure>>,
         times: &mut Times,
     ) -> Result<Box<dyn Decoder>, Failure> {
-        let asked = self.patience.wait(asked).await;
-        let backend::Answering {
+        let asked = self.timeout.wait(asked).await;
+        let ChatStream {
             mut body,
             mut decoder,
-        } = asked.map_err(|in_vain| self.timed_out(&in_vain, times))??;
+        } = asked.map_err(|timed_out| self.timed_out(&timed_out, times))??;
         let mut size = 0;
         loop {
             let next = async {
                 tokio::select! {
                     biased;
-                    () = self.handle.attached() => Heard::Gateway,
-                    frame = body.frame() => Heard::Backend(frame),
+                    () = self.chunks.moved() => Heard::Gateway,
+                    bytes = body.next() => Heard::Backend(bytes),
                 }
             };
-            let heard = self.patience.wait(next).await;
-            let frame = match heard.map_err(|in_vain| self.timed_out(&in_vain, times))? {
-                Heard::Backend(Some(frame)) => frame,
+            let heard = self.timeout.wait(next).await;
+            let bytes = match heard.map_err(|timed_out| self.timed_out(&timed_out, times))? {
+                Heard::Backend(Some(bytes)) => bytes.map_err(|_| broken())?,
                 Heard::Backend(None) => break,
                 Heard::Gateway => {
                     self.send(decoder.as_ref()).await;
                     continue;
                 }
             };
-            let frame = frame.map_err(|_| broken())?;
-            let Some(bytes) = frame.data_ref() else {
-                continue;
-            };
             size += bytes.len();
             if size > self.settings.max_result_bytes {
                 return Err(too_large());
             }
-            decoder.feed(bytes, &mut self.deltas)?;
+            decoder.feed(&bytes, &mut self.deltas)?;
             if !self.deltas.is_empty() {
                 times.token();
             }
             if decoder.is_complete() {
                 // Read to its end the connection can be used again; but nobody is kept waiting for that.
-                let _ = timeout(END_WAIT, body.frame()).await;
+                let _ = timeout(END_WAIT, body.next()).await;
                 break;
             }
             if !self.deltas.is_empty() {
                 self.send(decoder.as_ref()).await;
             }
             if times.first_token.is_some() {
-                self.patience.renew(self.settings.token_timeout);
+                self.timeout.renew(self.settings.token_timeout);
             }
         }
         self.chunks.follow(&mut self.deltas, decoder.as_ref());
@@ -129,9 +117,9 @@ impl<'a> Answering<'a> {
     pub(super) fn finish(
         &mut self,
         decoder: Box<dyn Decoder>,
-        envelope: &Envelope,
+        context: &ResultContext,
     ) -> Result<Completion, Failure> {
-        decoder.finish(&mut self.deltas, envelope)
+        decoder.finish(&mut self.deltas, context)
     }
 
     /// Sends what arrived last, unless the request's time is over before there is room.
@@ -150,24 +138,20 @@ impl<'a> Answering<'a> {
         };
         if !is_sent {
             self.chunks.give_up();
-            self.patience.end_at(Instant::now() + LAST_READ);
+            self.timeout.end_at(Instant::now() + LAST_READ);
         }
     }
 
-    fn timed_out(&self, in_vain: &InVain, times: &Times) -> Failure {
-        match (in_vain, times.first_token) {
-            (InVain::Overdue, _) => overdue(self.settings),
-            (InVain::Silent(limit), None) => {
-                let limit = humantime::format_duration(*limit);
-                let sentence = format!("the backend gave no token within {limit}");
-                Failure::new(Code::Timeout, sentence)
-            }
-            (InVain::Silent(limit), Some(_)) => {
-                let limit = humantime::format_duration(*limit);
-                let sentence = format!("the backend gave no further token for {limit}");
-                Failure::new(Code::Timeout, sentence)
-            }
-        }
+    fn timed_out(&self, timed_out: &TimedOut, times: &Times) -> Failure {
+        let limit = match timed_out {
+            TimedOut::Overdue => return overdue(self.settings),
+            TimedOut::Idle(limit) => humantime::format_duration(*limit),
+        };
+        let sentence = match times.first_token {
+            None => format!("the backend gave no token within {limit}"),
+            Some(_) => format!("the backend gave no further token for {limit}"),
+        };
+        Failure::new(Code::Timeout, sentence)
     }
 }
 

@@ -1,20 +1,28 @@
-//! The jobs that have not answered yet, by request id.
+//! The jobs that have not answered yet, by request id, and the state of each.
 //!
 //! Invariant: an id is in here from its admission until its job has answered or has been told to stop without an answer.
 //! Of several reasons to stop the first counts, save that whoever is cancelled says nothing, whatever came before.
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{outbox::SessionNumber, protocol::RequestId};
+
+/// What a job is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It waits for a slot. Left when it has one (`Running`), or is stopped.
+    Waiting,
+    /// It has a slot. Left when it has answered, which ends the job, or is stopped.
+    Running,
+    /// It was stopped from outside; the job ends at once.
+    Stopped(Stop),
+}
 
 /// Why a job is stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +38,8 @@ pub(super) enum Stop {
 /// What outsiders hold of a job.
 #[derive(Debug)]
 pub(super) struct Handle {
-    stop: Mutex<Option<Stop>>,
+    state: Mutex<State>,
     pub(super) token: CancellationToken,
-    runs: AtomicBool,
     /// The last session that its request came by: chunks go over that one and no other.
     session: Mutex<SessionNumber>,
     attached: Notify,
@@ -41,9 +48,8 @@ pub(super) struct Handle {
 impl Handle {
     fn new(session: SessionNumber) -> Self {
         Self {
-            stop: Mutex::default(),
+            state: Mutex::new(State::Waiting),
             token: CancellationToken::new(),
-            runs: AtomicBool::new(false),
             session: Mutex::new(session),
             attached: Notify::new(),
         }
@@ -51,17 +57,27 @@ impl Handle {
 
     /// Why it was stopped, if it was.
     pub(super) fn stopped(&self) -> Option<Stop> {
-        *self.lock_stop()
+        match *lock(&self.state) {
+            State::Waiting | State::Running => None,
+            State::Stopped(stop) => Some(stop),
+        }
     }
 
-    /// It has left the waiting room.
+    /// It has a slot.
     pub(super) fn runs_now(&self) {
-        self.runs.store(true, Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        if *state == State::Waiting {
+            *state = State::Running;
+        }
+    }
+
+    fn waits(&self) -> bool {
+        *lock(&self.state) == State::Waiting
     }
 
     /// The session that chunks may go over.
     pub(super) fn session(&self) -> SessionNumber {
-        *self.lock_session()
+        *lock(&self.session)
     }
 
     /// Waits until its request has come again by another session, perhaps in vain.
@@ -70,36 +86,33 @@ impl Handle {
     }
 
     fn attach(&self, session: SessionNumber) {
-        let earlier = std::mem::replace(&mut *self.lock_session(), session);
+        let earlier = std::mem::replace(&mut *lock(&self.session), session);
         if earlier != session {
             self.attached.notify_one();
         }
     }
 
-    fn lock_session(&self) -> MutexGuard<'_, SessionNumber> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn stop(&self, reason: Stop) {
         {
-            let mut stop = self.lock_stop();
-            if stop.is_none() || reason == Stop::Cancelled {
-                *stop = Some(reason);
+            let mut state = lock(&self.state);
+            let is_stopped = matches!(*state, State::Stopped(_));
+            if !is_stopped || reason == Stop::Cancelled {
+                *state = State::Stopped(reason);
             }
         }
         self.token.cancel();
     }
+}
 
-    fn lock_stop(&self) -> MutexGuard<'_, Option<Stop>> {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Default)]
-pub(super) struct Registry(Mutex<BTreeMap<RequestId, Arc<Handle>>>);
+pub(super) struct Jobs(Mutex<BTreeMap<RequestId, Arc<Handle>>>);
 
-impl Registry {
-    /// Enters a new job that came by this session. There is none of this id; see [`Registry::attach`].
+impl Jobs {
+    /// Enters a new job that came by this session. There is none of this id; see [`Jobs::attach`].
     pub(super) fn enter(&self, request_id: &RequestId, session: SessionNumber) -> Arc<Handle> {
         let handle = Arc::new(Handle::new(session));
         self.lock().insert(request_id.clone(), Arc::clone(&handle));
@@ -142,7 +155,7 @@ impl Registry {
 
     /// Stops those that wait for a slot.
     pub(super) fn stop_waiting(&self, reason: Stop) {
-        self.stop_where(reason, |job| !job.runs.load(Ordering::Relaxed));
+        self.stop_where(reason, Handle::waits);
     }
 
     /// Stops all.
@@ -157,6 +170,6 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<RequestId, Arc<Handle>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -1,0 +1,257 @@
+//! Which models a server has, and which of them are offered: looked at again and again, since models come and go, and so
+//! do servers.
+//!
+//! Invariant: what does not answer is not offered. One look at a time, however many want one.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{ModelServer, Seen, Suitability};
+use crate::{
+    config::ModelGlobs,
+    telemetry::{Metrics, Repeats, Told},
+    transport::http::HttpError,
+};
+
+/// A list this young need not be asked for again (delivery rules, "Receipt").
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Between two looks the server is asked this often whether it is there, so that its absence is told within seconds.
+const PULSE: Duration = Duration::from_secs(3);
+
+/// How soon a server that was away is looked for again.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// A model that is offered to the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The full name as the backend lists it, tag included: `llama3.2:latest`.
+    pub name: Arc<str>,
+    /// The longest context that the model was made for, in tokens; `None` where the backend does not say.
+    pub context_length: Option<u64>,
+    /// Whether the model can think, that is whether it accepts `think`.
+    pub thinks: bool,
+    /// The context it is loaded with just now, in tokens; `None` while it is not in memory.
+    pub loaded_context: Option<u64>,
+}
+
+/// What a node has to offer just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Whether the backend answers.
+    pub is_up: bool,
+    /// The models that are served, by name; none while the backend does not answer.
+    pub models: Vec<Model>,
+    /// GPU memory that loaded models take, in bytes.
+    pub vram_bytes: u64,
+    /// Why there is nothing to offer, as a sentence for the operator.
+    pub trouble: Option<String>,
+    /// The backend's version, while it answers and where it tells.
+    pub version: Option<String>,
+}
+
+impl Offer {
+    /// The models' names.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.models.iter().map(|model| &model.name)
+    }
+}
+
+/// Which models may be offered.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Those to offer.
+    pub allow: ModelGlobs,
+    /// Those not to offer, even if allowed.
+    pub deny: ModelGlobs,
+}
+
+impl Rules {
+    /// Whether a model may be offered.
+    pub fn offers(&self, name: &str, suitability: Suitability) -> bool {
+        let allowed = match suitability {
+            Suitability::Suits => self.allow.matches(name),
+            Suitability::IfNamed => self.allow.names_in_full(name),
+            Suitability::Unknown => false,
+        };
+        allowed && !self.deny.matches(name)
+    }
+}
+
+/// Keeps the list.
+pub struct Catalogue {
+    server: Arc<dyn ModelServer>,
+    rules: Rules,
+    refresh: Duration,
+    offer: watch::Sender<Offer>,
+    /// When the last look that has ended began.
+    last_look: watch::Sender<Option<Instant>>,
+    look_now: Notify,
+    /// Why there is nothing to offer. Held while a look is under way.
+    outage: Mutex<Repeats<String>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Catalogue {
+    pub(super) fn new(
+        server: Arc<dyn ModelServer>,
+        rules: Rules,
+        refresh: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            server,
+            rules,
+            refresh,
+            offer: watch::Sender::default(),
+            last_look: watch::Sender::default(),
+            look_now: Notify::new(),
+            outage: Mutex::new(Repeats::outage()),
+            metrics,
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Offer> {
+        self.offer.subscribe()
+    }
+
+    /// Looks for as long as it is polled.
+    pub(super) async fn keep(&self) {
+        loop {
+            let began = Instant::now();
+            self.look_after(began).await;
+            let pause = if self.is_up() { self.refresh } else { RECOVERY };
+            self.rest_until(began + pause.min(self.refresh)).await;
+        }
+    }
+
+    /// Waits until `next`, or until the server is seen or said to be gone.
+    async fn rest_until(&self, next: Instant) {
+        loop {
+            let pulse = Instant::now() + PULSE;
+            tokio::select! {
+                biased;
+                () = sleep_until(next.min(pulse)) => {}
+                () = self.look_now.notified() => return,
+            }
+            if next <= Instant::now() || (self.is_up() && !self.server.answers().await) {
+                return;
+            }
+        }
+    }
+
+    /// Somebody has seen the server fail: it is looked at again soon.
+    pub(super) fn doubt(&self) {
+        self.look_now.notify_one();
+    }
+
+    /// An offered model by its name, whatever its case; no tag means `latest`.
+    pub(super) fn find(&self, name: &str) -> Option<Model> {
+        let is_it = |model: &&Model| {
+            let short = model.name.strip_suffix(":latest");
+            let mut names = [Some(&*model.name), short].into_iter().flatten();
+            names.any(|known| known.eq_ignore_ascii_case(name))
+        };
+        self.offer.borrow().models.iter().find(is_it).cloned()
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.last_look
+            .borrow()
+            .is_some_and(|began| began.elapsed() <= FRESH)
+    }
+
+    /// Makes sure of a look that began at `since` or later.
+    pub(super) async fn look_after(&self, since: Instant) {
+        let mut outage = self.outage.lock().await;
+        if self.last_look.borrow().is_none_or(|last| last < since) {
+            let began = Instant::now();
+            let seen = self.server.look().await;
+            self.publish(seen, &mut outage);
+            self.last_look.send_replace(Some(began));
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.offer.borrow().is_up
+    }
+
+    fn publish(&self, seen: Result<Seen, HttpError>, outage: &mut Repeats<String>) {
+        let offer = match seen {
+            Ok(seen) => self.offer_of(seen),
+            Err(error) => Offer {
+                trouble: Some(self.server.why_silent(&error)),
+                ..Offer::default()
+            },
+        };
+        self.show(&offer);
+        self.tell_trouble(&offer, outage);
+        self.offer.send_if_modified(|current| {
+            if *current == offer {
+                return false;
+            }
+            tell_models(current, &offer);
+            *current = offer;
+            true
+        });
+    }
+
+    fn offer_of(&self, seen: Seen) -> Offer {
+        let count = seen.models.len();
+        let offered = |(model, suitability): (Model, Suitability)| {
+            self.rules.offers(&model.name, suitability).then_some(model)
+        };
+        let models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
+        Offer {
+            is_up: true,
+            trouble: models.is_empty().then(|| self.server.why_nothing(count)),
+            models,
+            vram_bytes: seen.vram_bytes,
+            version: seen.version,
+        }
+    }
+
+    /// Logs whether the server can be used. Asked at every look, so that what comes and goes is told once it has settled.
+    fn tell_trouble(&self, offer: &Offer, outage: &mut Repeats<String>) {
+        match &offer.trouble {
+            Some(trouble) => {
+                if let Some(Told { attempts, since_s }) = outage.seen(trouble.clone()) {
+                    warn!(attempts, since_s, "no models to offer: {trouble}");
+                }
+            }
+            None => {
+                if let Some(Told { attempts, since_s }) = outage.gone() {
+                    let version = offer.version.as_deref();
+                    let name = self.server.name();
+                    info!(version, attempts, since_s, "{name} answers");
+                }
+            }
+        }
+    }
+
+    fn show(&self, offer: &Offer) {
+        let metrics = &self.metrics;
+        let models = i64::try_from(offer.models.len());
+        let vram_bytes = i64::try_from(offer.vram_bytes);
+        metrics.ollama_up.set(i64::from(offer.is_up));
+        metrics.ollama_models.set(models.unwrap_or(i64::MAX));
+        metrics
+            .ollama_vram_bytes
+            .set(vram_bytes.unwrap_or(i64::MAX));
+        if let Some(version) = &offer.version {
+            metrics.set_ollama_version(version);
+        }
+    }
+}
+
+fn tell_models(before: &Offer, now: &Offer) {
+    if !before.names().eq(now.names()) {
+        let names: Vec<&str> = now.names().map(AsRef::as_ref).collect();
+        info!(models = names.join(" "), "models offered");
+    }
+}

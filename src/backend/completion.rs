@@ -1,0 +1,213 @@
+//! What an answer adds up to, whichever server gives it; and the whole of it in OpenAI's shape, `chat.completion`, which is
+//! the `result` of generation 2.
+//!
+//! Invariant: counts are the backend's own, 0 where it gave none, never estimated.
+
+use std::{borrow::Cow, convert::Infallible};
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{
+    Deltas, ResultContext,
+    object::{Object, Value, elements, interior, rewrite_elements, string},
+};
+use crate::protocol::{ChunkKind, Code, Failure};
+
+/// What the pieces of an answer add up to.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) content: String,
+    pub(super) thinking: String,
+    pub(super) tool_calls: Elements,
+    pub(super) logprobs: Elements,
+}
+
+impl Answer {
+    /// Its text, one piece a kind.
+    pub(super) fn deltas(&self) -> Deltas {
+        let mut deltas = Deltas::default();
+        deltas.push(ChunkKind::Thinking, &self.thinking);
+        deltas.push(ChunkKind::Content, &self.content);
+        deltas
+    }
+}
+
+/// The elements of several JSON lists, as they were written, with commas between them.
+#[derive(Default)]
+pub(super) struct Elements(String);
+
+impl Elements {
+    /// Adds a list; `None` and an empty one add nothing.
+    ///
+    /// # Errors
+    /// What is given is something else than a list.
+    pub(super) fn push(&mut self, list: Option<&RawValue>) -> Result<(), Failure> {
+        let Some(list) = list else { return Ok(()) };
+        if !list.get().starts_with('[') {
+            return Err(unreadable());
+        }
+        let elements = interior(list.get()).trim();
+        if !self.0.is_empty() && !elements.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(elements);
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them as one JSON list.
+    pub(super) fn to_json(&self) -> String {
+        format!("[{}]", self.0)
+    }
+}
+
+/// What was sent is not what the server's dialect says.
+pub(super) fn unreadable() -> Failure {
+    Failure::new(Code::Backend, "the answer cannot be read")
+}
+
+#[derive(Serialize)]
+struct ChatCompletion<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: [Choice<'a>; 1],
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: u8,
+    message: Message<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Logprobs>,
+    finish_reason: &'static str,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    thinking: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCall<'a>>,
+}
+
+#[derive(Serialize)]
+struct ToolCall<'a> {
+    id: Cow<'a, str>,
+    r#type: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: Cow<'a, str>,
+    /// JSON in a string.
+    arguments: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct Logprobs {
+    content: Box<RawValue>,
+}
+
+/// Tokens, as the server counted them.
+#[derive(Serialize)]
+pub(super) struct Usage {
+    pub(super) prompt_tokens: u64,
+    pub(super) completion_tokens: u64,
+    pub(super) total_tokens: u64,
+}
+
+/// Puts it together; `finish_reason` is in the server's word. `None` if that cannot be.
+pub(super) fn chat_completion(
+    answer: &Answer,
+    model: &str,
+    finish_reason: Option<&str>,
+    usage: Usage,
+    context: &ResultContext,
+) -> Option<Box<RawValue>> {
+    let tool_calls = answer.tool_calls.to_json();
+    let tool_calls: Vec<_> = elements(&tool_calls)?
+        .enumerate()
+        .filter_map(|(i, call)| tool_call(i, call))
+        .collect();
+    let finish_reason = match finish_reason {
+        _ if !tool_calls.is_empty() => "tool_calls",
+        Some("length") => "length",
+        // OpenAI's clients know a closed set of reasons, and to them every other end is this one.
+        _ => "stop",
+    };
+    let message = Message {
+        role: "assistant",
+        content: &answer.content,
+        thinking: &answer.thinking,
+        tool_calls,
+    };
+    let logprobs = if answer.logprobs.is_empty() {
+        None
+    } else {
+        Some(logprobs(&answer.logprobs)?)
+    };
+    to_raw_value(&ChatCompletion {
+        id: &context.request_id,
+        object: "chat.completion",
+        created: context.created,
+        model,
+        choices: [Choice {
+            index: 0,
+            message,
+            logprobs,
+            finish_reason,
+        }],
+        usage,
+    })
+    .ok()
+}
+
+/// Arguments may be given as an object, and an id be missing, as they are by Ollama.
+fn tool_call(index: usize, call: &str) -> Option<ToolCall<'_>> {
+    let call = Object::parse(call).ok()?;
+    let function = Object::parse(call.given("function")?).ok()?;
+    let arguments = function.given("arguments").unwrap_or("{}");
+    let id = call
+        .given("id")
+        .and_then(string)
+        .filter(|id| !id.is_empty());
+    Some(ToolCall {
+        id: id.unwrap_or_else(|| format!("call_{index}").into()),
+        r#type: "function",
+        function: Function {
+            name: function.given("name").and_then(string).unwrap_or_default(),
+            arguments: string(arguments).unwrap_or(Cow::Borrowed(arguments)),
+        },
+    })
+}
+
+/// The same tokens, with the list of alternatives that OpenAI always gives and others leave out where it is empty.
+fn logprobs(tokens: &Elements) -> Option<Logprobs> {
+    let tokens = tokens.to_json();
+    let completed = rewrite_elements(&tokens, |token| {
+        let Ok(mut token) = Object::parse(token) else {
+            return Ok::<_, Infallible>(None);
+        };
+        if token.has("top_logprobs") {
+            return Ok(None);
+        }
+        token.set("top_logprobs", Value::List(Vec::new()));
+        Ok(Some(Value::Object(token)))
+    });
+    let Ok(completed) = completed;
+    let mut json = String::with_capacity(tokens.len());
+    completed.unwrap_or(Value::Raw(&tokens)).write(&mut json);
+    Some(Logprobs {
+        content: RawValue::from_string(json).ok()?,
+    })
+}

@@ -1,0 +1,74 @@
+//! Ollama's endpoints, as far as they matter here.
+//!
+//! Invariant: what it says of itself and its models is bounded in size and time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::wire::{Facts, Running, Show, Tag, Tags, Version};
+use crate::{
+    backend::{AskError, server::accepted},
+    transport::http::{Body, HttpClient, HttpError, read_answer},
+};
+
+/// The largest list or description that is read, in bytes. A description carries licence and template.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// An Ollama's interface.
+pub(super) struct Api {
+    client: HttpClient,
+    /// How long it may take to say something of itself.
+    limit: Duration,
+}
+
+#[derive(Serialize)]
+struct ModelRequest<'a> {
+    model: &'a str,
+}
+
+impl Api {
+    pub(super) fn new(client: HttpClient, limit: Duration) -> Self {
+        Self { client, limit }
+    }
+
+    pub(super) async fn version(&self) -> Result<String, HttpError> {
+        Ok(self.get::<Version>("/api/version").await?.version)
+    }
+
+    /// All models that it has, offered or not.
+    pub(super) async fn tags(&self) -> Result<Vec<Tag>, HttpError> {
+        Ok(self.get::<Tags>("/api/tags").await?.models)
+    }
+
+    /// The models that are in memory.
+    pub(super) async fn running(&self) -> Result<Running, HttpError> {
+        self.get("/api/ps").await
+    }
+
+    pub(super) async fn describe(&self, model: &str) -> Result<Facts, HttpError> {
+        let asked = self.client.post("/api/show", about(model)?);
+        let body = read_answer(asked, MAX_BODY, self.limit).await?;
+        let show: Show<'_> = serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)?;
+        Ok(show.facts())
+    }
+
+    pub(super) async fn chat(&self, body: Bytes) -> Result<Body, AskError> {
+        accepted(self.client.post("/api/chat", body)).await
+    }
+
+    pub(super) async fn pull(&self, model: &str) -> Result<Body, AskError> {
+        accepted(self.client.post("/api/pull", about(model)?)).await
+    }
+
+    async fn get<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, HttpError> {
+        let body = read_answer(self.client.get(path), MAX_BODY, self.limit).await?;
+        serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)
+    }
+}
+
+fn about(model: &str) -> Result<Bytes, HttpError> {
+    let request = serde_json::to_vec(&ModelRequest { model });
+    request.map(Bytes::from).map_err(|_| HttpError::Broken)
+}

@@ -1,0 +1,114 @@
+//! What is particular to one kind of model server: how it is asked, what it shows, and what to tell whoever runs it.
+//!
+//! Invariant: it keeps nothing of what it shows beyond what makes the next look cheaper, and decides nothing by it.
+
+use std::{future::ready, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use hyper::{Response, body::Incoming};
+
+use super::{Catalogue, ChatStream, Model, error_text::words_of_status, ollama::PullBoard};
+use crate::{
+    protocol::Failure,
+    transport::http::{Body, HttpError, read_body, stream},
+};
+
+/// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// How far a model suits chats, as its server tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suitability {
+    /// It is made for them and runs on this server.
+    Suits,
+    /// It is not, or runs elsewhere: offered only where the operator names it in full.
+    IfNamed,
+    /// The server does not tell yet: not offered until it does.
+    Unknown,
+}
+
+/// What a look at a server that answers has shown, whatever the operator wants of it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Its version, where it tells.
+    pub version: Option<String>,
+    /// GPU memory that loaded models take, in bytes; 0 where it does not tell.
+    pub vram_bytes: u64,
+    /// All its models as they would be offered, in its order.
+    pub models: Vec<(Model, Suitability)>,
+}
+
+/// Why a server does not do what it is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It cannot be asked, or the connection broke before it answered.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// It answered with another status than 200.
+    #[error("{words}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// Its own words, cleaned.
+        words: String,
+    },
+}
+
+/// A model server, in its own dialect. It is looked at and asked by a [`super::Backend`], which keeps what it shows.
+pub trait ModelServer: Send + Sync {
+    /// What the network and `/status` call its interface.
+    fn mode(&self) -> &'static str;
+
+    /// What people call it.
+    fn name(&self) -> &'static str;
+
+    /// Looks at it. May be dropped in the middle of it.
+    fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>>;
+
+    /// Whether it answers just now; asked every few seconds, so that it should cost little.
+    fn answers(&self) -> BoxFuture<'_, bool>;
+
+    /// What the operator is told when it does not answer.
+    fn why_silent(&self, error: &HttpError) -> String;
+
+    /// What the operator is told when none of the `models` that it has is offered.
+    fn why_nothing(&self, models: usize) -> String;
+
+    /// See [`super::Backend::prepare`].
+    ///
+    /// # Errors
+    /// `invalid`, with what is wrong with the request.
+    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Bytes, Failure>;
+
+    /// Sends a prepared body and waits for the head of the answer.
+    fn chat(&self, body: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>>;
+
+    /// Pulls what is to be pulled, until all is there. Dropping it stops it.
+    fn keep_pulling<'a>(&'a self, _: &'a Catalogue, _: fastrand::Rng) -> BoxFuture<'a, ()> {
+        ready(()).boxed()
+    }
+
+    /// How far that is.
+    fn pulls(&self) -> Arc<PullBoard> {
+        Arc::default()
+    }
+}
+
+/// The body of an answer whose status is 200.
+///
+/// # Errors
+/// There is none, or its status is another.
+pub(super) async fn accepted(
+    asked: impl Future<Output = Result<Response<Incoming>, HttpError>>,
+) -> Result<Body, AskError> {
+    let answer = asked.await?;
+    let status = answer.status().as_u16();
+    if status == 200 {
+        return Ok(stream(answer.into_body()));
+    }
+    // A body that cannot be read whole says no less than one that is no JSON.
+    let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;
+    let words = words_of_status(status, &body.unwrap_or_default());
+    Err(AskError::Refused { status, words })
+}

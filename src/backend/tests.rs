@@ -1,0 +1,159 @@
+//! What a node makes of any model server, shown with one that says and does what it is told to.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    future::ready,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+
+use super::*;
+use crate::config::tests::config;
+
+const REFRESH: Duration = Duration::from_secs(600);
+
+/// The rules of an operator with this `PIN_ALLOW_MODELS`, who denies nothing.
+pub(crate) fn allowing(models: &str) -> Rules {
+    let config = config(&[("PIN_ALLOW_MODELS", models)]);
+    Rules {
+        allow: config.backend.allow,
+        deny: config.backend.deny,
+    }
+}
+
+/// Has these models, or is away; never answers a chat.
+#[derive(Default)]
+pub(crate) struct Listing {
+    models: Option<Vec<(&'static str, Suitability)>>,
+    looks: AtomicUsize,
+}
+
+impl Listing {
+    pub(crate) fn has(models: &[(&'static str, Suitability)]) -> Arc<Self> {
+        Arc::new(Self {
+            models: Some(models.to_vec()),
+            ..Self::default()
+        })
+    }
+}
+
+impl ModelServer for Listing {
+    fn mode(&self) -> &'static str {
+        "told"
+    }
+
+    fn name(&self) -> &'static str {
+        "The server"
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        let model = |(name, suitability): &(&str, Suitability)| {
+            let model = Model {
+                name: (*name).into(),
+                context_length: None,
+                thinks: false,
+                loaded_context: None,
+            };
+            (model, *suitability)
+        };
+        let seen = self.models.as_ref().map(|models| Seen {
+            models: models.iter().map(model).collect(),
+            ..Seen::default()
+        });
+        ready(seen.ok_or(HttpError::Broken)).boxed()
+    }
+
+    fn answers(&self) -> BoxFuture<'_, bool> {
+        ready(self.models.is_some()).boxed()
+    }
+
+    fn why_silent(&self, error: &HttpError) -> String {
+        format!("it is away: {error}")
+    }
+
+    fn why_nothing(&self, models: usize) -> String {
+        format!("none of {models}")
+    }
+
+    fn prepare(&self, payload: &[u8], _: &Model) -> Result<Bytes, Failure> {
+        Ok(Bytes::copy_from_slice(payload))
+    }
+
+    fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
+        ready(Err(HttpError::Broken.into())).boxed()
+    }
+}
+
+fn backend(server: &Arc<Listing>, allow: &str) -> Backend {
+    let server = Arc::clone(server) as Arc<dyn ModelServer>;
+    Backend::new(server, allowing(allow), REFRESH, &Arc::new(Metrics::new()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_suit_is_offered_by_its_full_name_and_what_is_not_known_by_none() {
+    use Suitability::{IfNamed, Suits, Unknown};
+    let server = Listing::has(&[
+        ("a:latest", Suits),
+        ("b:latest", IfNamed),
+        ("c:latest", IfNamed),
+        ("d:latest", Unknown),
+        ("e:latest", Unknown),
+    ]);
+    let backend = backend(&server, "a*,b*,c,d*,e");
+    assert!(backend.find_fresh("A").await.is_some());
+    let offer = backend.offer();
+    let names: Vec<_> = offer.borrow().names().map(ToString::to_string).collect();
+    assert_eq!(names, ["a:latest", "c:latest"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_tell_its_version_is_there_all_the_same() {
+    let server = Listing::has(&[("a", Suitability::Unknown)]);
+    let there = backend(&server, "*");
+    there.find_fresh("a").await;
+    let expected = Offer {
+        is_up: true,
+        trouble: Some("none of 1".to_owned()),
+        ..Offer::default()
+    };
+    assert_eq!(*there.offer().borrow(), expected);
+    let away = backend(&Arc::default(), "*");
+    away.find_fresh("a").await;
+    let expected = Offer {
+        trouble: Some("it is away: the connection broke".to_owned()),
+        ..Offer::default()
+    };
+    assert_eq!(*away.offer().borrow(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_breaks_off_a_chat_is_looked_at_again_at_once() {
+    let server = Listing::has(&[("a", Suitability::Suits)]);
+    let backend = Arc::new(backend(&server, "*"));
+    let followed = Arc::clone(&backend);
+    let following = tokio::spawn(async move { followed.follow().await });
+    tokio::time::sleep(REFRESH / 2).await;
+    assert_eq!(server.looks.load(Ordering::Relaxed), 1);
+    let failure = backend.chat(Bytes::new()).await.err().unwrap();
+    assert_eq!(
+        failure.text(),
+        "backend: the connection to the model server broke before it answered"
+    );
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(server.looks.load(Ordering::Relaxed), 2);
+    following.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_with_nothing_to_pull_is_done_with_it_at_once() {
+    let backend = backend(&Listing::has(&[]), "*");
+    let stop = CancellationToken::new();
+    backend
+        .keep_pulling(fastrand::Rng::with_seed(7), stop)
+        .await;
+    assert!(backend.pulls().list().is_empty());
+    assert_eq!(backend.mode(), "told");
+}
