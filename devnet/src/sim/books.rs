@@ -301,10 +301,14 @@ impl Books {
                 request.victims.push(session);
             }
         }
-        // One of which the product never saw the end has not ended of anything for it.
+        // One of which the product never saw the end has not ended of anything for it; nor has one that it may have ended
+        // itself, since a drain could take no longer.
         let was_seen = |session: &&u64| {
             let facts = ledger.gateway.facts(**session);
-            facts.is_some_and(|facts| facts.deaf.is_none())
+            facts.is_some_and(|facts| {
+                let closed = facts.client_closed;
+                facts.deaf.is_none() && closed.is_none_or(|closed| !ledger.was_cut_short(closed))
+            })
         };
         let request = ledger.requests.get(id);
         let victims = request.map_or(0, |request| {
