@@ -21,7 +21,7 @@ use crate::{
     protocol::Generation,
     service::{Service, Stage},
     session::{Phase, SessionStatus, StatusBoard},
-    telemetry::{Metrics, RecentTroubles},
+    telemetry::{Metrics, RecentErrors},
 };
 
 /// The data path's sign of life, given every second by a task among its own.
@@ -69,7 +69,7 @@ pub(crate) struct View {
     pub(crate) nodes: Nodes,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) troubles: Arc<RecentTroubles>,
+    pub(crate) troubles: Arc<RecentErrors>,
     pub(crate) service: Arc<Service>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) clock: Arc<dyn WallClock>,
@@ -93,7 +93,7 @@ impl Overview for View {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let trouble = self.status.read().secret_trouble;
+        let trouble = self.status.read().secret_error;
         trouble
             .map(|trouble| format!("The last good secret is in use: {trouble}."))
             .into_iter()
@@ -215,7 +215,7 @@ fn service_sentence(stage: Stage) -> Option<String> {
 fn session_sentence(session: &SessionStatus) -> Option<String> {
     let trouble = || {
         session
-            .trouble
+            .why_down
             .as_deref()
             .unwrap_or("No session with the gateway yet.")
     };
@@ -235,7 +235,7 @@ fn session_sentence(session: &SessionStatus) -> Option<String> {
 fn backend_sentence(node: &Arc<Node>) -> Option<String> {
     let offer = node.backend.offer();
     let offer = offer.borrow();
-    match &offer.trouble {
+    match &offer.why_empty {
         Some(trouble) => {
             let pull = offer
                 .is_up

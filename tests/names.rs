@@ -13,8 +13,8 @@ use std::{
 
 use devnet::dns::{Asked, Fault, NameServer};
 use pin_sidecar::transport::{
-    self, Dial, DialError, Endpoint, NameError, Resolver, ServerTrouble, Sources, TcpDialer,
-    Trouble,
+    self, Dial, DialError, Endpoint, LookupFailure, NameError, Resolver, ServerFailure, Sources,
+    TcpDialer,
 };
 use support::{CLIENT, Sidecar, gateway, ollama};
 use tempfile::TempDir;
@@ -110,8 +110,8 @@ fn names(asked: &[Asked]) -> Vec<String> {
     names
 }
 
-fn trouble(server: &NameServer, trouble: Trouble) -> ServerTrouble {
-    ServerTrouble {
+fn trouble(server: &NameServer, trouble: LookupFailure) -> ServerFailure {
+    ServerFailure {
         server: server.addr().ip(),
         trouble,
     }
@@ -440,7 +440,7 @@ async fn servers_that_are_of_no_use_are_named_with_what_is_wrong_with_each() {
     let NameError::Unanswered(told) = machine.look_up(NAME).await.unwrap_err() else {
         panic!("it should say that nobody answered");
     };
-    assert_eq!(told[1], trouble(&second, Trouble::Silent));
+    assert_eq!(told[1], trouble(&second, LookupFailure::Silent));
     let text = NameError::Unanswered(told).to_string();
     for words in [
         "127.0.0.1 says REFUSED".to_owned(),
@@ -466,7 +466,7 @@ async fn a_look_up_ends_in_time_and_leaves_nothing_behind() {
     let error = machine
         .look_up_within(NAME, Duration::from_millis(200))
         .await;
-    let silent = vec![trouble(&server, Trouble::Silent)];
+    let silent = vec![trouble(&server, LookupFailure::Silent)];
     assert_eq!(error, Err(NameError::Unanswered(silent)));
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
 

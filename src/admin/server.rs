@@ -29,10 +29,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::routes::Routes;
-use crate::telemetry::{Repeats, Told};
+use crate::telemetry::{LogThrottle, throttled};
 
 /// Connections that are open at once: some probes and scrapes, with a lot to spare.
 pub(super) const MAX_CONNECTIONS: usize = 64;
@@ -52,7 +51,7 @@ const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// Serves until told to stop, and then until the answers that were begun are written.
 pub(super) async fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) {
     let mut connections = Connections::default();
-    let mut accepting = Accepting(Repeats::outage());
+    let mut accepting = Accepting(LogThrottle::outage());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
@@ -77,19 +76,16 @@ pub(super) async fn serve(listener: TcpListener, routes: Routes, stop: Cancellat
 }
 
 /// Whether accepting fails just now.
-struct Accepting(Repeats<io::ErrorKind>);
+struct Accepting(LogThrottle<io::ErrorKind>);
 
 impl Accepting {
     fn works(&mut self) {
-        if let Some(Told { attempts, since_s }) = self.0.gone() {
-            info!(attempts, since_s, "probes and scrapes can connect again");
-        }
+        throttled!(info, self.0.gone(), [] "probes and scrapes can connect again");
     }
 
     fn fails(&mut self, error: &io::Error) {
-        if let Some(Told { attempts, since_s }) = self.0.seen(error.kind()) {
-            warn!(%error, attempts, since_s, "probes and scrapes cannot connect");
-        }
+        let told = self.0.seen(error.kind());
+        throttled!(warn, told, [%error,] "probes and scrapes cannot connect");
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     label::Label,
     protocol::{Code, Generation, Operation},
-    telemetry::{ConnectFailure, DisconnectReason, Metrics, Tier, Trouble},
+    telemetry::{ConnectFailure, DisconnectReason, Metrics, RecentError, Tier},
 };
 
 /// The sidecar at a glance. All times are Unix seconds.
@@ -30,7 +30,7 @@ pub struct Status {
     /// The model server.
     pub backend: BackendStatus,
     /// The last things that went wrong, newest first.
-    pub last_errors: Vec<Trouble>,
+    pub last_errors: Vec<RecentError>,
     /// What runs here.
     pub versions: Versions,
     /// Whether it is draining.

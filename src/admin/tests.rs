@@ -26,7 +26,7 @@ use tokio::{
 use super::*;
 use crate::{
     protocol::{Code, Generation},
-    telemetry::{DisconnectReason, Trouble, What},
+    telemetry::{DisconnectReason, ErrorSource, RecentError},
 };
 
 /// No test waits that long unless it fails.
@@ -120,8 +120,8 @@ impl Overview for Scripted {
                 up: true,
                 version: Some("0.17.4".into()),
             },
-            last_errors: vec![Trouble {
-                what: What::Request(Code::Timeout),
+            last_errors: vec![RecentError {
+                what: ErrorSource::Request(Code::Timeout),
                 at: 1_704_499_300,
             }],
             versions: Versions::with_ollama(Some("0.17.4".into())),

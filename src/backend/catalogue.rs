@@ -9,12 +9,12 @@ use tokio::{
     sync::{Mutex, Notify, watch},
     time::{Instant, sleep_until},
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{ModelServer, Seen, Suitability};
 use crate::{
     config::ModelGlobs,
-    telemetry::{Metrics, Repeats, Told},
+    telemetry::{LogThrottle, Metrics, throttled},
     transport::http::HttpError,
 };
 
@@ -50,7 +50,7 @@ pub struct Offer {
     /// GPU memory that loaded models take, in bytes.
     pub vram_bytes: u64,
     /// Why there is nothing to offer, as a sentence for the operator.
-    pub trouble: Option<String>,
+    pub why_empty: Option<String>,
     /// The backend's version, while it answers and where it tells.
     pub version: Option<String>,
 }
@@ -93,7 +93,7 @@ pub struct Catalogue {
     last_look: watch::Sender<Option<Instant>>,
     look_now: Notify,
     /// Why there is nothing to offer. Held while a look is under way.
-    outage: Mutex<Repeats<String>>,
+    outage: Mutex<LogThrottle<String>>,
     metrics: Arc<Metrics>,
 }
 
@@ -111,7 +111,7 @@ impl Catalogue {
             offer: watch::Sender::default(),
             last_look: watch::Sender::default(),
             look_now: Notify::new(),
-            outage: Mutex::new(Repeats::outage()),
+            outage: Mutex::new(LogThrottle::outage()),
             metrics,
         }
     }
@@ -181,11 +181,11 @@ impl Catalogue {
         self.offer.borrow().is_up
     }
 
-    fn publish(&self, seen: Result<Seen, HttpError>, outage: &mut Repeats<String>) {
+    fn publish(&self, seen: Result<Seen, HttpError>, outage: &mut LogThrottle<String>) {
         let offer = match seen {
             Ok(seen) => self.offer_of(seen),
             Err(error) => Offer {
-                trouble: Some(self.server.why_silent(&error)),
+                why_empty: Some(self.server.why_silent(&error)),
                 ..Offer::default()
             },
         };
@@ -209,7 +209,7 @@ impl Catalogue {
         let models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
         Offer {
             is_up: true,
-            trouble: models.is_empty().then(|| self.server.why_nothing(count)),
+            why_empty: models.is_empty().then(|| self.server.why_nothing(count)),
             models,
             vram_bytes: seen.vram_bytes,
             version: seen.version,
@@ -217,19 +217,15 @@ impl Catalogue {
     }
 
     /// Logs whether the server can be used. Asked at every look, so that what comes and goes is told once it has settled.
-    fn tell_trouble(&self, offer: &Offer, outage: &mut Repeats<String>) {
-        match &offer.trouble {
+    fn tell_trouble(&self, offer: &Offer, outage: &mut LogThrottle<String>) {
+        match &offer.why_empty {
             Some(trouble) => {
-                if let Some(Told { attempts, since_s }) = outage.seen(trouble.clone()) {
-                    warn!(attempts, since_s, "no models to offer: {trouble}");
-                }
+                let told = outage.seen(trouble.clone());
+                throttled!(warn, told, [] "no models to offer: {trouble}");
             }
             None => {
-                if let Some(Told { attempts, since_s }) = outage.gone() {
-                    let version = offer.version.as_deref();
-                    let name = self.server.name();
-                    info!(version, attempts, since_s, "{name} answers");
-                }
+                let (version, name) = (offer.version.as_deref(), self.server.name());
+                throttled!(info, outage.gone(), [version,] "{name} answers");
             }
         }
     }

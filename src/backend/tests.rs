@@ -116,14 +116,14 @@ async fn a_server_that_does_not_tell_its_version_is_there_all_the_same() {
     there.find_fresh("a").await;
     let expected = Offer {
         is_up: true,
-        trouble: Some("none of 1".to_owned()),
+        why_empty: Some("none of 1".to_owned()),
         ..Offer::default()
     };
     assert_eq!(*there.offer().borrow(), expected);
     let away = backend(&Arc::default(), "*");
     away.find_fresh("a").await;
     let expected = Offer {
-        trouble: Some("it is away: the connection broke".to_owned()),
+        why_empty: Some("it is away: the connection broke".to_owned()),
         ..Offer::default()
     };
     assert_eq!(*away.offer().borrow(), expected);

@@ -80,7 +80,7 @@ pub(super) trait Slot: Sized {
     fn from_value(value: Option<Self::Value>) -> Option<Self>;
 
     /// Takes a field's value, or tells what is wrong with it.
-    fn settle(
+    fn into_values(
         field: Field<Self::Value>,
         name: &'static str,
         help: &'static str,

@@ -90,7 +90,7 @@ impl Config {
         let secret = checks::find_secret(&fields, surroundings, &mut conflicts);
 
         let mut errors = Vec::new();
-        let values = fields.settle(&mut errors);
+        let values = fields.into_values(&mut errors);
         errors.append(&mut conflicts);
         errors.append(&mut unknown);
         match (values, secret) {

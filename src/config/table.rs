@@ -16,8 +16,8 @@ use super::{
     proxy::{NoProxy, ProxyUrl},
     url::{BackendUrl, GatewayUrl},
     value::{
-        Choice, ClientId, Count, FilePath, Interval, ListenAddr, Patience, Price, PrivateText,
-        Region, Secret, Size, Text, Tokens,
+        Choice, ClientId, Count, FilePath, Interval, ListenAddr, Price, PrivateText, Region,
+        Secret, Size, Text, Timeout, Tokens,
     },
 };
 use crate::{
@@ -110,8 +110,8 @@ macro_rules! settings {
             }
 
             /// The values, or `None` after every wrong and every missing one was added to `errors`.
-            pub(super) fn settle(self, errors: &mut Vec<ConfigError>) -> Option<Values> {
-                $(let $field = <$type as Slot>::settle(self.$field, $name, $help, errors);)+
+            pub(super) fn into_values(self, errors: &mut Vec<ConfigError>) -> Option<Values> {
+                $(let $field = <$type as Slot>::into_values(self.$field, $name, $help, errors);)+
                 Some(Values { $($field: $field?,)+ })
             }
         }
@@ -199,9 +199,9 @@ settings! {
         "time between looks at Ollama's models";
     result_ttl: Interval, "PIN_RESULT_TTL", Is("10m"),
         "how long an undelivered answer is kept, and a delivered one remembered";
-    orphan_grace: Patience, "PIN_ORPHAN_GRACE", Is("30s"),
+    orphan_grace: Timeout, "PIN_ORPHAN_GRACE", Is("30s"),
         "how long chats go on while the session is down";
-    drain_timeout: Patience, "PIN_DRAIN_TIMEOUT", Is("25s"),
+    drain_timeout: Timeout, "PIN_DRAIN_TIMEOUT", Is("25s"),
         "how long running chats may go on after SIGTERM; the whole drain takes 5s more at most";
     listen_addr: ListenAddr, "PIN_LISTEN_ADDR", Is("127.0.0.1:9464"),
         "where probes, metrics and the page are served";

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use super::{
     field::Value as _,
     table::SETTINGS,
-    value::{Interval, ListenAddr, Patience, Size},
+    value::{Interval, ListenAddr, Size, Timeout},
     *,
 };
 use crate::{
@@ -521,9 +521,9 @@ fn the_table_has_each_setting_once_and_help_has_them_all() {
 proptest! {
     #[test]
     fn a_duration_is_read_back_as_it_is_shown(millis in 1..=366 * 24 * 3_600_000_u64) {
-        let time = Patience::parse(&format!("{millis}ms")).unwrap();
+        let time = Timeout::parse(&format!("{millis}ms")).unwrap();
         prop_assert_eq!(time.0, Duration::from_millis(millis));
-        prop_assert_eq!(Patience::parse(&time.to_string()).unwrap(), time);
+        prop_assert_eq!(Timeout::parse(&time.to_string()).unwrap(), time);
     }
 
     #[test]
@@ -558,8 +558,8 @@ proptest! {
     fn whatever_duration_is_accepted_is_read_back_as_it_is_shown(
         text in "([0-9]{1,7} ?(ns|us|ms|msec|s|sec|m|min|h|hr|d|days|w|M|y|years) ?){1,4}",
     ) {
-        if let Ok(time) = Patience::parse(&text) {
-            prop_assert_eq!(Patience::parse(&time.to_string()).unwrap(), time);
+        if let Ok(time) = Timeout::parse(&text) {
+            prop_assert_eq!(Timeout::parse(&time.to_string()).unwrap(), time);
         }
     }
 

@@ -219,7 +219,7 @@ pub(super) struct Time<const ZERO_ALLOWED: bool>(pub(super) Duration);
 pub(super) type Interval = Time<false>;
 
 /// A time that may be zero, which is not to wait at all.
-pub(super) type Patience = Time<true>;
+pub(super) type Timeout = Time<true>;
 
 /// Longer than anybody waits, and short enough that adding it to the clock cannot overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);

@@ -35,7 +35,7 @@ pub struct Load {
 }
 
 /// A job's claim to run, now or later.
-pub(super) struct Place {
+pub(super) struct Reservation {
     claim: Claim,
     /// The longest wait.
     timeout: Duration,
@@ -66,12 +66,12 @@ impl Admission {
 
     /// Takes a job of so many bytes in, for the first of these that has a slot free; `None` if none has and there is no
     /// place to wait.
-    pub(super) fn enter(&self, slots: &[Arc<Slots>], bytes: usize) -> Option<Place> {
+    pub(super) fn enter(&self, slots: &[Arc<Slots>], bytes: usize) -> Option<Reservation> {
         let claim = match slots.iter().find_map(Slots::take) {
             Some(slot) => Claim::Slot(slot),
             None => self.wait(slots, bytes)?,
         };
-        Some(Place {
+        Some(Reservation {
             claim,
             timeout: self.settings.queue_timeout,
         })
@@ -106,7 +106,7 @@ impl Admission {
     }
 }
 
-impl Place {
+impl Reservation {
     /// Waits until the job may run: until it has one of these slots, and then until there is `room` for its
     /// answer. A job that waits was admitted when there was, and many like it would fill what they share without a bound.
     ///
@@ -165,7 +165,7 @@ mod tests {
     }
 
     impl Bench {
-        fn enter(&self, bytes: usize) -> Option<Place> {
+        fn enter(&self, bytes: usize) -> Option<Reservation> {
             self.admission.enter(&self.slots, bytes)
         }
 
@@ -173,12 +173,12 @@ mod tests {
             self.admission.load()
         }
 
-        async fn slot(&self, place: Place) -> Result<Slot, Failure> {
+        async fn slot(&self, place: Reservation) -> Result<Slot, Failure> {
             place.slot(&self.slots, ready(())).await
         }
     }
 
-    fn waits(place: &Place) -> bool {
+    fn waits(place: &Reservation) -> bool {
         matches!(place.claim, Claim::Waiting { .. })
     }
 

@@ -31,7 +31,7 @@ const END_WAIT: Duration = Duration::from_millis(20);
 const LAST_READ: Duration = Duration::from_millis(100);
 
 /// What comes of waiting for the backend.
-enum Heard {
+enum Event {
     /// The next piece of its answer, or the end.
     Backend(Option<Result<Bytes, HttpError>>),
     /// Nothing of it: the request has come again by another session.
@@ -39,7 +39,7 @@ enum Heard {
 }
 
 /// An answer that is being read.
-pub(super) struct Generation<'a> {
+pub(super) struct AnswerReader<'a> {
     settings: &'a JobSettings,
     /// When the request's time is over.
     deadline: Instant,
@@ -49,7 +49,7 @@ pub(super) struct Generation<'a> {
     timeout: IdleTimeout,
 }
 
-impl<'a> Generation<'a> {
+impl<'a> AnswerReader<'a> {
     pub(super) fn new(settings: &'a JobSettings, deadline: Instant, chunks: Chunks<'a>) -> Self {
         Self {
             settings,
@@ -76,15 +76,15 @@ impl<'a> Generation<'a> {
             let next = async {
                 tokio::select! {
                     biased;
-                    () = self.chunks.moved() => Heard::Gateway,
-                    bytes = body.next() => Heard::Backend(bytes),
+                    () = self.chunks.moved() => Event::Gateway,
+                    bytes = body.next() => Event::Backend(bytes),
                 }
             };
             let heard = self.timeout.wait(next).await;
             let bytes = match heard.map_err(|timed_out| self.timed_out(&timed_out, times))? {
-                Heard::Backend(Some(bytes)) => bytes.map_err(|_| broken())?,
-                Heard::Backend(None) => break,
-                Heard::Gateway => {
+                Event::Backend(Some(bytes)) => bytes.map_err(|_| broken())?,
+                Event::Backend(None) => break,
+                Event::Gateway => {
                     self.send(decoder.as_ref()).await;
                     continue;
                 }

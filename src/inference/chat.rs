@@ -3,8 +3,8 @@
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{
+    answer_reader::AnswerReader,
     chunks::Chunks,
-    generation::Generation,
     work::{Done, Progress, Task, Work},
 };
 use crate::{
@@ -44,7 +44,7 @@ async fn generate(task: Task<'_>, progress: &mut Progress) -> Result<(), Failure
     drop(task.payload);
     let outbox = &task.parts.outbox;
     let chunks = Chunks::new(outbox, task.request_id.clone(), task.handle, task.stream);
-    let mut generation = Generation::new(task.settings, task.deadline, chunks);
+    let mut generation = AnswerReader::new(task.settings, task.deadline, chunks);
     let decoder = generation
         .read(backend.chat(body), &mut progress.times)
         .await?;

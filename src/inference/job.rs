@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Inference,
-    admission::Place,
-    generation::overdue,
+    admission::Reservation,
+    answer_reader::overdue,
     jobs::{Handle, Stop},
     record::{Ended, Record},
     work::{Done, Progress, Task, Work},
@@ -31,7 +31,7 @@ pub(super) struct Job {
     /// Where its model is offered; nowhere, where the backends have to be asked once more.
     pub(super) offering: Vec<Offered>,
     pub(super) payload: Bytes,
-    pub(super) place: Place,
+    pub(super) place: Reservation,
     pub(super) received: Instant,
 }
 
@@ -130,7 +130,7 @@ impl Inference {
         &self,
         mut offering: Vec<Offered>,
         model: &str,
-        place: Place,
+        place: Reservation,
         record: &mut Record,
     ) -> Result<(Offered, Slot), Failure> {
         if offering.is_empty() {

@@ -4,9 +4,9 @@
 //! never worked on twice at once, and never again after a response.
 
 mod admission;
+mod answer_reader;
 mod chat;
 mod chunks;
-mod generation;
 mod idle_timeout;
 mod job;
 mod jobs;
@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use self::{
-    admission::Place,
+    admission::Reservation,
     job::{Job, model_not_found, slots_of},
     jobs::{Jobs, Stop},
     refusals::{Refusal, Refusals},
@@ -44,11 +44,11 @@ use crate::{
     outbox::{Outbox, Repeat, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId},
     service::Stages,
-    telemetry::{Metrics, RecentTroubles, What},
+    telemetry::{ErrorSource, Metrics, RecentErrors},
 };
 
 /// What jobs are given.
-pub struct Parts {
+pub struct InferenceParts {
     /// Who does the work.
     pub nodes: Nodes,
     /// Where answers go.
@@ -56,7 +56,7 @@ pub struct Parts {
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
     /// Where failures are remembered.
-    pub troubles: Arc<RecentTroubles>,
+    pub troubles: Arc<RecentErrors>,
     /// What time it is.
     pub clock: Arc<dyn WallClock>,
     /// The shape of results.
@@ -75,7 +75,7 @@ enum Known {
 
 /// Serves the requests that come down a session. It outlives sessions.
 pub struct Inference {
-    parts: Parts,
+    parts: InferenceParts,
     settings: JobSettings,
     admission: Arc<Admission>,
     jobs: Jobs,
@@ -89,7 +89,7 @@ pub struct Inference {
 impl Inference {
     /// Serves with these parts and bounds, and takes work while the node is open.
     pub fn new(
-        parts: Parts,
+        parts: InferenceParts,
         stages: Stages,
         admission: AdmissionSettings,
         settings: JobSettings,
@@ -321,7 +321,7 @@ impl Inference {
     }
 
     /// A place on one of these nodes; on any, while it is not known who offers the model.
-    fn place(&self, offering: &[Offered], bytes: usize) -> Option<Place> {
+    fn place(&self, offering: &[Offered], bytes: usize) -> Option<Reservation> {
         if !self.parts.outbox.has_room() {
             return None;
         }
@@ -354,7 +354,7 @@ impl Inference {
             .inc();
         self.parts
             .troubles
-            .push(What::Request(code), self.parts.clock.unix_seconds());
+            .push(ErrorSource::Request(code), self.parts.clock.unix_seconds());
     }
 
     fn show_load(&self) {

@@ -13,11 +13,10 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info, warn};
 
 use crate::{
     protocol::{Code, Operation, RequestId},
-    telemetry::{Repeats, Told},
+    telemetry::{LogThrottle, Occurrences, throttled},
 };
 
 /// A refused request, as the log has it.
@@ -34,7 +33,7 @@ pub(super) struct Refusal<'a> {
 pub(super) struct Refusals {
     /// The node, if there is but one that they can be of.
     node: Option<Arc<str>>,
-    floods: Mutex<HashMap<(Operation, Code), Repeats<()>>>,
+    floods: Mutex<HashMap<(Operation, Code), LogThrottle<()>>>,
     untold: Notify,
 }
 
@@ -56,7 +55,7 @@ impl Refusals {
             let mut floods = self.lock();
             let flood = floods
                 .entry((operation, code))
-                .or_insert_with(Repeats::flood);
+                .or_insert_with(LogThrottle::flood);
             flood.seen(())
         };
         self.one(refusal, told);
@@ -71,62 +70,55 @@ impl Refusals {
             self.untold.notified().await;
             while let Some(due) = self.next_sum() {
                 sleep_until(due).await;
-                self.tell_sums(Repeats::sum);
+                self.tell_sums(LogThrottle::sum);
             }
         }
     }
 
     /// Tells what is left to tell.
     pub(super) fn tell_rest(&self) {
-        self.tell_sums(Repeats::rest);
+        self.tell_sums(LogThrottle::rest);
     }
 
     fn next_sum(&self) -> Option<Instant> {
-        self.lock().values().filter_map(Repeats::sum_due).min()
+        self.lock().values().filter_map(LogThrottle::sum_due).min()
     }
 
-    fn tell_sums(&self, sum: impl Fn(&mut Repeats<()>) -> Option<Told>) {
+    fn tell_sums(&self, sum: impl Fn(&mut LogThrottle<()>) -> Option<Occurrences>) {
         for ((operation, code), flood) in self.lock().iter_mut() {
-            if let Some(told) = sum(flood) {
-                self.many(*operation, *code, told);
-            }
+            self.many(*operation, *code, sum(flood));
         }
     }
 
-    fn one(&self, refusal: Refusal<'_>, told: Option<Told>) {
-        let Told { attempts, since_s } = told.unwrap_or_default();
+    fn one(&self, refusal: Refusal<'_>, told: Option<Occurrences>) {
         macro_rules! line {
             ($level:ident) => {
-                $level!(
+                throttled!($level or debug, told, [
                     request_id = refusal.request_id.as_str(),
                     model = refusal.model,
                     node = self.node.as_deref(),
                     operation = %refusal.operation,
                     outcome = %refusal.code,
-                    attempts,
-                    since_s,
-                    "request refused"
-                )
+                ] "request refused")
             };
         }
-        match told {
-            None => line!(debug),
-            Some(_) if refusal.code.is_operators_concern() => line!(warn),
-            Some(_) => line!(info),
+        if refusal.code.is_operators_concern() {
+            line!(warn);
+        } else {
+            line!(info);
         }
     }
 
-    fn many(&self, operation: Operation, outcome: Code, told: Told) {
-        let Told { attempts, since_s } = told;
+    fn many(&self, operation: Operation, outcome: Code, told: Option<Occurrences>) {
         let node = self.node.as_deref();
         if outcome.is_operators_concern() {
-            warn!(node, %operation, %outcome, attempts, since_s, "requests refused");
+            throttled!(warn, told, [node, %operation, %outcome,] "requests refused");
         } else {
-            info!(node, %operation, %outcome, attempts, since_s, "requests refused");
+            throttled!(info, told, [node, %operation, %outcome,] "requests refused");
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Operation, Code), Repeats<()>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Operation, Code), LogThrottle<()>>> {
         self.floods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
 
-use super::{Inference, Parts};
+use super::{Inference, InferenceParts};
 use crate::{
     backend::{
         AskError, Backend, ChatStream, Model, ModelServer, Seen, Suitability, tests::allowing,
@@ -25,7 +25,7 @@ use crate::{
     outbox::{Outbox, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId, encode},
     service::Service,
-    telemetry::{Metrics, RecentTroubles},
+    telemetry::{Metrics, RecentErrors},
     transport::http::HttpError,
 };
 
@@ -105,13 +105,13 @@ fn bench(capacity: usize) -> Bench {
     };
     let outbox = Arc::new(Outbox::new(settings, Arc::clone(&metrics)));
     let session = outbox.open();
-    let parts = Parts {
+    let parts = InferenceParts {
         nodes: [Node::new(node_settings(capacity), treacherous(&metrics))]
             .into_iter()
             .collect(),
         outbox: Arc::clone(&outbox),
         metrics: Arc::clone(&metrics),
-        troubles: Arc::<RecentTroubles>::default(),
+        troubles: Arc::<RecentErrors>::default(),
         clock: Arc::new(SystemClock),
         generation: Generation::Operator,
     };

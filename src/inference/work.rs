@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{Parts, chat::Chat, jobs::Handle, record::Times, speech::Speech};
+use super::{InferenceParts, chat::Chat, jobs::Handle, record::Times, speech::Speech};
 use crate::{
     backend::RequestHead,
     config::JobSettings,
@@ -62,7 +62,7 @@ pub(super) struct Task<'a> {
     pub(super) deadline: Instant,
     pub(super) handle: &'a Handle,
     pub(super) settings: &'a JobSettings,
-    pub(super) parts: &'a Parts,
+    pub(super) parts: &'a InferenceParts,
 }
 
 /// How far a job is.

@@ -11,7 +11,7 @@ mod websocket;
 pub use error::{ConnectError, OpenError};
 pub use websocket::WebSocket;
 #[cfg(test)]
-pub(crate) use websocket::acknowledgements::{Acknowledgements, Heard};
+pub(crate) use websocket::acknowledgements::{Acknowledged, Acknowledgements};
 
 use std::sync::Arc;
 

@@ -168,7 +168,7 @@ impl Answers {
 
     /// An answer is known to have been read. A response is remembered, body and all while there is room.
     pub(super) fn deliver(&mut self, serial: Serial, now: Instant) -> bool {
-        let Some((_, answer)) = self.give_up(serial) else {
+        let Some((_, answer)) = self.discard(serial) else {
             return false;
         };
         if answer.reply.result().is_some() {
@@ -221,7 +221,7 @@ impl Answers {
 
     /// Gives up bodies of delivered answers, the oldest first, until all that is held of them fits into `room`; and ids,
     /// until they alone fit into `least`, which is theirs however short room is.
-    pub(super) fn fit(&mut self, room: usize, least: usize) {
+    pub(super) fn evict(&mut self, room: usize, least: usize) {
         while self.delivered_bytes > room
             && let Some((serial, delivered)) = self.delivered.range_mut(self.bodies_from..).next()
         {
@@ -249,7 +249,7 @@ impl Answers {
         while let Some((serial, oldest)) = self.undelivered.first_key_value()
             && oldest.created + self.ttl <= now
         {
-            expired.extend(self.give_up(*serial));
+            expired.extend(self.discard(*serial));
         }
         expired
     }
@@ -269,10 +269,10 @@ impl Answers {
     }
 
     /// Gives up whatever is undelivered: the process ends.
-    pub(super) fn give_up_all(&mut self) -> Vec<(Serial, Answer)> {
+    pub(super) fn discard_all(&mut self) -> Vec<(Serial, Answer)> {
         let all: Vec<_> = self.undelivered.keys().copied().collect();
         all.into_iter()
-            .filter_map(|serial| self.give_up(serial))
+            .filter_map(|serial| self.discard(serial))
             .collect()
     }
 
@@ -310,7 +310,7 @@ impl Answers {
             return None;
         }
         self.blame = None;
-        let rejected = self.give_up(accused)?;
+        let rejected = self.discard(accused)?;
         let reply = &rejected.1.reply;
         if reply.result().is_some() {
             // The work was done once, and is not done again for a gateway that will not have it.
@@ -319,7 +319,7 @@ impl Answers {
         Some(rejected)
     }
 
-    fn give_up(&mut self, serial: Serial) -> Option<(Serial, Answer)> {
+    fn discard(&mut self, serial: Serial) -> Option<(Serial, Answer)> {
         let answer = self.take(serial)?;
         self.by_id.remove(answer.reply.request_id());
         Some((serial, answer))

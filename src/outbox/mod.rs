@@ -335,7 +335,7 @@ impl Outbox {
     /// The process ends: what is not delivered is lost.
     pub fn abandon(&self) {
         let mut state = self.lock();
-        for (_, answer) in state.answers.give_up_all() {
+        for (_, answer) in state.answers.discard_all() {
             self.lose(&mut state, &answer, DropReason::Shutdown);
         }
         self.changed(state);
@@ -477,7 +477,7 @@ impl Outbox {
         let max = self.settings.max_bytes;
         state
             .answers
-            .fit(max.saturating_sub(bytes), (max / 4).max(MIN_REMEMBERED));
+            .evict(max.saturating_sub(bytes), (max / 4).max(MIN_REMEMBERED));
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.outbox_bytes.set(gauge(bytes));
         self.metrics

@@ -24,7 +24,7 @@ use crate::{
     secret::{SecretError, SecretKeeper},
     service::Service,
     session::{self, StatusBoard, Supervisor},
-    telemetry::{Metrics, RecentTroubles},
+    telemetry::{Metrics, RecentErrors},
     transport::{self, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
 };
 
@@ -83,7 +83,7 @@ pub struct Relay {
     supervisor: Supervisor,
     generation: Generation,
     status: Arc<StatusBoard>,
-    troubles: Arc<RecentTroubles>,
+    troubles: Arc<RecentErrors>,
     clock: Arc<dyn WallClock>,
 }
 
@@ -95,7 +95,7 @@ impl Relay {
     pub fn new(world: World, config: Config) -> Result<Self, SecretError> {
         let secrets = SecretKeeper::new(config.identity.secret.clone())?;
         let metrics = Arc::new(Metrics::new());
-        let troubles = Arc::<RecentTroubles>::default();
+        let troubles = Arc::<RecentErrors>::default();
         let connections = TaskTracker::new();
         let generation = config.identity.generation;
         let backend = Backend::ollama(
@@ -115,7 +115,7 @@ impl Relay {
             metrics.set_node(&node.alias, &node.alias, "", region);
         }
         let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));
-        let parts = inference::Parts {
+        let parts = inference::InferenceParts {
             nodes: nodes.clone(),
             outbox: Arc::clone(&outbox),
             metrics: Arc::clone(&metrics),
@@ -134,7 +134,7 @@ impl Relay {
             Arc::clone(&world.clock),
             Arc::clone(&metrics),
         );
-        let parts = session::Parts {
+        let parts = session::SupervisorParts {
             connect: Arc::new(connect),
             inference: Arc::clone(&inference),
             outbox: Arc::clone(&outbox),

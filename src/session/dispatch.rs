@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{task::yield_now, time::Instant};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{
     StatusBoard,
@@ -15,11 +15,10 @@ use super::{
 };
 use crate::{
     inference::Inference,
-    label::Label,
     node::Nodes,
     outbox::{Outbox, SessionNumber},
     protocol::{Control, FromGateway, RetryAfter, Unreadable},
-    telemetry::{Metrics, Tier, Told, printable},
+    telemetry::{Metrics, printable, throttled},
 };
 
 /// A close that comes later than this after it was announced is another one.
@@ -140,14 +139,10 @@ impl Dispatch<'_> {
         };
         let alias = printable(alias.unwrap_or(&node.alias));
         let node_id = printable(node_id.unwrap_or_default());
-        if *alias != *node.alias
-            && let Some(Told { attempts, since_s }) = self.notices.heard(Topic::Alias, &alias)
-        {
-            warn!(
-                alias,
-                node = &*node.alias,
-                attempts,
-                since_s,
+        if *alias != *node.alias {
+            let told = self.notices.heard(Topic::Alias, &alias);
+            throttled!(
+                warn, told, [alias, node = &*node.alias,]
                 "the gateway registered this node under another alias: the one asked for is taken"
             );
         }
@@ -162,106 +157,17 @@ impl Dispatch<'_> {
     }
 
     fn complaint(&self, said: &str) {
-        if let Some(Told { attempts, since_s }) = self.notices.heard(Topic::Error, said) {
-            warn!(said, attempts, since_s, "the gateway reports an error");
-        }
+        let told = self.notices.heard(Topic::Error, said);
+        throttled!(warn, told, [said,] "the gateway reports an error");
     }
 
     fn wallet(&self, success: bool, said: &str) {
         let what = if success { "" } else { said };
-        let Some(Told { attempts, since_s }) = self.notices.heard(Topic::Wallet, what) else {
-            return;
-        };
+        let told = self.notices.heard(Topic::Wallet, what);
         if success {
-            info!(attempts, since_s, "the gateway took the payout address");
+            throttled!(info, told, [] "the gateway took the payout address");
         } else {
-            warn!(
-                said,
-                attempts, since_s, "the gateway did not take PIN_PAYOUT_ADDRESS"
-            );
-        }
-    }
-
-    fn interview_requested(&self) {
-        if let Some(Told { attempts, since_s }) = self.notices.heard(Topic::InterviewRequest, "") {
-            warn!(
-                attempts,
-                since_s, "interviews are not served by this version"
-            );
-        }
-    }
-
-    fn interview_complete(
-        &self,
-        tier: &str,
-        accuracy: Option<f64>,
-        tokens_per_second: Option<f64>,
-    ) {
-        let metrics = self.metrics;
-        let tier = Tier::of(tier);
-        metrics.interviews_total.inc();
-        if tier == Tier::Failed {
-            metrics.interview_failures_total.inc();
-        }
-        metrics.quality_tier.set(tier);
-        if let Some(ratio) = accuracy.and_then(ratio) {
-            metrics.interview_accuracy_ratio.set(ratio);
-        }
-        if let Some(speed) = tokens_per_second {
-            metrics.interview_tokens_per_second.set(speed);
-        }
-        let heard = self.notices.heard(Topic::InterviewEnd, tier.as_str());
-        if let Some(Told { attempts, since_s }) = heard {
-            info!(
-                %tier,
-                accuracy,
-                tokens_per_second,
-                attempts,
-                since_s,
-                "an interview has ended"
-            );
-        }
-    }
-
-    fn interview_failed(&self, said: &str, retry_after: Option<RetryAfter>) {
-        self.metrics.interviews_total.inc();
-        self.metrics.interview_failures_total.inc();
-        if let Some(Told { attempts, since_s }) = self.notices.heard(Topic::InterviewEnd, said) {
-            warn!(
-                said,
-                retry_after_s = retry_after.map(|wait| wait.get().as_secs()),
-                attempts,
-                since_s,
-                "an interview failed"
-            );
-        }
-    }
-}
-
-/// The protocol does not say whether `accuracy` is a ratio or a percentage. What is above 1 can only be the latter.
-fn ratio(accuracy: f64) -> Option<f64> {
-    match accuracy {
-        0.0..=1.0 => Some(accuracy),
-        1.0..=100.0 => Some(accuracy / 100.0),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ratio;
-
-    #[test]
-    fn accuracy_is_a_ratio_however_the_gateway_writes_it() {
-        for (written, shown) in [
-            (0.0, Some(0.0)),
-            (0.93, Some(0.93)),
-            (1.0, Some(1.0)),
-            (93.0, Some(0.93)),
-            (100.0, Some(1.0)),
-            (101.0, None),
-        ] {
-            assert_eq!(ratio(written), shown, "{written}");
+            throttled!(warn, told, [said,] "the gateway did not take PIN_PAYOUT_ADDRESS");
         }
     }
 }

@@ -5,26 +5,26 @@
 
 use std::time::Duration;
 
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use super::{active::End, no_session::NoSession};
 use crate::{
     outbox::SessionNumber,
     secret::SecretError,
-    telemetry::{ConnectFailure, DisconnectReason, Repeats, Told, printable},
+    telemetry::{ConnectFailure, DisconnectReason, LogThrottle, Occurrences, printable, throttled},
 };
 
 /// Tells what is new.
 pub(super) struct SessionLog {
-    troubles: Repeats<String>,
-    secret: Repeats<String>,
+    troubles: LogThrottle<String>,
+    secret: LogThrottle<String>,
 }
 
 impl SessionLog {
     pub(super) fn new() -> Self {
         Self {
-            troubles: Repeats::outage(),
-            secret: Repeats::outage(),
+            troubles: LogThrottle::outage(),
+            secret: LogThrottle::outage(),
         }
     }
 
@@ -32,19 +32,14 @@ impl SessionLog {
     pub(super) fn up(&mut self, session: SessionNumber, node_id: Option<&str>) {
         let session = session.get();
         let told = self.troubles.gone();
-        if told.is_none() && self.troubles.is_on() {
-            return debug!(session, node_id, "session up");
-        }
-        let Told { attempts, since_s } = told.unwrap_or_default();
-        info!(session, node_id, attempts, since_s, "session up");
+        let told = told.or((!self.troubles.is_on()).then(Occurrences::default));
+        throttled!(info or debug, told, [session, node_id,] "session up");
     }
 
     /// The session has lived for as long as a healthy one.
     pub(super) fn settled(&mut self, session: SessionNumber) {
-        if let Some(Told { attempts, since_s }) = self.troubles.gone() {
-            let session = session.get();
-            info!(session, attempts, since_s, "session up, and stays up");
-        }
+        let session = session.get();
+        throttled!(info, self.troubles.gone(), [session,] "session up, and stays up");
     }
 
     /// No session came about, or one has ended that ought not to.
@@ -57,12 +52,8 @@ impl SessionLog {
     }
 
     fn not_opened(&mut self, reason: ConnectFailure, sentence: &str, wait_ms: u64) {
-        match self.troubles.seen(sentence.to_owned()) {
-            Some(Told { attempts, since_s }) => {
-                warn!(%reason, wait_ms, attempts, since_s, "no session: {sentence}");
-            }
-            None => debug!(%reason, wait_ms, "no session: {sentence}"),
-        }
+        let told = self.troubles.seen(sentence.to_owned());
+        throttled!(warn or debug, told, [%reason, wait_ms,] "no session: {sentence}");
     }
 
     fn down(&mut self, end: &End, sentence: &str, wait_ms: u64) {
@@ -75,14 +66,8 @@ impl SessionLog {
             .map(|close| (close.code, printable(&close.reason)))
             .unzip();
         let kind = format!("{sentence} {}", said.as_deref().unwrap_or_default());
-        match self.troubles.seen(kind) {
-            Some(Told { attempts, since_s }) => warn!(
-                %reason, session, lasted_s, code, said, wait_ms, attempts, since_s, "session down: {sentence}"
-            ),
-            None => {
-                debug!(%reason, session, lasted_s, code, said, wait_ms, "session down: {sentence}");
-            }
-        }
+        let told = self.troubles.seen(kind);
+        throttled!(warn or debug, told, [%reason, session, lasted_s, code, said, wait_ms,] "session down: {sentence}");
     }
 
     /// A session has ended as it was to.
@@ -97,15 +82,10 @@ impl SessionLog {
     pub(super) fn secret(&mut self, trouble: Option<&SecretError>) {
         match trouble {
             Some(error) => {
-                if let Some(Told { attempts, since_s }) = self.secret.seen(error.to_string()) {
-                    warn!(%error, attempts, since_s, "the secret cannot be read: the last good one is used");
-                }
+                let told = self.secret.seen(error.to_string());
+                throttled!(warn, told, [%error,] "the secret cannot be read: the last good one is used");
             }
-            None => {
-                if let Some(Told { attempts, since_s }) = self.secret.gone() {
-                    info!(attempts, since_s, "the secret can be read again");
-                }
-            }
+            None => throttled!(info, self.secret.gone(), [] "the secret can be read again"),
         }
     }
 }

@@ -7,6 +7,7 @@ mod active;
 mod announcer;
 mod backoff;
 mod dispatch;
+mod interviews;
 mod log;
 mod no_session;
 mod notices;
@@ -14,4 +15,4 @@ mod status;
 mod supervisor;
 
 pub use status::{Phase, Registered, SessionStatus, StatusBoard};
-pub use supervisor::{Parts, Supervisor};
+pub use supervisor::{Supervisor, SupervisorParts};

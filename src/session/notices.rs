@@ -9,7 +9,7 @@ use std::{
 
 use tracing::debug;
 
-use crate::telemetry::{Repeats, Told, printable};
+use crate::telemetry::{LogThrottle, Occurrences, printable};
 
 /// Types of frames that are remembered as told; beyond these, unknown types are ignored in silence.
 const MAX_UNKNOWN_TYPES: usize = 64;
@@ -27,15 +27,15 @@ pub(super) enum Topic {
 /// What has been told already. It outlives sessions, since a gateway says most of it at each login.
 #[derive(Default)]
 pub(super) struct Notices {
-    topics: Mutex<HashMap<Topic, Repeats<String>>>,
+    topics: Mutex<HashMap<Topic, LogThrottle<String>>>,
     unknown_types: Mutex<HashSet<String>>,
 }
 
 impl Notices {
     /// The gateway has said something. `None`: not worth a line.
-    pub(super) fn heard(&self, topic: Topic, text: &str) -> Option<Told> {
+    pub(super) fn heard(&self, topic: Topic, text: &str) -> Option<Occurrences> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        let repeats = topics.entry(topic).or_insert_with(Repeats::flood);
+        let repeats = topics.entry(topic).or_insert_with(LogThrottle::flood);
         repeats.seen(text.to_owned())
     }
 

@@ -42,9 +42,9 @@ pub struct SessionStatus {
     /// Since when, in Unix seconds.
     pub phase_since: u64,
     /// What keeps it from being up, as a sentence for the operator.
-    pub trouble: Option<String>,
+    pub why_down: Option<String>,
     /// What is wrong with the secret, though the last good one still serves.
-    pub secret_trouble: Option<String>,
+    pub secret_error: Option<String>,
     /// When it came up, in Unix seconds, while it is.
     pub up_since: Option<u64>,
     /// How often a session was tried.
@@ -65,8 +65,8 @@ impl Default for StatusBoard {
         Self(Mutex::new(SessionStatus {
             phase: Phase::Connecting,
             phase_since: 0,
-            trouble: None,
-            secret_trouble: None,
+            why_down: None,
+            secret_error: None,
             up_since: None,
             attempts: 0,
             registered: BTreeMap::new(),

@@ -28,7 +28,7 @@ use crate::{
     protocol::RetryAfter,
     secret::SecretKeeper,
     service::Stages,
-    telemetry::{DisconnectReason, Metrics, RecentTroubles, SETTLED, What},
+    telemetry::{DisconnectReason, ErrorSource, Metrics, RecentErrors, SETTLED},
 };
 
 /// How often a refused login looks whether the secret has changed.
@@ -42,7 +42,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(250);
 const PRESSING: Duration = Duration::from_secs(5);
 
 /// What the supervisor works with.
-pub struct Parts {
+pub struct SupervisorParts {
     /// Opens links with the gateway.
     pub connect: Arc<dyn Connect>,
     /// Takes the work that comes down.
@@ -62,7 +62,7 @@ pub struct Parts {
     /// Tells others.
     pub status: Arc<StatusBoard>,
     /// Remembers what went wrong.
-    pub troubles: Arc<RecentTroubles>,
+    pub troubles: Arc<RecentErrors>,
 }
 
 /// Keeps a session up.
@@ -71,7 +71,7 @@ pub struct Supervisor {
     announcer: Announcer,
     /// What there is to offer, as far as the first look was waited for.
     offers: Offers,
-    parts: Parts,
+    parts: SupervisorParts,
     backoff: Backoff,
     /// Before when the gateway does not want to see us, if it has ever said so.
     not_before: Option<Instant>,
@@ -81,7 +81,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// A supervisor of the sessions of this identity with this gateway.
-    pub fn new(identity: Identity, gateway: GatewaySettings, mut parts: Parts) -> Self {
+    pub fn new(identity: Identity, gateway: GatewaySettings, mut parts: SupervisorParts) -> Self {
         let backoff = Backoff::new(
             gateway.reconnect_min,
             gateway.reconnect_max,
@@ -185,7 +185,7 @@ impl Supervisor {
             .config_last_reload_successful
             .set(i64::from(trouble.is_none()));
         self.parts.status.update(|status| {
-            status.secret_trouble = trouble.map(|trouble| trouble.to_string());
+            status.secret_error = trouble.map(|trouble| trouble.to_string());
         });
         secret
     }
@@ -240,7 +240,7 @@ impl Supervisor {
         self.enter(Phase::Up);
         self.parts.status.update(|status| {
             status.up_since = Some(now);
-            status.trouble = None;
+            status.why_down = None;
         });
         session
     }
@@ -254,7 +254,9 @@ impl Supervisor {
         if end.reason == DisconnectReason::Shutdown {
             SessionLog::closed(end);
         } else {
-            self.parts.troubles.push(What::Disconnect(end.reason), now);
+            self.parts
+                .troubles
+                .push(ErrorSource::Disconnect(end.reason), now);
         }
         // A gateway that does not like an answer is no other agent: the answer is dealt with, and we come back.
         let unexplained = end.unexplained && !may_be_an_answers_fault;
@@ -285,7 +287,7 @@ impl Supervisor {
         if let Some(failure) = why.failure() {
             let now = self.parts.clock.unix_seconds();
             self.parts.metrics.connect_failures_total.of(failure).inc();
-            self.parts.troubles.push(What::Connect(failure), now);
+            self.parts.troubles.push(ErrorSource::Connect(failure), now);
             self.parts
                 .status
                 .update(|status| status.last_connect_failure = Some(failure));
@@ -296,7 +298,7 @@ impl Supervisor {
             .set(wait.as_secs_f64());
         self.parts
             .status
-            .update(|status| status.trouble = Some(sentence));
+            .update(|status| status.why_down = Some(sentence));
         self.enter(Phase::Waiting {
             until: Instant::now() + wait,
         });

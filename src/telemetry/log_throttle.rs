@@ -1,4 +1,4 @@
-//! What happens again and again, told when it is new and then only summed up.
+//! Rate-limited log lines: what happens again and again is told when it is new, and then only summed up.
 //!
 //! Invariant: however often something happens, it has a handful of lines an hour. The first is told at once, and so is
 //! the first of another kind; what is told later says how often it was since the beginning, and the end is told once it
@@ -27,9 +27,28 @@ const QUIET: Duration = Duration::from_secs(90);
 /// Kinds that are told apart in one run. More of them are only counted: what differs each time is no news.
 const MAX_KINDS: usize = 8;
 
+/// Writes a line of the log if a throttle lets it through, with how often it has happened:
+/// `throttled!(warn, throttle.seen(kind), [%field, field,] "message")`. With `warn or debug` what is not let through is
+/// written at level `debug`.
+macro_rules! throttled {
+    ($level:ident, $told:expr, [$($field:tt)*] $($message:tt)+) => {
+        if let Some(told) = $told {
+            tracing::$level!($($field)* attempts = told.attempts, since_s = told.since_s, $($message)+);
+        }
+    };
+    ($level:ident or debug, $told:expr, [$($field:tt)*] $($message:tt)+) => {
+        match $told {
+            Some(told) => tracing::$level!($($field)* attempts = told.attempts, since_s = told.since_s, $($message)+),
+            None => tracing::debug!($($field)* $($message)+),
+        }
+    };
+}
+
+pub(crate) use throttled;
+
 /// What a line says of how often something happened; nothing, where it is the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Occurrences {
     /// How often, since the beginning.
     pub attempts: Option<u64>,
     /// How long ago the beginning was, in seconds.
@@ -38,7 +57,7 @@ pub struct Told {
 
 /// Decides which of many occurrences are told. Kinds are whatever makes one worth a line of its own.
 #[derive(Debug)]
-pub struct Repeats<K> {
+pub struct LogThrottle<K> {
     sums: &'static [Duration],
     /// `None`: it goes on until it is said to be gone.
     ends_after: Option<Duration>,
@@ -67,12 +86,12 @@ enum End {
     /// It has not been seen to be gone.
     Untold,
     /// It was told, and nothing has happened since.
-    Told,
+    Occurrences,
     /// It was told, and it came back. The next end is told once it has settled.
     Retracted,
 }
 
-impl<K: PartialEq> Repeats<K> {
+impl<K: PartialEq> LogThrottle<K> {
     /// For what lasts until it is mended, such as a gateway that is away.
     pub const fn outage() -> Self {
         Self {
@@ -92,7 +111,7 @@ impl<K: PartialEq> Repeats<K> {
     }
 
     /// It has happened. `None`: not worth a line.
-    pub fn seen(&mut self, kind: K) -> Option<Told> {
+    pub fn seen(&mut self, kind: K) -> Option<Occurrences> {
         let now = Instant::now();
         self.run = self
             .run
@@ -100,13 +119,13 @@ impl<K: PartialEq> Repeats<K> {
             .filter(|run| !run.has_ended(self.ends_after, now));
         let Some(run) = &mut self.run else {
             self.run = Some(Run::new(kind, now, self.sums));
-            return Some(Told::default());
+            return Some(Occurrences::default());
         };
         run.attempts += 1;
         run.last = now;
         run.is_untold = true;
         run.gone_since = None;
-        if run.end == End::Told {
+        if run.end == End::Occurrences {
             run.end = End::Retracted;
         }
         if !run.kinds.contains(&kind) && run.kinds.len() < MAX_KINDS {
@@ -118,18 +137,18 @@ impl<K: PartialEq> Repeats<K> {
 
     /// It does not happen just now. Gives what there is to tell of its end, if anything; may be asked as often as you
     /// like, and is to be asked again once [`SETTLED`] is over.
-    pub fn gone(&mut self) -> Option<Told> {
+    pub fn gone(&mut self) -> Option<Occurrences> {
         let now = Instant::now();
         let run = self.run.as_mut()?;
         let has_settled = *run.gone_since.get_or_insert(now) + SETTLED <= now;
         let is_told = match run.end {
             End::Untold => true,
-            End::Told => false,
+            End::Occurrences => false,
             End::Retracted => has_settled,
         };
         let told = is_told.then(|| run.tell(now));
         if is_told {
-            run.end = End::Told;
+            run.end = End::Occurrences;
         }
         if has_settled {
             self.run = None;
@@ -142,7 +161,7 @@ impl<K: PartialEq> Repeats<K> {
         self.run.is_some()
     }
 
-    /// When [`Repeats::sum`] will have something to tell, as far as is known now.
+    /// When [`LogThrottle::sum`] will have something to tell, as far as is known now.
     pub fn sum_due(&self) -> Option<Instant> {
         self.run
             .as_ref()
@@ -151,7 +170,7 @@ impl<K: PartialEq> Repeats<K> {
     }
 
     /// The sum, if one is due: for what ends without a last occurrence that could tell it.
-    pub fn sum(&mut self) -> Option<Told> {
+    pub fn sum(&mut self) -> Option<Occurrences> {
         let now = Instant::now();
         let run = self
             .run
@@ -163,7 +182,7 @@ impl<K: PartialEq> Repeats<K> {
     }
 
     /// What no line has told yet, due or not: for the end of the process.
-    pub fn rest(&mut self) -> Option<Told> {
+    pub fn rest(&mut self) -> Option<Occurrences> {
         let run = self.run.as_mut().filter(|run| run.is_untold)?;
         Some(run.tell(Instant::now()))
     }
@@ -189,9 +208,9 @@ impl<K> Run<K> {
             || ends_after.is_some_and(|after| self.last + after <= now)
     }
 
-    fn tell(&mut self, now: Instant) -> Told {
+    fn tell(&mut self, now: Instant) -> Occurrences {
         self.is_untold = false;
-        Told {
+        Occurrences {
             attempts: Some(self.attempts),
             since_s: Some((now - self.began).as_secs()),
         }
@@ -213,13 +232,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    const FIRST: Told = Told {
+    const FIRST: Occurrences = Occurrences {
         attempts: None,
         since_s: None,
     };
 
-    fn told(attempts: u64, since_s: u64) -> Option<Told> {
-        Some(Told {
+    fn told(attempts: u64, since_s: u64) -> Option<Occurrences> {
+        Some(Occurrences {
             attempts: Some(attempts),
             since_s: Some(since_s),
         })
@@ -227,7 +246,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_of_an_hour_is_told_at_once_and_then_at_growing_intervals() {
-        let mut outage = Repeats::outage();
+        let mut outage = LogThrottle::outage();
         let mut lines = Vec::new();
         for second in 0..3_600 {
             if let Some(told) = outage.seen("away") {
@@ -245,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_kind_of_failure_is_told_at_once_and_only_once() {
-        let mut outage = Repeats::outage();
+        let mut outage = LogThrottle::outage();
         assert_eq!(outage.seen("dns"), Some(FIRST));
         advance(SECOND).await;
         assert_eq!(outage.seen("dns"), None);
@@ -257,14 +276,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_that_differ_each_time_are_no_news_for_ever() {
-        let mut outage = Repeats::outage();
+        let mut outage = LogThrottle::outage();
         let lines = (0..1_000).filter_map(|n| outage.seen(n)).count();
         assert_eq!(lines, MAX_KINDS);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_and_goes_is_told_to_be_gone_once_it_is() {
-        let mut outage = Repeats::outage();
+        let mut outage = LogThrottle::outage();
         assert_eq!(outage.seen("broke"), Some(FIRST));
         assert_eq!(outage.gone(), told(1, 0), "the first end is told at once");
         for _ in 0..40 {
@@ -279,7 +298,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_and_goes_once_a_minute_is_not_told_once_a_minute() {
-        let mut outage = Repeats::outage();
+        let mut outage = LogThrottle::outage();
         let mut lines = 0;
         for _ in 0..60 {
             lines += usize::from(outage.seen("broke").is_some());
@@ -292,7 +311,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_gone_for_long_begins_anew_though_nobody_asked() {
-        let mut outage = Repeats::outage();
+        let mut outage = LogThrottle::outage();
         outage.seen("broke");
         outage.gone();
         advance(SETTLED).await;
@@ -301,7 +320,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_a_flood_the_first_is_told_and_the_rest_is_summed_though_no_more_comes() {
-        let mut flood = Repeats::flood();
+        let mut flood = LogThrottle::flood();
         assert_eq!(flood.sum_due(), None);
         assert_eq!(flood.seen(()), Some(FIRST));
         assert_eq!(flood.sum_due(), None, "all is told");
@@ -323,7 +342,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_that_has_run_dry_is_new_when_it_comes_back() {
-        let mut flood = Repeats::flood();
+        let mut flood = LogThrottle::flood();
         flood.seen(());
         advance(QUIET).await;
         assert_eq!(flood.seen(()), Some(FIRST));

@@ -5,21 +5,22 @@
 
 mod by_model;
 mod families;
+mod log_throttle;
 mod log_writer;
 mod logging;
 mod metrics;
 mod reasons;
-mod repeats;
-mod troubles;
+mod recent_errors;
 
 pub use by_model::{CounterByModel, CounterByModelAnd, SumByModel};
 pub use families::{CounterBy, CounterByPair, HistogramBy, InfoBy, OneOf};
+pub(crate) use log_throttle::throttled;
+pub use log_throttle::{LogThrottle, Occurrences, SETTLED};
 pub use log_writer::LogGuard;
 pub use logging::{LogFormat, capped, init};
 pub use metrics::Metrics;
 pub use reasons::{ConnectFailure, DisconnectReason, DropReason, Tier};
-pub use repeats::{Repeats, SETTLED, Told};
-pub use troubles::{RecentTroubles, Trouble, What};
+pub use recent_errors::{ErrorSource, RecentError, RecentErrors};
 
 /// Text that came from outside as it may stand in a log line or a sentence: one line, and not a long one.
 pub fn printable(text: &str) -> String {

@@ -14,10 +14,10 @@ use crate::{label::Label, protocol::Code};
 
 /// Something that went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Trouble {
+pub struct RecentError {
     /// What it was.
     #[serde(flatten)]
-    pub what: What,
+    pub what: ErrorSource,
     /// When, in Unix seconds.
     pub at: u64,
 }
@@ -25,7 +25,7 @@ pub struct Trouble {
 /// What went wrong: `{"what": "request", "reason": "timeout"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "what", content = "reason", rename_all = "snake_case")]
-pub enum What {
+pub enum ErrorSource {
     /// A request was refused or failed.
     Request(#[serde(serialize_with = "one_word")] Code),
     /// An attempt to connect failed.
@@ -36,25 +36,25 @@ pub enum What {
 
 /// The last things that went wrong.
 #[derive(Debug, Default)]
-pub struct RecentTroubles(Mutex<VecDeque<Trouble>>);
+pub struct RecentErrors(Mutex<VecDeque<RecentError>>);
 
-impl RecentTroubles {
+impl RecentErrors {
     /// How many are remembered: enough to see a pattern.
     pub const MAX: usize = 20;
 
     /// Remembers one, and forgets the oldest where there are too many.
-    pub fn push(&self, what: What, at: u64) {
+    pub fn push(&self, what: ErrorSource, at: u64) {
         let mut troubles = self.lock();
         troubles.truncate(Self::MAX - 1);
-        troubles.push_front(Trouble { what, at });
+        troubles.push_front(RecentError { what, at });
     }
 
     /// Those that are remembered, newest first.
-    pub fn list(&self) -> Vec<Trouble> {
+    pub fn list(&self) -> Vec<RecentError> {
         self.lock().iter().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Trouble>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<RecentError>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn the_last_errors_are_the_newest_and_few() {
-        let troubles = RecentTroubles::default();
+        let troubles = RecentErrors::default();
         for at in 0..100 {
-            troubles.push(What::Request(Code::QueueTimeout), at);
+            troubles.push(ErrorSource::Request(Code::QueueTimeout), at);
         }
-        troubles.push(What::Disconnect(DisconnectReason::Silent), 100);
+        troubles.push(ErrorSource::Disconnect(DisconnectReason::Silent), 100);
         let list = troubles.list();
-        assert_eq!(list.len(), RecentTroubles::MAX);
+        assert_eq!(list.len(), RecentErrors::MAX);
         assert_eq!(
             serde_json::to_string(&list[..2]).unwrap(),
             r#"[{"what":"disconnect","reason":"silent","at":100},{"what":"request","reason":"queue_timeout","at":99}]"#

@@ -15,7 +15,7 @@ pub use dial::TcpDialer;
 pub use error::{DialError, ProxyError, Step};
 pub use meter::{Meter, Metered};
 pub use proxy::ProxyDialer;
-pub use resolve::{NameError, Resolver, ServerTrouble, Sources, Trouble};
+pub use resolve::{LookupFailure, NameError, Resolver, ServerFailure, Sources};
 pub use tls::{TlsError, client_config};
 
 use std::fmt;

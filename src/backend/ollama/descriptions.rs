@@ -3,14 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt, stream};
-use tracing::warn;
 
 use super::{
     api::Api,
     wire::{Facts, Tag},
 };
 use crate::{
-    telemetry::{Repeats, Told},
+    telemetry::{LogThrottle, throttled},
     transport::http::HttpError,
 };
 
@@ -20,14 +19,14 @@ const DESCRIBED_AT_ONCE: usize = 4;
 /// What is known.
 pub(super) struct Descriptions {
     by_digest: HashMap<String, Facts>,
-    failing: Repeats<String>,
+    failing: LogThrottle<String>,
 }
 
 impl Descriptions {
     pub(super) fn new() -> Self {
         Self {
             by_digest: HashMap::new(),
-            failing: Repeats::outage(),
+            failing: LogThrottle::outage(),
         }
     }
 
@@ -51,8 +50,7 @@ impl Descriptions {
     }
 
     fn tell_failing(&mut self, model: &str, error: &HttpError) {
-        if let Some(Told { attempts, since_s }) = self.failing.seen(model.to_owned()) {
-            warn!(model, %error, attempts, since_s, "a model is not offered: Ollama does not describe it");
-        }
+        let told = self.failing.seen(model.to_owned());
+        throttled!(warn, told, [model, %error,] "a model is not offered: Ollama does not describe it");
     }
 }

@@ -134,7 +134,7 @@ impl Fences {
 
 /// What an acknowledgement says.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Heard {
+pub(crate) struct Acknowledged {
     /// The answers that are proven by it.
     pub(crate) proof: Option<Proof>,
     /// How long the last heartbeat was on its way and back, if it is that one's.
@@ -183,17 +183,17 @@ impl Acknowledgements {
     }
 
     /// The gateway says that it has what ended a request: the first such frame that it has not said so of.
-    pub(crate) fn result(&mut self, request_id: &RequestId) -> Heard {
+    pub(crate) fn result(&mut self, request_id: &RequestId) -> Acknowledged {
         self.gateway_acknowledges = true;
         let answer = self.unacknowledged.pop_first_about(request_id).flatten();
-        Heard {
+        Acknowledged {
             proof: answer.map(Proof::Answer),
             round_trip: None,
         }
     }
 
     /// The gateway says that it has read a heartbeat.
-    pub(crate) fn heartbeat(&mut self, now: Instant) -> Heard {
+    pub(crate) fn heartbeat(&mut self, now: Instant) -> Acknowledged {
         self.gateway_acknowledges = true;
         let number = self
             .heartbeats
@@ -202,16 +202,16 @@ impl Acknowledgements {
         if let Some(number) = number {
             self.answered(number, now);
         }
-        Heard {
+        Acknowledged {
             round_trip: number.and_then(|number| self.round_trip(number, now)),
             proof: self.read(),
         }
     }
 
     /// The gateway says that it has read a list of models.
-    pub(crate) fn model_list(&mut self) -> Heard {
+    pub(crate) fn model_list(&mut self) -> Acknowledged {
         self.model_lists.acknowledge();
-        Heard {
+        Acknowledged {
             proof: self.read(),
             round_trip: None,
         }
@@ -219,7 +219,7 @@ impl Acknowledgements {
 
     /// The Pong to one of our Pings. It says only that the socket's other end has read, so alone it counts where the
     /// gateway acknowledges nothing by itself.
-    pub(crate) fn pong(&mut self, payload: u64, now: Instant) -> Heard {
+    pub(crate) fn pong(&mut self, payload: u64, now: Instant) -> Acknowledged {
         let (fence, number) = Fence::of_ping(payload);
         let mut round_trip = None;
         match fence {
@@ -232,7 +232,7 @@ impl Acknowledgements {
             }
             Fence::Heartbeat => {}
         }
-        Heard {
+        Acknowledged {
             proof: self.read(),
             round_trip,
         }

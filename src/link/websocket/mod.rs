@@ -19,7 +19,7 @@ use secrecy::SecretString;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use self::{
-    acknowledgements::{Acknowledgements, Heard},
+    acknowledgements::{Acknowledged, Acknowledgements},
     login::Login,
     socket::{Limits, Message, Receiver, Sender},
 };
@@ -206,7 +206,7 @@ impl WebSocketLink {
         Received::Unreadable(unreadable)
     }
 
-    fn heard(&self, heard: &Heard) -> Received {
+    fn heard(&self, heard: &Acknowledged) -> Received {
         if let Some(round_trip) = heard.round_trip {
             let histogram = &self.metrics.heartbeat_rtt_seconds;
             histogram.observe(round_trip.as_secs_f64());

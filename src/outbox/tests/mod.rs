@@ -15,7 +15,7 @@ use tokio::time::{advance, timeout};
 use super::{lanes::MAX_REFUSALS, *};
 use crate::{
     label::Label,
-    link::{Acknowledgements, Heard, Outgoing},
+    link::{Acknowledged, Acknowledgements, Outgoing},
     protocol::{ChunkKind, Health},
 };
 
@@ -140,7 +140,7 @@ impl Bench {
         self.link.borrow_mut()
     }
 
-    fn heard(&self, heard: &Heard) {
+    fn heard(&self, heard: &Acknowledged) {
         if let Some(proof) = heard.proof {
             self.outbox.prove(proof);
         }

@@ -22,33 +22,33 @@ pub enum NameError {
         "no DNS server could look up its name ({}); check /etc/resolv.conf, and that no firewall or NetworkPolicy is \
          in the way", list(.0)
     )]
-    Unanswered(Vec<ServerTrouble>),
+    Unanswered(Vec<ServerFailure>),
 }
 
 impl NameError {
     /// Whether all servers kept silent: no other name would be answered either.
     pub(super) fn is_silence(&self) -> bool {
-        let silent = |server: &ServerTrouble| !matches!(server.trouble, Trouble::Refused(_));
+        let silent = |server: &ServerFailure| !matches!(server.trouble, LookupFailure::Refused(_));
         matches!(self, Self::Unanswered(servers) if servers.iter().all(silent))
     }
 }
 
-fn list(servers: &[ServerTrouble]) -> String {
-    let words: Vec<_> = servers.iter().map(ServerTrouble::to_string).collect();
+fn list(servers: &[ServerFailure]) -> String {
+    let words: Vec<_> = servers.iter().map(ServerFailure::to_string).collect();
     words.join(", ")
 }
 
 /// A server that was of no use, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTrouble {
+pub struct ServerFailure {
     /// The server.
     pub server: IpAddr,
     /// What was wrong with it.
-    pub trouble: Trouble,
+    pub trouble: LookupFailure,
 }
 
-impl ServerTrouble {
-    pub(super) fn new(server: SocketAddr, trouble: Trouble) -> Self {
+impl ServerFailure {
+    pub(super) fn new(server: SocketAddr, trouble: LookupFailure) -> Self {
         Self {
             server: server.ip(),
             trouble,
@@ -56,7 +56,7 @@ impl ServerTrouble {
     }
 }
 
-impl fmt::Display for ServerTrouble {
+impl fmt::Display for ServerFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.server, self.trouble)
     }
@@ -64,7 +64,7 @@ impl fmt::Display for ServerTrouble {
 
 /// Why a server was of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum LookupFailure {
     /// It did not answer in time.
     Silent,
     /// It cannot be reached.
@@ -73,13 +73,13 @@ pub enum Trouble {
     Refused(Rcode),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for LookupFailure {
     fn from(error: io::Error) -> Self {
         Self::Unreachable(error.kind())
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for LookupFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silent => f.write_str("does not answer"),

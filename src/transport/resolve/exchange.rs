@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::error::Trouble;
+use super::error::LookupFailure;
 
 type Packet = Message<Vec<u8>>;
 
@@ -71,13 +71,13 @@ pub(super) async fn ask(
     server: SocketAddr,
     question: &Question,
     end: Instant,
-) -> Result<Answer, Trouble> {
+) -> Result<Answer, LookupFailure> {
     timeout_at(end, ask_patiently(server, question))
         .await
-        .unwrap_or(Err(Trouble::Silent))
+        .unwrap_or(Err(LookupFailure::Silent))
 }
 
-async fn ask_patiently(server: SocketAddr, question: &Question) -> Result<Answer, Trouble> {
+async fn ask_patiently(server: SocketAddr, question: &Question) -> Result<Answer, LookupFailure> {
     let query = query(question)?;
     if question.tcp {
         return read(&over_tcp(server, &query).await?, question.family);
@@ -155,17 +155,17 @@ fn reply_to(query: &Packet, bytes: &[u8]) -> Option<Packet> {
     (refusal || reply.is_answer(query)).then_some(reply)
 }
 
-fn read(reply: &Packet, family: Family) -> Result<Answer, Trouble> {
+fn read(reply: &Packet, family: Family) -> Result<Answer, LookupFailure> {
     match reply.header().rcode() {
         Rcode::NOERROR => {
-            let found = addresses(reply, family).ok_or(Trouble::Refused(Rcode::FORMERR))?;
+            let found = addresses(reply, family).ok_or(LookupFailure::Refused(Rcode::FORMERR))?;
             Ok(match found.is_empty() {
                 true => Answer::NoAddress,
                 false => Answer::Addresses(found),
             })
         }
         Rcode::NXDOMAIN => Ok(Answer::NoSuchName),
-        code => Err(Trouble::Refused(code)),
+        code => Err(LookupFailure::Refused(code)),
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    error::{NameError, ServerTrouble},
+    error::{NameError, ServerFailure},
     exchange::{self, Answer, Family, Question},
     resolv_conf::ResolvConf,
 };
@@ -143,7 +143,7 @@ async fn ask_in_turn(
 ) -> Result<Answer, NameError> {
     let mut turns = turns(conf).into_iter();
     let mut asked = FuturesUnordered::new();
-    let mut troubles = BTreeMap::<usize, ServerTrouble>::new();
+    let mut troubles = BTreeMap::<usize, ServerFailure>::new();
     loop {
         if let Some((place, server)) = turns.next() {
             let end = deadline.min(Instant::now() + conf.timeout);
@@ -161,7 +161,7 @@ async fn ask_in_turn(
             answer = asked.next() => match answer {
                 Some((_, _, Ok(answer))) => return Ok(answer),
                 Some((place, server, Err(trouble))) => {
-                    troubles.insert(place, ServerTrouble::new(server, trouble));
+                    troubles.insert(place, ServerFailure::new(server, trouble));
                 }
                 None => return Err(NameError::Unanswered(troubles.into_values().collect())),
             },

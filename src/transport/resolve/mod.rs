@@ -12,7 +12,7 @@ mod hosts;
 mod lookup;
 mod resolv_conf;
 
-pub use error::{NameError, ServerTrouble, Trouble};
+pub use error::{LookupFailure, NameError, ServerFailure};
 
 use std::{
     fs,
