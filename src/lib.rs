@@ -23,5 +23,6 @@ pub mod relay;
 pub mod secret;
 pub mod service;
 pub mod session;
+pub mod shared;
 pub mod telemetry;
 pub mod transport;

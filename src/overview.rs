@@ -14,14 +14,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     admin::{self, Overview, Status},
     backend::ollama::PullStatus,
-    clock::WallClock,
     inference::Admission,
     label::Label,
-    node::{Node, Nodes},
+    node::Node,
     protocol::Generation,
     service::{Service, Stage},
     session::{Phase, SessionStatus, StatusBoard},
-    telemetry::{Metrics, RecentErrors},
+    shared::Shared,
 };
 
 /// The data path's sign of life, given every second by a task among its own.
@@ -66,13 +65,10 @@ fn millis(duration: Duration) -> u64 {
 pub(crate) struct View {
     pub(crate) generation: Generation,
     pub(crate) status: Arc<StatusBoard>,
-    pub(crate) nodes: Nodes,
+    pub(crate) shared: Shared,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) troubles: Arc<RecentErrors>,
     pub(crate) service: Arc<Service>,
     pub(crate) pulse: Arc<Pulse>,
-    pub(crate) clock: Arc<dyn WallClock>,
 }
 
 impl Overview for View {
@@ -83,7 +79,7 @@ impl Overview for View {
     fn pending(&self) -> Vec<String> {
         let service = service_sentence(self.service.stage());
         let session = session_sentence(&self.status.read());
-        let mut backends: Vec<_> = self.nodes.iter().map(backend_sentence).collect();
+        let mut backends: Vec<_> = self.shared.nodes.iter().map(backend_sentence).collect();
         if backends.iter().any(Option::is_none) {
             // One that can be used is enough.
             backends.clear();
@@ -102,12 +98,13 @@ impl Overview for View {
 
     fn status(&self) -> Status {
         let session = self.status.read();
-        let offers = self.nodes.offers().now();
+        let offers = self.shared.nodes.offers().now();
         let version = offers.iter().find_map(|offer| offer.version.clone());
         let models = offers.iter().flat_map(|offer| &offer.models);
-        let pulls = self.nodes.iter().map(|node| node.backend.pulls());
+        let pulls = self.shared.nodes.iter().map(|node| node.backend.pulls());
         Status {
             nodes: self
+                .shared
                 .nodes
                 .iter()
                 .map(|node| self.node(node, &session))
@@ -125,12 +122,12 @@ impl Overview for View {
                 .map(|status| pull(&status))
                 .collect(),
             load: self.load(),
-            counts: admin::Counts::of(&self.metrics),
+            counts: admin::Counts::of(&self.shared.metrics),
             backend: admin::BackendStatus {
                 up: offers.iter().any(|offer| offer.is_up),
                 version: version.clone(),
             },
-            last_errors: self.troubles.list(),
+            last_errors: self.shared.recent_errors.list(),
             versions: admin::Versions::with_ollama(version),
             draining: self.service.stage() != Stage::Open,
             uptime_seconds: self.pulse.since.elapsed().as_secs(),
@@ -155,7 +152,7 @@ impl View {
             last_disconnect: session.last_disconnect,
             last_connect_failure: session.last_connect_failure,
             backoff_until: time_left(session.phase)
-                .map(|left| self.clock.unix_seconds() + left.as_secs()),
+                .map(|left| self.shared.clock.unix_seconds() + left.as_secs()),
         }
     }
 
@@ -167,7 +164,7 @@ impl View {
             region: node.settings.region.as_str().to_owned(),
             api_mode: node.backend.mode(),
             capacity: node.slots.capacity(),
-            quality_tier: self.metrics.quality_tier.get(),
+            quality_tier: self.shared.metrics.quality_tier.get(),
         }
     }
 

@@ -42,16 +42,16 @@ async fn generate(task: Task<'_>, progress: &mut Progress) -> Result<(), Failure
     let body = backend.prepare(&task.payload, &task.on.model)?;
     // It is the largest thing that a job holds.
     drop(task.payload);
-    let outbox = &task.parts.outbox;
+    let outbox = &task.shared.outbox;
     let chunks = Chunks::new(outbox, task.request_id.clone(), task.handle, task.stream);
     let mut generation = AnswerReader::new(task.settings, task.deadline, chunks);
     let decoder = generation
         .read(backend.chat(body), &mut progress.times)
         .await?;
     let context = ResultContext {
-        generation: task.parts.generation,
+        generation: task.generation,
         request_id: task.request_id.as_str().to_owned(),
-        created: task.parts.clock.unix_seconds(),
+        created: task.shared.clock.unix_seconds(),
     };
     let completion = generation.finish(decoder, &context)?;
     progress.done = Some(Done {

@@ -49,7 +49,7 @@ impl Inference {
     /// Runs a job to its end and sends its answer.
     pub(super) async fn run(&self, job: Job, handle: &Handle) {
         let work = job.work;
-        let mut record = Record::new(&job, self.parts.nodes.sole());
+        let mut record = Record::new(&job, self.shared.nodes.sole());
         let mut progress = Progress::default();
         let performed = AssertUnwindSafe(self.perform(job, handle, &mut record, &mut progress));
         // Told to stop it does nothing more, not even what could be done at once.
@@ -82,7 +82,7 @@ impl Inference {
             }
             Err(failure) => (work.error(record.request_id, &failure), None),
         };
-        self.parts.outbox.answer(reply, earning);
+        self.shared.outbox.answer(reply, earning);
     }
 
     /// What a job answers that was stopped.
@@ -120,7 +120,8 @@ impl Inference {
             deadline,
             handle,
             settings: &self.settings,
-            parts: &self.parts,
+            shared: &self.shared,
+            generation: self.generation,
         };
         job.work.perform(task, progress).await
     }
@@ -134,11 +135,11 @@ impl Inference {
         record: &mut Record,
     ) -> Result<(Offered, Slot), Failure> {
         if offering.is_empty() {
-            offering = self.parts.nodes.offering_now(model).await;
+            offering = self.shared.nodes.offering_now(model).await;
         }
         record.offered_by(offering.first().ok_or_else(model_not_found)?);
         let slots = slots_of(&offering);
-        let slot = place.slot(&slots, self.parts.outbox.room()).await?;
+        let slot = place.slot(&slots, self.shared.outbox.room()).await?;
         let is_here = |offered: &Offered| slot.is_of(&offered.node.slots);
         let on = offering
             .into_iter()
@@ -149,12 +150,12 @@ impl Inference {
     }
 
     fn count_request(&self, record: &Record) {
-        let requests = &self.parts.metrics.requests_total;
+        let requests = &self.shared.metrics.requests_total;
         requests.of(record.model.as_deref(), record.operation).inc();
     }
 
     fn count(&self, record: &Record, outcome: &Result<Done, Failure>) {
-        let metrics = &self.parts.metrics;
+        let metrics = &self.shared.metrics;
         let model = record.model.as_deref();
         let times = &record.times;
         let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();

@@ -38,30 +38,14 @@ use self::{
     work::Work,
 };
 use crate::{
-    clock::WallClock,
     config::{AdmissionSettings, JobSettings},
-    node::{Nodes, Offered},
-    outbox::{Outbox, Repeat, SessionNumber},
+    node::Offered,
+    outbox::{Repeat, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId},
     service::Stages,
-    telemetry::{ErrorSource, Metrics, RecentErrors},
+    shared::Shared,
+    telemetry::ErrorSource,
 };
-
-/// What jobs are given.
-pub struct InferenceParts {
-    /// Who does the work.
-    pub nodes: Nodes,
-    /// Where answers go.
-    pub outbox: Arc<Outbox>,
-    /// Where they are counted.
-    pub metrics: Arc<Metrics>,
-    /// Where failures are remembered.
-    pub troubles: Arc<RecentErrors>,
-    /// What time it is.
-    pub clock: Arc<dyn WallClock>,
-    /// The shape of results.
-    pub generation: Generation,
-}
 
 /// What is known of a request's id.
 enum Known {
@@ -75,7 +59,9 @@ enum Known {
 
 /// Serves the requests that come down a session. It outlives sessions.
 pub struct Inference {
-    parts: InferenceParts,
+    shared: Shared,
+    /// The shape of results.
+    generation: Generation,
     settings: JobSettings,
     admission: Arc<Admission>,
     jobs: Jobs,
@@ -87,20 +73,22 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Serves with these parts and bounds, and takes work while the node is open.
+    /// Serves within these bounds, and takes work while the node is open.
     pub fn new(
-        parts: InferenceParts,
+        shared: Shared,
+        generation: Generation,
         stages: Stages,
         admission: AdmissionSettings,
         settings: JobSettings,
     ) -> Arc<Self> {
-        let sole = parts.nodes.sole().map(|node| Arc::clone(&node.alias));
-        let admission = Admission::new(parts.nodes.slots(), admission);
+        let sole = shared.nodes.sole().map(|node| Arc::clone(&node.alias));
+        let admission = Admission::new(shared.nodes.slots(), admission);
         let capacity = i64::try_from(admission.capacity()).unwrap_or(i64::MAX);
-        parts.metrics.capacity_requests.set(capacity);
+        shared.metrics.capacity_requests.set(capacity);
         Arc::new(Self {
             refusals: Refusals::new(sole),
-            parts,
+            shared,
+            generation,
             settings,
             admission: Arc::new(admission),
             jobs: Jobs::default(),
@@ -120,7 +108,7 @@ impl Inference {
         payload: Option<Box<RawValue>>,
     ) {
         let Some(work) = work::of(operation) else {
-            return self.parts.metrics.ignored_requests_total.inc();
+            return self.shared.metrics.ignored_requests_total.inc();
         };
         match self.known(&request_id, session) {
             Known::Answers => return self.count_duplicate(&request_id),
@@ -149,7 +137,7 @@ impl Inference {
         reason: &str,
     ) {
         let Some(work) = work::of(operation) else {
-            return self.parts.metrics.ignored_requests_total.inc();
+            return self.shared.metrics.ignored_requests_total.inc();
         };
         let sentence = format!("the frame cannot be read: {reason}");
         let failure = Failure::new(Code::Invalid, sentence);
@@ -170,11 +158,11 @@ impl Inference {
             operation,
             code: failure.code,
         });
-        let requests = &self.parts.metrics.requests_total;
+        let requests = &self.shared.metrics.requests_total;
         requests.of(model, operation).inc();
         self.count_failure(operation, failure.code);
         let reply = work.error(request_id.clone(), failure);
-        self.parts.outbox.refuse(reply).await;
+        self.shared.outbox.refuse(reply).await;
     }
 
     /// Sums refusals up in the log, for as long as it is polled.
@@ -190,9 +178,9 @@ impl Inference {
     /// The gateway no longer wants a request: its work stops and nothing more is said of it.
     pub fn cancel(&self, request_id: &RequestId) {
         if self.jobs.cancel(request_id) {
-            self.parts.metrics.cancelled_requests_total.inc();
+            self.shared.metrics.cancelled_requests_total.inc();
         }
-        self.parts.outbox.cancel(request_id);
+        self.shared.outbox.cancel(request_id);
     }
 
     /// A session is up.
@@ -264,7 +252,7 @@ impl Inference {
         if self.jobs.attach(request_id, session) {
             return Known::Answers;
         }
-        match self.parts.outbox.repeat(request_id) {
+        match self.shared.outbox.repeat(request_id) {
             Repeat::SentAgain => Known::Answers,
             Repeat::Forgotten => Known::Forgotten,
             Repeat::New => Known::New,
@@ -276,7 +264,7 @@ impl Inference {
             request_id = request_id.as_str(),
             "a request came again whose answer is on its way or was given"
         );
-        self.parts.metrics.duplicate_requests_total.inc();
+        self.shared.metrics.duplicate_requests_total.inc();
     }
 
     /// The checks of the delivery rules, "Receipt", in their order. An error comes with the model it was about, where
@@ -293,7 +281,7 @@ impl Inference {
         }
         let payload = payload.map_or_else(Box::default, Box::<str>::from);
         let head = work.inspect(&payload).map_err(|failure| (None, failure))?;
-        let nodes = &self.parts.nodes;
+        let nodes = &self.shared.nodes;
         let offering = nodes.offering(&head.model);
         if offering.is_empty() && nodes.are_fresh() {
             return Err((None, model_not_found()));
@@ -322,11 +310,11 @@ impl Inference {
 
     /// A place on one of these nodes; on any, while it is not known who offers the model.
     fn place(&self, offering: &[Offered], bytes: usize) -> Option<Reservation> {
-        if !self.parts.outbox.has_room() {
+        if !self.shared.outbox.has_room() {
             return None;
         }
         let slots = if offering.is_empty() {
-            self.parts.nodes.slots()
+            self.shared.nodes.slots()
         } else {
             slots_of(offering)
         };
@@ -335,7 +323,7 @@ impl Inference {
 
     fn start(self: &Arc<Self>, session: SessionNumber, job: Job) {
         let request_id = job.request_id.clone();
-        self.parts.outbox.supersede(&request_id);
+        self.shared.outbox.supersede(&request_id);
         let handle = self.jobs.enter(&request_id, session);
         let inference = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -347,20 +335,26 @@ impl Inference {
     }
 
     fn count_failure(&self, operation: Operation, code: Code) {
-        self.parts
+        self.shared
             .metrics
             .request_failures_total
             .of(operation, code)
             .inc();
-        self.parts
-            .troubles
-            .push(ErrorSource::Request(code), self.parts.clock.unix_seconds());
+        self.shared
+            .recent_errors
+            .push(ErrorSource::Request(code), self.shared.clock.unix_seconds());
     }
 
     fn show_load(&self) {
         let load = self.load();
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.parts.metrics.requests_running.set(gauge(load.running));
-        self.parts.metrics.requests_waiting.set(gauge(load.waiting));
+        self.shared
+            .metrics
+            .requests_running
+            .set(gauge(load.running));
+        self.shared
+            .metrics
+            .requests_waiting
+            .set(gauge(load.waiting));
     }
 }

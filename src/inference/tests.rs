@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
 
-use super::{Inference, InferenceParts};
+use super::Inference;
 use crate::{
     backend::{
         AskError, Backend, ChatStream, Model, ModelServer, Seen, Suitability, tests::allowing,
@@ -25,6 +25,7 @@ use crate::{
     outbox::{Outbox, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId, encode},
     service::Service,
+    shared::Shared,
     telemetry::{Metrics, RecentErrors},
     transport::http::HttpError,
 };
@@ -105,15 +106,14 @@ fn bench(capacity: usize) -> Bench {
     };
     let outbox = Arc::new(Outbox::new(settings, Arc::clone(&metrics)));
     let session = outbox.open();
-    let parts = InferenceParts {
+    let shared = Shared {
         nodes: [Node::new(node_settings(capacity), treacherous(&metrics))]
             .into_iter()
             .collect(),
         outbox: Arc::clone(&outbox),
         metrics: Arc::clone(&metrics),
-        troubles: Arc::<RecentErrors>::default(),
+        recent_errors: Arc::<RecentErrors>::default(),
         clock: Arc::new(SystemClock),
-        generation: Generation::Operator,
     };
     let long = Duration::from_secs(600);
     let admission = AdmissionSettings {
@@ -131,7 +131,13 @@ fn bench(capacity: usize) -> Bench {
     let service = Service::new(long, Arc::clone(&metrics));
     Bench {
         session,
-        inference: Inference::new(parts, service.stages(), admission, job),
+        inference: Inference::new(
+            shared,
+            Generation::Operator,
+            service.stages(),
+            admission,
+            job,
+        ),
         service,
         outbox,
         metrics,

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{InferenceParts, chat::Chat, jobs::Handle, record::Times, speech::Speech};
+use super::{chat::Chat, jobs::Handle, record::Times, speech::Speech};
 use crate::{
     backend::RequestHead,
     config::JobSettings,
     node::Offered,
-    protocol::{Failure, Operation, Reply, RequestId},
+    protocol::{Failure, Generation, Operation, Reply, RequestId},
+    shared::Shared,
 };
 
 /// Every kind of work that is served.
@@ -62,7 +63,9 @@ pub(super) struct Task<'a> {
     pub(super) deadline: Instant,
     pub(super) handle: &'a Handle,
     pub(super) settings: &'a JobSettings,
-    pub(super) parts: &'a InferenceParts,
+    pub(super) shared: &'a Shared,
+    /// The shape of results.
+    pub(super) generation: Generation,
 }
 
 /// How far a job is.

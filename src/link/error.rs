@@ -9,9 +9,9 @@ use crate::{
     transport::{DialError, Endpoint, Step},
 };
 
-/// The gateway could not be reached, or does not speak as it should.
+/// No link came about.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub enum OpenError {
     /// The gateway could not be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -29,87 +29,64 @@ pub enum ConnectError {
     /// It does not speak WebSocket as it should.
     #[error("it does not speak the protocol ({0}); check PIN_SERVER_URL")]
     Protocol(String),
-}
-
-impl ConnectError {
-    /// The step that failed, as metrics name it.
-    pub fn failure(&self) -> ConnectFailure {
-        match self {
-            Self::Dial(error) => error.failure(),
-            Self::Http { .. } => ConnectFailure::Http,
-            Self::Closed => ConnectFailure::Tcp,
-            Self::Protocol(_) => ConnectFailure::Protocol,
-        }
-    }
-}
-
-/// No link came about.
-#[derive(Debug)]
-pub enum OpenError {
-    /// The gateway could not be reached.
-    Connect(ConnectError),
-    /// It said no to the login: a human must act.
+    /// It said no to the login, in its own words: a human must act.
+    #[error("{0}")]
     Refused(String),
-    /// It was reached, and the login's answer did not come.
-    Unanswered {
-        /// What failed, as metrics name it.
-        failure: ConnectFailure,
-        /// Why, as the end of a sentence.
-        reason: String,
-    },
+    /// The link ended before the login was answered.
+    #[error("{}", cut_off(.0))]
+    LoginCutOff(LinkEnd),
+}
+
+fn cut_off(end: &LinkEnd) -> String {
+    match end {
+        LinkEnd::Closed(Some(frame)) => format!("it closed the link with code {}", frame.code),
+        LinkEnd::Finished
+        | LinkEnd::Closed(None)
+        | LinkEnd::Reset
+        | LinkEnd::TooLarge
+        | LinkEnd::NotUtf8
+        | LinkEnd::Protocol => end.to_string(),
+    }
 }
 
 impl OpenError {
     /// The login was not answered within `limit`.
     pub(super) fn login_timed_out(limit: Duration) -> Self {
         let step = Step::Login;
-        Self::Connect(DialError::Timeout { step, limit }.into())
-    }
-
-    /// The link ended before the login was answered.
-    pub(super) fn login_cut(end: &LinkEnd) -> Self {
-        let (failure, reason) = match end {
-            LinkEnd::Reset => (ConnectFailure::Tcp, end.to_string()),
-            LinkEnd::Closed(Some(close)) => (
-                ConnectFailure::Protocol,
-                format!("it closed the link with code {}", close.code),
-            ),
-            LinkEnd::Finished
-            | LinkEnd::Closed(None)
-            | LinkEnd::TooLarge
-            | LinkEnd::NotUtf8
-            | LinkEnd::Protocol => (ConnectFailure::Protocol, end.to_string()),
-        };
-        Self::Unanswered { failure, reason }
+        DialError::Timeout { step, limit }.into()
     }
 
     /// The step that failed, as metrics name it.
     pub fn failure(&self) -> ConnectFailure {
         match self {
-            Self::Connect(error) => error.failure(),
+            Self::Dial(error) => error.failure(),
+            Self::Http { .. } => ConnectFailure::Http,
+            Self::Closed | Self::LoginCutOff(LinkEnd::Reset) => ConnectFailure::Tcp,
             Self::Refused(_) => ConnectFailure::Auth,
-            Self::Unanswered { failure, .. } => *failure,
+            Self::Protocol(_) | Self::LoginCutOff(_) => ConnectFailure::Protocol,
         }
     }
 
     /// How long the gateway wants us to stay away, where it has said so.
     pub fn retry_after(&self) -> Option<RetryAfter> {
         match self {
-            Self::Connect(ConnectError::Http { retry_after, .. }) => *retry_after,
-            Self::Connect(
-                ConnectError::Dial(_) | ConnectError::Closed | ConnectError::Protocol(_),
-            )
+            Self::Http { retry_after, .. } => *retry_after,
+            Self::Dial(_)
+            | Self::Closed
+            | Self::Protocol(_)
             | Self::Refused(_)
-            | Self::Unanswered { .. } => None,
+            | Self::LoginCutOff(_) => None,
         }
     }
 
     /// What an operator reads.
     pub fn sentence(&self, gateway: &Endpoint) -> String {
         match self {
-            Self::Connect(error) => format!("The gateway {gateway} cannot be used: {error}."),
-            Self::Unanswered { reason, .. } => {
-                format!("The gateway {gateway} did not answer the login: {reason}.")
+            Self::Dial(_) | Self::Http { .. } | Self::Closed | Self::Protocol(_) => {
+                format!("The gateway {gateway} cannot be used: {self}.")
+            }
+            Self::LoginCutOff(_) => {
+                format!("The gateway {gateway} did not answer the login: {self}.")
             }
             Self::Refused(message) => format!(
                 "The gateway refused the login ({message}). Check PIN_CLIENT_ID, the secret and this machine's clock."

@@ -8,7 +8,7 @@
 mod error;
 mod websocket;
 
-pub use error::{ConnectError, OpenError};
+pub use error::OpenError;
 pub use websocket::WebSocket;
 #[cfg(test)]
 pub(crate) use websocket::acknowledgements::{Acknowledged, Acknowledgements};

@@ -138,11 +138,11 @@ pub struct Unreadable {
 }
 
 impl FromGateway {
-    /// Reads one frame.
+    /// Reads one frame, and gives its type beside it.
     ///
     /// # Errors
     /// It is not a JSON object with a `type`, a key that matters is written twice, or a request has no usable id.
-    pub fn read(text: &str) -> Result<Self, Unreadable> {
+    pub fn read(text: &str) -> Result<(GatewayMessage, Self), Unreadable> {
         let mut fields = Fields::default();
         let mut input = serde_json::Deserializer::from_str(text);
         let read = (&mut fields)
@@ -158,27 +158,7 @@ impl FromGateway {
         }
         match kind {
             None => Err(fields.unreadable(message, "it has no type")),
-            Some(kind) => fields.frame(message, kind),
-        }
-    }
-
-    /// The type of this frame.
-    pub fn message(&self) -> GatewayMessage {
-        match self {
-            Self::AuthSuccess { .. } => GatewayMessage::AuthSuccess,
-            Self::Error { .. } => GatewayMessage::Error,
-            Self::Ping => GatewayMessage::Ping,
-            Self::HeartbeatAck => GatewayMessage::HeartbeatAck,
-            Self::ModelListAck => GatewayMessage::ModelListAck,
-            Self::ResultAck { .. } => GatewayMessage::ResultAck,
-            Self::RegisterNodeAck { .. } => GatewayMessage::RegisterNodeAck,
-            Self::UpdateWalletAck { .. } => GatewayMessage::UpdateWalletAck,
-            Self::Request { operation, .. } => GatewayMessage::request(*operation),
-            Self::CancelRequest { .. } => GatewayMessage::CancelRequest,
-            Self::InterviewRequest => GatewayMessage::InterviewRequest,
-            Self::InterviewComplete { .. } => GatewayMessage::InterviewComplete,
-            Self::InterviewFailed { .. } => GatewayMessage::InterviewFailed,
-            Self::Unknown { .. } => GatewayMessage::Unknown,
+            Some(kind) => Ok((message, fields.frame(message, kind)?)),
         }
     }
 }
@@ -202,15 +182,6 @@ impl GatewayMessage {
             | Self::InterviewComplete
             | Self::InterviewFailed
             | Self::Unknown => None,
-        }
-    }
-
-    /// The type of the frames that ask for this kind of work.
-    fn request(operation: Operation) -> Self {
-        match operation {
-            Operation::Chat => Self::InferenceRequest,
-            Operation::Speech => Self::TtsRequest,
-            Operation::Interview => Self::InterviewRequest,
         }
     }
 }
@@ -404,7 +375,7 @@ mod tests {
     fn every_type_of_the_protocol_is_read_as_itself() {
         for message in GatewayMessage::ALL {
             let text = format!(r#"{{"type":"{message}","request_id":"r"}}"#);
-            assert_eq!(FromGateway::read(&text).unwrap().message(), *message);
+            assert_eq!(FromGateway::read(&text).unwrap().0, *message);
         }
     }
 
@@ -415,7 +386,7 @@ mod tests {
             operation: Operation::Chat,
             request_id: id,
             payload,
-        } = FromGateway::read(text).unwrap()
+        } = FromGateway::read(text).unwrap().1
         else {
             panic!("not a request");
         };
@@ -501,14 +472,14 @@ mod tests {
 
     #[test]
     fn fields_of_the_wrong_type_count_as_missing() {
-        let frame = FromGateway::read(
+        let (_, frame) = FromGateway::read(
             r#"{"type":"INTERVIEW_FAILED","reason":5,"retry_after_seconds":"soon"}"#,
         )
         .unwrap();
         assert!(
             matches!(frame, FromGateway::InterviewFailed { retry_after: None, reason } if reason.is_empty())
         );
-        let frame =
+        let (_, frame) =
             FromGateway::read(r#"{"type":"INTERVIEW_FAILED","retry_after_seconds":-1}"#).unwrap();
         assert!(matches!(
             frame,
@@ -582,8 +553,8 @@ mod tests {
                 GatewayMessage::InferenceRequest | GatewayMessage::TtsRequest | GatewayMessage::CancelRequest
             );
             match FromGateway::read(&text) {
-                Ok(frame) => {
-                    prop_assert_eq!(frame.message(), message);
+                Ok((kind, frame)) => {
+                    prop_assert_eq!(kind, message);
                     prop_assert!(id.is_some() || !needs_id);
                     match frame {
                         FromGateway::Request { request_id, payload, .. } => {
@@ -620,7 +591,7 @@ mod tests {
             let broken = format!("{}{tail}", &text[..end]);
             let read = FromGateway::read(&broken);
             let id = match &read {
-                Ok(FromGateway::Request { request_id, .. }) => Some(request_id),
+                Ok((_, FromGateway::Request { request_id, .. })) => Some(request_id),
                 Ok(_) => None,
                 Err(unreadable) => unreadable.request_id.as_ref(),
             };
@@ -632,7 +603,7 @@ mod tests {
             let quoted = serde_json::Value::from(&*id).to_string();
             let text = format!(r#"{{"type":"CANCEL_REQUEST","request_id":{quoted}}}"#);
             match FromGateway::read(&text) {
-                Ok(FromGateway::CancelRequest { request_id }) => {
+                Ok((_, FromGateway::CancelRequest { request_id })) => {
                     prop_assert!((1..=256).contains(&id.len()));
                     prop_assert_eq!(request_id.as_str(), id);
                 }

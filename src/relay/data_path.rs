@@ -12,34 +12,23 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
+use super::Outcome;
 use crate::{
     inference::Inference,
-    node::Nodes,
-    outbox::Outbox,
     overview::Pulse,
     service::{Drain, Rest, Service, Stage, Stages},
     session::Supervisor,
-    telemetry::Metrics,
+    shared::Shared,
 };
 
 /// How long connections to the backends may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(100);
 
-/// How it has ended.
-pub(super) struct Ended {
-    /// Whether a part of it came to an end by itself, which only a defect makes it do.
-    pub(super) has_failed: bool,
-    /// Answers that were lost since its last drain began.
-    pub(super) lost: usize,
-}
-
 pub(super) struct DataPath {
-    pub(super) nodes: Nodes,
+    pub(super) shared: Shared,
     pub(super) inference: Arc<Inference>,
-    pub(super) outbox: Arc<Outbox>,
     pub(super) service: Arc<Service>,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) connections: TaskTracker,
     /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
     pub(super) random: fastrand::Rng,
@@ -51,7 +40,7 @@ impl DataPath {
         self,
         supervisor: Supervisor,
         shutdown: impl Future<Output = ()>,
-    ) -> Ended {
+    ) -> Outcome {
         let mut background = self.start_background();
         let (mut pulls, stop_pulls) = self.start_pulls();
         let mut has_failed = false;
@@ -77,16 +66,25 @@ impl DataPath {
         pulls.shutdown().await;
         has_failed |= session.has_failed();
         drop(session);
-        Ended {
-            has_failed,
-            lost: self.end(background).await - lost_before,
+        let lost = self.end(background).await - lost_before;
+        if has_failed {
+            return Outcome::Failed;
         }
+        if lost > 0 {
+            warn!(
+                lost,
+                "drained, but not every answer is known to have been delivered"
+            );
+            return Outcome::Dropped;
+        }
+        info!("drained");
+        Outcome::Drained
     }
 
     /// Starts what goes on for as long as the process does.
     fn start_background(&self) -> JoinSet<()> {
-        let (nodes, pulse) = (self.nodes.clone(), Arc::clone(&self.pulse));
-        let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.outbox));
+        let (nodes, pulse) = (self.shared.nodes.clone(), Arc::clone(&self.pulse));
+        let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.shared.outbox));
         let refusing = Arc::clone(&self.inference);
         let mut background = JoinSet::new();
         background.spawn(async move { nodes.follow().await });
@@ -101,7 +99,7 @@ impl DataPath {
     fn start_pulls(&self) -> (JoinSet<()>, CancellationToken) {
         let stop = CancellationToken::new();
         let mut pulls = JoinSet::new();
-        for node in self.nodes.iter().cloned() {
+        for node in self.shared.nodes.iter().cloned() {
             let (random, stopped) = (self.random.clone(), stop.clone());
             pulls.spawn(async move { node.backend.keep_pulling(random, stopped).await });
         }
@@ -116,7 +114,7 @@ impl DataPath {
             match self.service.stage() {
                 Stage::Open => {
                     self.serve(session).await;
-                    lost_before = self.outbox.lost();
+                    lost_before = self.shared.outbox.lost();
                     restart = self.watch_for_restart();
                 }
                 Stage::Draining(drain) => {
@@ -125,7 +123,7 @@ impl DataPath {
                         return lost_before;
                     }
                     self.service.drained(Rest {
-                        undelivered: self.outbox.undelivered(),
+                        undelivered: self.shared.outbox.undelivered(),
                     });
                 }
                 Stage::Drained => self.rest(&mut restart).await,
@@ -149,7 +147,7 @@ impl DataPath {
     fn watch_for_restart(&self) -> JoinSet<()> {
         let mut restart = JoinSet::new();
         if !self.service.stage().is_last() {
-            let nodes = self.nodes.clone();
+            let nodes = self.shared.nodes.clone();
             restart.spawn(async move { nodes.restarted().await });
         }
         restart
@@ -159,7 +157,7 @@ impl DataPath {
     /// could not deliver has another session for it.
     async fn drain(&self, drain: Drain, session: &mut Session) {
         if session.is_idle() {
-            if self.outbox.undelivered() == 0 {
+            if self.shared.outbox.undelivered() == 0 {
                 return;
             }
             session.start();
@@ -183,7 +181,7 @@ impl DataPath {
 
     /// Stays drained until it is to serve again or to end.
     async fn rest(&self, restart: &mut JoinSet<()>) {
-        let undelivered = self.outbox.undelivered();
+        let undelivered = self.shared.outbox.undelivered();
         info!(
             undelivered,
             "drained: the session opens again when it is asked to, or when Ollama has been restarted"
@@ -204,15 +202,15 @@ impl DataPath {
 
     /// Ends all that still runs. Gives how many answers were lost since the start.
     async fn end(self, mut background: JoinSet<()>) -> usize {
-        let undelivered = self.outbox.undelivered();
-        self.outbox.abandon();
+        let undelivered = self.shared.outbox.undelivered();
+        self.shared.outbox.abandon();
         background.shutdown().await;
         self.inference.tell_last_refusals();
         self.service.end();
         self.service.drained(Rest { undelivered });
-        let lost = self.outbox.lost();
+        let lost = self.shared.outbox.lost();
         // Connections to the backends end when nobody is left who could use them.
-        drop((self.inference, self.nodes));
+        drop((self.inference, self.shared));
         self.connections.close();
         let _ = timeout(GOODBYE, self.connections.wait()).await;
         lost

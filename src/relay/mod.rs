@@ -8,14 +8,13 @@ mod data_path;
 use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
 use self::data_path::DataPath;
 use crate::{
     backend::{Backend, ollama::Policy},
     clock::{SystemClock, WallClock},
     config::Config,
-    inference::{self, Inference},
+    inference::Inference,
     link::WebSocket,
     node::{Node, Nodes},
     outbox::Outbox,
@@ -23,8 +22,9 @@ use crate::{
     protocol::Generation,
     secret::{SecretError, SecretKeeper},
     service::Service,
-    session::{self, StatusBoard, Supervisor},
-    telemetry::{Metrics, RecentErrors},
+    session::{StatusBoard, Supervisor, SupervisorParts},
+    shared::Shared,
+    telemetry::Metrics,
     transport::{self, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
 };
 
@@ -83,8 +83,6 @@ pub struct Relay {
     supervisor: Supervisor,
     generation: Generation,
     status: Arc<StatusBoard>,
-    troubles: Arc<RecentErrors>,
-    clock: Arc<dyn WallClock>,
 }
 
 impl Relay {
@@ -95,7 +93,6 @@ impl Relay {
     pub fn new(world: World, config: Config) -> Result<Self, SecretError> {
         let secrets = SecretKeeper::new(config.identity.secret.clone())?;
         let metrics = Arc::new(Metrics::new());
-        let troubles = Arc::<RecentErrors>::default();
         let connections = TaskTracker::new();
         let generation = config.identity.generation;
         let backend = Backend::ollama(
@@ -114,61 +111,55 @@ impl Relay {
             let region = node.settings.region.as_str();
             metrics.set_node(&node.alias, &node.alias, "", region);
         }
-        let outbox = Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics)));
-        let parts = inference::InferenceParts {
-            nodes: nodes.clone(),
-            outbox: Arc::clone(&outbox),
-            metrics: Arc::clone(&metrics),
-            troubles: Arc::clone(&troubles),
-            clock: Arc::clone(&world.clock),
-            generation,
-        };
-        let service = Arc::new(Service::new(config.drain_timeout, Arc::clone(&metrics)));
-        let inference = Inference::new(parts, service.stages(), config.admission, config.job);
-        let random = world.random.clone();
-        let status = Arc::<StatusBoard>::default();
-        let connect = WebSocket::new(
-            &config.identity,
-            &config.gateway,
-            world.gateway,
-            Arc::clone(&world.clock),
-            Arc::clone(&metrics),
-        );
-        let parts = session::SupervisorParts {
-            connect: Arc::new(connect),
-            inference: Arc::clone(&inference),
-            outbox: Arc::clone(&outbox),
-            nodes: nodes.clone(),
-            secrets,
-            clock: Arc::clone(&world.clock),
-            random: world.random,
-            metrics: Arc::clone(&metrics),
-            status: Arc::clone(&status),
-            troubles: Arc::clone(&troubles),
-        };
-        let data_path = DataPath {
+        let shared = Shared {
             nodes,
-            inference,
-            outbox,
-            service,
-            pulse: Arc::default(),
+            outbox: Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics))),
+            recent_errors: Arc::default(),
+            clock: world.clock,
             metrics,
-            connections,
-            random,
+        };
+        let service = Arc::new(Service::new(
+            config.drain_timeout,
+            Arc::clone(&shared.metrics),
+        ));
+        let inference = Inference::new(
+            shared.clone(),
+            generation,
+            service.stages(),
+            config.admission,
+            config.job,
+        );
+        let status = Arc::<StatusBoard>::default();
+        let parts = SupervisorParts {
+            connect: Arc::new(WebSocket::new(
+                &config.identity,
+                &config.gateway,
+                world.gateway,
+                &shared,
+            )),
+            inference: Arc::clone(&inference),
+            secrets,
+            random: world.random.clone(),
+            status: Arc::clone(&status),
         };
         Ok(Self {
-            data_path,
-            supervisor: Supervisor::new(config.identity, config.gateway, parts),
+            supervisor: Supervisor::new(config.identity, config.gateway, parts, shared.clone()),
+            data_path: DataPath {
+                shared,
+                inference,
+                service,
+                pulse: Arc::default(),
+                connections,
+                random: world.random,
+            },
             generation,
             status,
-            troubles,
-            clock: world.clock,
         })
     }
 
     /// Where it counts.
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.data_path.metrics)
+        Arc::clone(&self.data_path.shared.metrics)
     }
 
     /// Where it may be asked to drain and to serve again.
@@ -181,13 +172,10 @@ impl Relay {
         View {
             generation: self.generation,
             status: Arc::clone(&self.status),
-            nodes: self.data_path.nodes.clone(),
+            shared: self.data_path.shared.clone(),
             admission: self.data_path.inference.admission(),
-            metrics: self.metrics(),
-            troubles: Arc::clone(&self.troubles),
             service: self.service(),
             pulse: Arc::clone(&self.data_path.pulse),
-            clock: Arc::clone(&self.clock),
         }
     }
 
@@ -195,18 +183,6 @@ impl Relay {
     /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes. Before that it may be drained and opened again
     /// any number of times, through its [`Service`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
-        let ended = self.data_path.run(self.supervisor, shutdown).await;
-        if ended.has_failed {
-            return Outcome::Failed;
-        }
-        if ended.lost > 0 {
-            warn!(
-                lost = ended.lost,
-                "drained, but not every answer is known to have been delivered"
-            );
-            return Outcome::Dropped;
-        }
-        info!("drained");
-        Outcome::Drained
+        self.data_path.run(self.supervisor, shutdown).await
     }
 }

@@ -19,16 +19,16 @@ use super::{
     notices::Notices,
 };
 use crate::{
-    clock::WallClock,
     config::{GatewaySettings, Identity},
     inference::Inference,
     link::{Connect, OpenError, Opened},
-    node::{Nodes, Offers},
-    outbox::{Outbox, SessionNumber},
+    node::Offers,
+    outbox::SessionNumber,
     protocol::RetryAfter,
     secret::SecretKeeper,
     service::Stages,
-    telemetry::{DisconnectReason, ErrorSource, Metrics, RecentErrors, SETTLED},
+    shared::Shared,
+    telemetry::{DisconnectReason, ErrorSource, SETTLED},
 };
 
 /// How often a refused login looks whether the secret has changed.
@@ -41,28 +41,18 @@ const FIRST_LOOK: Duration = Duration::from_millis(250);
 /// The longest wait of ours while somebody waits for answers (delivery rules, "Session lost").
 const PRESSING: Duration = Duration::from_secs(5);
 
-/// What the supervisor works with.
+/// What the supervisor alone works with.
 pub struct SupervisorParts {
     /// Opens links with the gateway.
     pub connect: Arc<dyn Connect>,
     /// Takes the work that comes down.
     pub inference: Arc<Inference>,
-    /// Holds what is to go up.
-    pub outbox: Arc<Outbox>,
-    /// Whose session it is.
-    pub nodes: Nodes,
     /// Knows the secret.
     pub secrets: SecretKeeper,
-    /// What time it is.
-    pub clock: Arc<dyn WallClock>,
     /// Spreads the waits.
     pub random: fastrand::Rng,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
     /// Tells others.
     pub status: Arc<StatusBoard>,
-    /// Remembers what went wrong.
-    pub troubles: Arc<RecentErrors>,
 }
 
 /// Keeps a session up.
@@ -72,6 +62,7 @@ pub struct Supervisor {
     /// What there is to offer, as far as the first look was waited for.
     offers: Offers,
     parts: SupervisorParts,
+    shared: Shared,
     backoff: Backoff,
     /// Before when the gateway does not want to see us, if it has ever said so.
     not_before: Option<Instant>,
@@ -81,7 +72,12 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// A supervisor of the sessions of this identity with this gateway.
-    pub fn new(identity: Identity, gateway: GatewaySettings, mut parts: SupervisorParts) -> Self {
+    pub fn new(
+        identity: Identity,
+        gateway: GatewaySettings,
+        mut parts: SupervisorParts,
+        shared: Shared,
+    ) -> Self {
         let backoff = Backoff::new(
             gateway.reconnect_min,
             gateway.reconnect_max,
@@ -89,9 +85,10 @@ impl Supervisor {
         );
         Self {
             gateway,
-            announcer: Announcer::new(identity, parts.nodes.clone(), Arc::clone(&parts.outbox)),
-            offers: parts.nodes.offers(),
+            announcer: Announcer::new(identity, shared.nodes.clone(), Arc::clone(&shared.outbox)),
+            offers: shared.nodes.offers(),
             parts,
+            shared,
             backoff,
             not_before: None,
             log: SessionLog::new(),
@@ -102,7 +99,7 @@ impl Supervisor {
     /// Keeps a session up until the node's jobs have ended in a drain and nothing is left to deliver, or the drain may
     /// take no longer; then closes it and returns. It may be run again.
     pub async fn run(&mut self, stages: &Stages) {
-        let outbox = Arc::clone(&self.parts.outbox);
+        let outbox = Arc::clone(&self.shared.outbox);
         let nothing_left = async {
             let delivered = async {
                 stages.jobs_done().await;
@@ -132,7 +129,7 @@ impl Supervisor {
         loop {
             self.enter(Phase::Connecting);
             self.parts.status.update(|status| status.attempts += 1);
-            self.parts.metrics.connect_attempts_total.inc();
+            self.shared.metrics.connect_attempts_total.inc();
             let connected = tokio::select! {
                 biased;
                 () = &mut nothing_left => break,
@@ -159,7 +156,7 @@ impl Supervisor {
     }
 
     fn enter(&self, phase: Phase) {
-        let now = self.parts.clock.unix_seconds();
+        let now = self.shared.clock.unix_seconds();
         self.parts.status.update(|status| {
             status.phase = phase;
             status.phase_since = now;
@@ -180,7 +177,7 @@ impl Supervisor {
     async fn secret(&mut self) -> SecretString {
         let (secret, trouble) = self.parts.secrets.current().await;
         self.log.secret(trouble.as_ref());
-        self.parts
+        self.shared
             .metrics
             .config_last_reload_successful
             .set(i64::from(trouble.is_none()));
@@ -195,11 +192,11 @@ impl Supervisor {
         let session = self.came_up(node_id.as_deref());
         let dispatch = Dispatch {
             session,
-            outbox: &self.parts.outbox,
+            outbox: &self.shared.outbox,
             inference: &self.parts.inference,
-            nodes: &self.parts.nodes,
+            nodes: &self.shared.nodes,
             status: &self.parts.status,
-            metrics: &self.parts.metrics,
+            metrics: &self.shared.metrics,
             notices: &self.notices,
         };
         let active = Active {
@@ -226,17 +223,17 @@ impl Supervisor {
     }
 
     fn came_up(&mut self, node_id: Option<&str>) -> SessionNumber {
-        let now = self.parts.clock.unix_seconds();
+        let now = self.shared.clock.unix_seconds();
         self.backoff.logged_in();
         self.parts.inference.session_up();
-        let session = self.parts.outbox.open();
+        let session = self.shared.outbox.open();
         self.log.up(session, node_id);
-        self.parts.metrics.session_up.set(1);
-        self.parts
+        self.shared.metrics.session_up.set(1);
+        self.shared
             .metrics
             .session_start_timestamp_seconds
             .set(now as f64);
-        self.parts.metrics.reconnect_backoff_seconds.set(0.0);
+        self.shared.metrics.reconnect_backoff_seconds.set(0.0);
         self.enter(Phase::Up);
         self.parts.status.update(|status| {
             status.up_since = Some(now);
@@ -246,16 +243,16 @@ impl Supervisor {
     }
 
     fn went_down(&mut self, end: &End) {
-        let now = self.parts.clock.unix_seconds();
+        let now = self.shared.clock.unix_seconds();
         self.parts.inference.session_lost();
-        let may_be_an_answers_fault = self.parts.outbox.close(end.by_gateway);
-        self.parts.metrics.session_up.set(0);
-        self.parts.metrics.disconnects_total.of(end.reason).inc();
+        let may_be_an_answers_fault = self.shared.outbox.close(end.by_gateway);
+        self.shared.metrics.session_up.set(0);
+        self.shared.metrics.disconnects_total.of(end.reason).inc();
         if end.reason == DisconnectReason::Shutdown {
             SessionLog::closed(end);
         } else {
-            self.parts
-                .troubles
+            self.shared
+                .recent_errors
                 .push(ErrorSource::Disconnect(end.reason), now);
         }
         // A gateway that does not like an answer is no other agent: the answer is dealt with, and we come back.
@@ -269,7 +266,7 @@ impl Supervisor {
 
     /// Decides how long to stay away, and says so.
     fn wait_after(&mut self, why: &NoSession) -> Duration {
-        let is_pressing = self.parts.inference.has_work() || self.parts.outbox.undelivered() > 0;
+        let is_pressing = self.parts.inference.has_work() || self.shared.outbox.undelivered() > 0;
         let limit = is_pressing.then_some(PRESSING);
         let wait = match (why, why.retry_after()) {
             (NoSession::NotOpened(OpenError::Refused(_)), _) => self.backoff.refused(),
@@ -285,14 +282,16 @@ impl Supervisor {
         let sentence = why.sentence(gateway, self.backoff.is_pushed_out());
         self.log.no_session(why, &sentence, wait);
         if let Some(failure) = why.failure() {
-            let now = self.parts.clock.unix_seconds();
-            self.parts.metrics.connect_failures_total.of(failure).inc();
-            self.parts.troubles.push(ErrorSource::Connect(failure), now);
+            let now = self.shared.clock.unix_seconds();
+            self.shared.metrics.connect_failures_total.of(failure).inc();
+            self.shared
+                .recent_errors
+                .push(ErrorSource::Connect(failure), now);
             self.parts
                 .status
                 .update(|status| status.last_connect_failure = Some(failure));
         }
-        self.parts
+        self.shared
             .metrics
             .reconnect_backoff_seconds
             .set(wait.as_secs_f64());

@@ -36,7 +36,7 @@ impl Login<'_> {
         };
         match timeout(self.limit, answer).await {
             Ok(Ok(verdict)) => verdict.map_err(OpenError::Refused),
-            Ok(Err(end)) => Err(OpenError::login_cut(&end)),
+            Ok(Err(end)) => Err(OpenError::LoginCutOff(end)),
             Err(_) => Err(OpenError::login_timed_out(self.limit)),
         }
     }
@@ -64,11 +64,11 @@ impl Login<'_> {
                 Message::Close(frame) => return Err(LinkEnd::Closed(Some(frame))),
                 Message::Binary | Message::Pong(_) | Message::Control => continue,
             };
-            let Ok(frame) = FromGateway::read(&text) else {
+            let Ok((message, frame)) = FromGateway::read(&text) else {
                 continue;
             };
             let received = &self.metrics.messages_received_total;
-            received.of(frame.message()).inc();
+            received.of(message).inc();
             match frame {
                 FromGateway::AuthSuccess { node_id } => return Ok(Ok(node_id)),
                 FromGateway::Error { message } => return Ok(Err(printable(&message))),
@@ -76,8 +76,8 @@ impl Login<'_> {
                     let pong = encode(&Control::Pong);
                     self.send(sender, pong, AgentMessage::Pong).await?;
                 }
-                early => debug!(
-                    frame = early.message().as_str(),
+                _ => debug!(
+                    frame = message.as_str(),
                     "ignored a frame that came before the login's answer"
                 ),
             }

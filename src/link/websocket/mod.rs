@@ -6,12 +6,9 @@ pub(super) mod acknowledgements;
 mod login;
 mod socket;
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -23,14 +20,12 @@ use self::{
     login::Login,
     socket::{Limits, Message, Receiver, Sender},
 };
-use super::{
-    CloseFrame, Connect, ConnectError, Link, LinkEnd, OpenError, Opened, Outgoing, Position,
-    Received,
-};
+use super::{CloseFrame, Connect, Link, LinkEnd, OpenError, Opened, Outgoing, Position, Received};
 use crate::{
     clock::WallClock,
-    config::{GatewaySettings, GatewayUrl, Identity},
+    config::{GatewaySettings, Identity},
     protocol::{FromGateway, GatewayMessage, SignatureScheme, Unreadable, encode},
+    shared::Shared,
     telemetry::Metrics,
     transport::{Dial, Endpoint, Meter},
 };
@@ -45,11 +40,8 @@ const CLOSE_WITHOUT_CODE: u16 = 1005;
 pub struct WebSocket {
     client_id: String,
     signature: SignatureScheme,
-    url: GatewayUrl,
+    settings: GatewaySettings,
     gateway: Endpoint,
-    max_frame_bytes: usize,
-    /// For the upgrade and the login, each.
-    step_timeout: Duration,
     dial: Arc<dyn Dial>,
     clock: Arc<dyn WallClock>,
     metrics: Arc<Metrics>,
@@ -61,29 +53,26 @@ impl WebSocket {
         identity: &Identity,
         settings: &GatewaySettings,
         dial: Arc<dyn Dial>,
-        clock: Arc<dyn WallClock>,
-        metrics: Arc<Metrics>,
+        shared: &Shared,
     ) -> Self {
         Self {
             client_id: identity.client_id.clone(),
             signature: identity.signature,
             gateway: Endpoint::from(settings.url.origin()),
-            url: settings.url.clone(),
-            max_frame_bytes: settings.max_frame_bytes,
-            step_timeout: settings.connect_timeout,
+            settings: settings.clone(),
             dial,
-            clock,
-            metrics,
+            clock: Arc::clone(&shared.clock),
+            metrics: Arc::clone(&shared.metrics),
         }
     }
 
-    async fn connect(&self, meter: &Arc<Meter>) -> Result<(Sender, Receiver), ConnectError> {
+    async fn connect(&self, meter: &Arc<Meter>) -> Result<(Sender, Receiver), OpenError> {
         let stream = self.dial.dial(&self.gateway).await?;
         let limits = Limits {
-            max_frame_bytes: self.max_frame_bytes,
-            upgrade_timeout: self.step_timeout,
+            max_frame_bytes: self.settings.max_frame_bytes,
+            upgrade_timeout: self.settings.connect_timeout,
         };
-        socket::connect(stream, Arc::clone(meter), &self.url, limits).await
+        socket::connect(stream, Arc::clone(meter), &self.settings.url, limits).await
     }
 
     async fn log_in(&self, secret: &SecretString) -> Result<Opened, OpenError> {
@@ -91,14 +80,13 @@ impl WebSocket {
             self.metrics.received_bytes_total.clone(),
             self.metrics.sent_bytes_total.clone(),
         );
-        let connected = self.connect(&meter).await;
-        let (mut sender, mut receiver) = connected.map_err(OpenError::Connect)?;
+        let (mut sender, mut receiver) = self.connect(&meter).await?;
         let login = Login {
             client_id: &self.client_id,
             signature: self.signature,
             secret,
             unix_seconds: self.clock.unix_seconds(),
-            limit: self.step_timeout,
+            limit: self.settings.connect_timeout,
             metrics: &self.metrics,
         };
         let node_id = login.run(&mut sender, &mut receiver).await?;
@@ -181,12 +169,12 @@ impl WebSocketLink {
         self.metrics
             .last_message_received_timestamp_seconds
             .set(self.clock.unix_seconds() as f64);
-        let frame = match FromGateway::read(text) {
-            Ok(frame) => frame,
+        let (message, frame) = match FromGateway::read(text) {
+            Ok(read) => read,
             Err(unreadable) => return self.unreadable(unreadable),
         };
         let received = &self.metrics.messages_received_total;
-        received.of(frame.message()).inc();
+        received.of(message).inc();
         let heard = match frame {
             FromGateway::HeartbeatAck => self.acknowledgements().heartbeat(Instant::now()),
             FromGateway::ModelListAck => self.acknowledgements().model_list(),

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::GatewayUrl,
-    link::{CloseFrame, ConnectError, LinkEnd},
+    link::{CloseFrame, LinkEnd, OpenError},
     protocol::RetryAfter,
     transport::{AGENT, DialError, Meter, Metered, Step, Stream},
 };
@@ -70,7 +70,7 @@ pub(super) async fn connect(
     meter: Arc<Meter>,
     url: &GatewayUrl,
     limits: Limits,
-) -> Result<(Sender, Receiver), ConnectError> {
+) -> Result<(Sender, Receiver), OpenError> {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(limits.max_frame_bytes))
@@ -90,7 +90,7 @@ pub(super) async fn connect(
     }
 }
 
-fn request(url: &GatewayUrl) -> Result<Request, ConnectError> {
+fn request(url: &GatewayUrl) -> Result<Request, OpenError> {
     let scheme = if url.origin().tls() { "wss" } else { "ws" };
     let uri = format!(
         "{scheme}://{}{}",
@@ -99,21 +99,21 @@ fn request(url: &GatewayUrl) -> Result<Request, ConnectError> {
     );
     let mut request = uri
         .into_client_request()
-        .map_err(|error| ConnectError::Protocol(error.to_string()))?;
+        .map_err(|error| OpenError::Protocol(error.to_string()))?;
     let agent = header::HeaderValue::from_static(AGENT);
     request.headers_mut().insert(header::USER_AGENT, agent);
     Ok(request)
 }
 
-fn refusal(error: tungstenite::Error) -> ConnectError {
+fn refusal(error: tungstenite::Error) -> OpenError {
     match error {
-        tungstenite::Error::Http(response) => ConnectError::Http {
+        tungstenite::Error::Http(response) => OpenError::Http {
             status: response.status().as_u16(),
             retry_after: retry_after(&response),
         },
         tungstenite::Error::Io(_)
-        | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => ConnectError::Closed,
-        error => ConnectError::Protocol(error.to_string()),
+        | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => OpenError::Closed,
+        error => OpenError::Protocol(error.to_string()),
     }
 }
 
