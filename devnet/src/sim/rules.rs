@@ -236,6 +236,7 @@ impl Ledger {
         let limit = Duration::from_millis(100) + self.gateway.latency() * 2;
         // Behind its Close there is none.
         let late = session.done.is_none()
+            && !session.has_closed
             && session
                 .pings
                 .iter()
@@ -260,7 +261,7 @@ impl Ledger {
             let due = unfenced.written.max(free) + limit;
             due < now && due < unfenced.expires
         });
-        if is_late && session.up.is_some() {
+        if is_late && session.up.is_some() && !session.has_closed {
             let subject = format!("session {number}");
             self.breach(&subject, "4 (fences)", "an answer is left without a fence");
         }
