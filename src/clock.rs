@@ -1,7 +1,9 @@
 //! Wall time, which is only needed where somebody else reads it: signatures, `created`, `/status`. All waiting is done
 //! on tokio's clock, so that a wall clock that jumps moves no timer.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep_until};
 
 /// Tells the time of day.
 pub trait WallClock: Send + Sync {
@@ -19,5 +21,18 @@ impl WallClock for SystemClock {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())
+    }
+}
+
+/// Whole milliseconds, as logs and metrics have them.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Sleeps until a deadline; for ever where there is none.
+pub(crate) async fn sleep_until_any(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     admin::{self, Overview, Status},
     backend::ollama::PullStatus,
+    clock::millis,
     inference::Admission,
     label::Label,
     node::Node,
@@ -57,13 +58,10 @@ impl Pulse {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Everything that probes and people ask about.
 pub(crate) struct View {
     pub(crate) generation: Generation,
+    pub(crate) transport: &'static str,
     pub(crate) status: Arc<StatusBoard>,
     pub(crate) shared: Shared,
     pub(crate) admission: Arc<Admission>,
@@ -146,7 +144,7 @@ impl View {
             },
             since: session.phase_since,
             generation: self.generation,
-            transport: "ws",
+            transport: self.transport,
             logged_in_since: session.up_since,
             attempts: session.attempts,
             last_disconnect: session.last_disconnect,

@@ -14,12 +14,9 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::Notify, time::Instant};
 
-use crate::{admin::Verbs, telemetry::Metrics};
+use crate::{admin::Verbs, clock::sleep_until_any, telemetry::Metrics};
 
 /// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
 /// session, if there is none while answers are not proven. Half a second of the five that it may take is for what comes
@@ -281,12 +278,7 @@ impl Stages {
         loop {
             let mut changed = pin!(self.0.changed.notified());
             changed.as_mut().enable();
-            let over = async {
-                match self.now().drain() {
-                    Some(drain) => sleep_until(drain.until).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let over = sleep_until_any(self.now().drain().map(|drain| drain.until));
             tokio::select! {
                 biased;
                 () = changed => {}

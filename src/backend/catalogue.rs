@@ -14,7 +14,7 @@ use tracing::info;
 use super::{ModelServer, Seen, Suitability};
 use crate::{
     config::ModelGlobs,
-    telemetry::{LogThrottle, Metrics, throttled},
+    telemetry::{LogThrottle, Metrics, gauge, throttled},
     transport::http::HttpError,
 };
 
@@ -232,13 +232,9 @@ impl Catalogue {
 
     fn show(&self, offer: &Offer) {
         let metrics = &self.metrics;
-        let models = i64::try_from(offer.models.len());
-        let vram_bytes = i64::try_from(offer.vram_bytes);
         metrics.ollama_up.set(i64::from(offer.is_up));
-        metrics.ollama_models.set(models.unwrap_or(i64::MAX));
-        metrics
-            .ollama_vram_bytes
-            .set(vram_bytes.unwrap_or(i64::MAX));
+        metrics.ollama_models.set(gauge(offer.models.len()));
+        metrics.ollama_vram_bytes.set(gauge(offer.vram_bytes));
         if let Some(version) = &offer.version {
             metrics.set_ollama_version(version);
         }

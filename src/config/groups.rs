@@ -82,7 +82,7 @@ pub struct BackendSettings {
 }
 
 /// What requests may ask of the machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PolicySettings {
     /// Cap on `num_ctx`, in tokens; at least 1.
     pub max_context: Option<u64>,

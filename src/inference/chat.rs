@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     backend::{RequestHead, ResultContext, chat},
-    protocol::{Failure, Operation, Reply, RequestId},
+    protocol::{AgentMessage, Body, Failure, Operation, Reply},
 };
 
 pub(super) struct Chat;
@@ -31,9 +31,8 @@ impl Work for Chat {
         generate(task, progress).boxed()
     }
 
-    fn error(&self, request_id: RequestId, failure: &Failure) -> Reply {
-        let error = failure.text();
-        Reply::InferenceError { request_id, error }
+    fn error(&self) -> AgentMessage {
+        AgentMessage::InferenceError
     }
 }
 
@@ -55,9 +54,10 @@ async fn generate(task: Task<'_>, progress: &mut Progress) -> Result<(), Failure
     };
     let completion = generation.finish(decoder, &context)?;
     progress.done = Some(Done {
-        reply: Reply::InferenceResponse {
+        reply: Reply {
+            message: AgentMessage::InferenceResponse,
             request_id: task.request_id.clone(),
-            result: completion.result,
+            body: Body::Result(completion.result),
         },
         prompt_tokens: completion.prompt_tokens,
         generation_tokens: completion.generation_tokens,

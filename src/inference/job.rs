@@ -15,7 +15,7 @@ use super::{
     answer_reader::overdue,
     jobs::{Handle, Stop},
     record::{Ended, Record},
-    work::{Done, Progress, Task, Work},
+    work::{Done, Progress, Task, Work, without_result},
 };
 use crate::{
     backend::RequestHead,
@@ -80,7 +80,7 @@ impl Inference {
                 let earning = record.earning(&done);
                 (done.reply, earning)
             }
-            Err(failure) => (work.error(record.request_id, &failure), None),
+            Err(failure) => (without_result(work, record.request_id, &failure), None),
         };
         self.shared.outbox.answer(reply, earning);
     }

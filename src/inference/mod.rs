@@ -23,10 +23,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -38,13 +35,14 @@ use self::{
     work::Work,
 };
 use crate::{
+    clock::sleep_until_any,
     config::{AdmissionSettings, JobSettings},
     node::Offered,
     outbox::{Repeat, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId},
     service::Stages,
     shared::Shared,
-    telemetry::ErrorSource,
+    telemetry::{ErrorSource, gauge},
 };
 
 /// What is known of a request's id.
@@ -83,7 +81,7 @@ impl Inference {
     ) -> Arc<Self> {
         let sole = shared.nodes.sole().map(|node| Arc::clone(&node.alias));
         let admission = Admission::new(shared.nodes.slots(), admission);
-        let capacity = i64::try_from(admission.capacity()).unwrap_or(i64::MAX);
+        let capacity = gauge(admission.capacity());
         shared.metrics.capacity_requests.set(capacity);
         Arc::new(Self {
             refusals: Refusals::new(sole),
@@ -161,7 +159,7 @@ impl Inference {
         let requests = &self.shared.metrics.requests_total;
         requests.of(model, operation).inc();
         self.count_failure(operation, failure.code);
-        let reply = work.error(request_id.clone(), failure);
+        let reply = work::without_result(work, request_id.clone(), failure);
         self.shared.outbox.refuse(reply).await;
     }
 
@@ -200,12 +198,7 @@ impl Inference {
             let grace_over = down_since
                 .borrow_and_update()
                 .map(|since| since + self.settings.orphan_grace);
-            let over = async {
-                match grace_over {
-                    Some(over) => sleep_until(over).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let over = sleep_until_any(grace_over);
             tokio::select! {
                 biased;
                 // Cannot fail: `self` holds the sender.
@@ -347,7 +340,6 @@ impl Inference {
 
     fn show_load(&self) {
         let load = self.load();
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.shared
             .metrics
             .requests_running

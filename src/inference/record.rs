@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::{job::Job, work::Done};
 use crate::{
+    clock::millis,
     label::Label,
     node::{Node, Offered},
     outbox::{Earning, SessionNumber},
@@ -157,8 +158,4 @@ impl Record {
     fn since_received(&self, then: Option<Instant>) -> Option<u64> {
         then.map(|then| millis(then - self.received))
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use futures_util::{
 use super::work::{Progress, Task, Work};
 use crate::{
     backend::RequestHead,
-    protocol::{Code, Failure, Operation, Reply, RequestId},
+    protocol::{AgentMessage, Code, Failure, Operation},
 };
 
 pub(super) struct Speech;
@@ -30,9 +30,8 @@ impl Work for Speech {
         ready(Err(no_backend())).boxed()
     }
 
-    fn error(&self, request_id: RequestId, failure: &Failure) -> Reply {
-        let error = failure.text();
-        Reply::TtsError { request_id, error }
+    fn error(&self) -> AgentMessage {
+        AgentMessage::TtsError
     }
 }
 

@@ -12,19 +12,26 @@ use crate::{
     backend::RequestHead,
     config::JobSettings,
     node::Offered,
-    protocol::{Failure, Generation, Operation, Reply, RequestId},
+    protocol::{AgentMessage, Body, Failure, Generation, Operation, Reply, RequestId},
     shared::Shared,
 };
 
-/// Every kind of work that is served.
-const WORKS: &[&dyn Work] = &[&Chat, &Speech];
-
 /// Who does work of this kind; `None` if nobody here does.
 pub(super) fn of(operation: Operation) -> Option<&'static dyn Work> {
-    WORKS
-        .iter()
-        .copied()
-        .find(|work| work.operation() == operation)
+    match operation {
+        Operation::Chat => Some(&Chat),
+        Operation::Speech => Some(&Speech),
+        Operation::Interview => None,
+    }
+}
+
+/// The frame that ends a request for this kind of work without a result.
+pub(super) fn without_result(work: &dyn Work, request_id: RequestId, failure: &Failure) -> Reply {
+    Reply {
+        message: work.error(),
+        request_id,
+        body: Body::Error(failure.text()),
+    }
 }
 
 /// A kind of work.
@@ -38,7 +45,8 @@ pub(super) trait Work: Send + Sync {
     /// The request cannot be taken.
     fn inspect(&self, payload: &str) -> Result<RequestHead, Failure>;
 
-    /// Does it. `progress` has the result as soon as that is whole; all that this does afterwards may be cut short.
+    /// Does it, and ends by the task's deadline. `progress` has the result as soon as that is whole; all that this does
+    /// afterwards may be cut short.
     ///
     /// # Errors
     /// There is no result.
@@ -48,8 +56,8 @@ pub(super) trait Work: Send + Sync {
         progress: &'a mut Progress,
     ) -> BoxFuture<'a, Result<(), Failure>>;
 
-    /// The frame that ends a request without one.
-    fn error(&self, request_id: RequestId, failure: &Failure) -> Reply;
+    /// The type of the frame that ends a request without a result.
+    fn error(&self) -> AgentMessage;
 }
 
 /// A request that may run now.

@@ -19,15 +19,12 @@ use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use crate::{
-    protocol::{AgentMessage, Chunk, Control, FromGateway, Reply, Unreadable},
-    transport::Endpoint,
-};
+use crate::protocol::{AgentMessage, Chunk, Control, FromGateway, Reply, Unreadable, encode};
 
 /// Opens links with one gateway.
 pub trait Connect: Send + Sync {
-    /// The gateway.
-    fn gateway(&self) -> &Endpoint;
+    /// What `/status` calls the transport.
+    fn transport(&self) -> &'static str;
 
     /// Reaches the gateway and logs in. Each step has its own time limit.
     fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>>;
@@ -49,13 +46,14 @@ pub trait Link: Send + Sync {
     /// The link has ended.
     fn send<'a>(&'a self, outgoing: &'a [Outgoing]) -> BoxFuture<'a, Result<(), LinkEnd>>;
 
-    /// What comes next.
+    /// What comes next. Acknowledgements come as the proof that they are.
     ///
     /// # Errors
     /// The link has ended, for the reason given.
     fn next(&self) -> BoxFuture<'_, Result<Received, LinkEnd>>;
 
-    /// Tells the gateway that nothing more is sent. That it has read all is told as [`LinkEnd::Finished`], if it says so.
+    /// Tells the gateway that nothing more is sent. Once it says that it has read all, [`Link::next`] gives
+    /// [`LinkEnd::Finished`].
     ///
     /// # Errors
     /// The link has ended before.
@@ -70,11 +68,15 @@ pub trait Link: Send + Sync {
 
     /// Since when the gateway has not been seen to read: heartbeats, which it has answered over this link, have had no
     /// answer of any kind.
-    fn unanswered_since(&self) -> Option<Instant>;
+    fn unanswered_since(&self) -> Option<Instant> {
+        None
+    }
 
     /// Answers at this position and beyond are proven by their own acknowledgement or by a heartbeat that is still to be
     /// sent; [`Position::END`] where heartbeats prove nothing.
-    fn fenced(&self) -> Position;
+    fn fenced(&self) -> Position {
+        Position::END
+    }
 }
 
 /// The place of an answer among those that a session has sent: 0 for the first.
@@ -112,8 +114,18 @@ impl Outgoing {
         match self {
             Self::Control(control) => control.message(),
             Self::Chunk(_) => AgentMessage::InferenceChunk,
-            Self::Refusal(reply) => reply.message(),
-            Self::Answer(_, reply) => reply.message(),
+            Self::Refusal(reply) => reply.message,
+            Self::Answer(_, reply) => reply.message,
+        }
+    }
+
+    /// The text of the frame, `type` included.
+    fn encode(&self) -> String {
+        match self {
+            Self::Control(control) => encode(control),
+            Self::Chunk(chunk) => encode(chunk),
+            Self::Refusal(reply) => encode(reply),
+            Self::Answer(_, reply) => encode(reply.as_ref()),
         }
     }
 }
@@ -121,7 +133,7 @@ impl Outgoing {
 /// What has come.
 #[derive(Debug)]
 pub enum Received {
-    /// A frame. Acknowledgements are not among them.
+    /// A frame.
     Frame(FromGateway),
     /// A frame that cannot be used.
     Unreadable(Unreadable),

@@ -102,7 +102,7 @@ impl Answers {
         now: Instant,
     ) -> Serial {
         let serial = self.next_serial();
-        let request_id = reply.request_id().clone();
+        let request_id = reply.request_id.clone();
         self.by_id
             .insert(request_id, Whereabouts::Undelivered(serial));
         let answer = Answer {
@@ -171,8 +171,8 @@ impl Answers {
         let Some((_, answer)) = self.discard(serial) else {
             return false;
         };
-        if answer.reply.result().is_some() {
-            self.remember(answer.reply.request_id().clone(), Some(answer.reply), now);
+        if answer.reply.is_result() {
+            self.remember(answer.reply.request_id.clone(), Some(answer.reply), now);
         }
         true
     }
@@ -312,16 +312,16 @@ impl Answers {
         self.blame = None;
         let rejected = self.discard(accused)?;
         let reply = &rejected.1.reply;
-        if reply.result().is_some() {
+        if reply.is_result() {
             // The work was done once, and is not done again for a gateway that will not have it.
-            self.remember(reply.request_id().clone(), None, now);
+            self.remember(reply.request_id.clone(), None, now);
         }
         Some(rejected)
     }
 
     fn discard(&mut self, serial: Serial) -> Option<(Serial, Answer)> {
         let answer = self.take(serial)?;
-        self.by_id.remove(answer.reply.request_id());
+        self.by_id.remove(&answer.reply.request_id);
         Some((serial, answer))
     }
 
@@ -347,7 +347,7 @@ pub(super) enum Removed {
 impl Answer {
     /// What it holds, in bytes.
     fn weight(&self) -> usize {
-        self.reply.request_id().as_str().len() + FRAME_OVERHEAD + self.reply.bytes()
+        self.reply.request_id.as_str().len() + FRAME_OVERHEAD + self.reply.bytes()
     }
 }
 

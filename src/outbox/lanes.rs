@@ -105,7 +105,7 @@ impl Lanes {
         if self.refusals.len() >= MAX_REFUSALS {
             return Err(refusal);
         }
-        self.refusals.push(refusal.request_id().clone(), refusal);
+        self.refusals.push(refusal.request_id.clone(), refusal);
         Ok(())
     }
 

@@ -37,7 +37,7 @@ use crate::{
     config::OutboxSettings,
     link::{Position, Proof},
     protocol::{Chunk, Control, Reply, RequestId, encode},
-    telemetry::{DropReason, Metrics},
+    telemetry::{DropReason, Metrics, gauge},
 };
 
 /// An unproven answer of this age is fenced: a heartbeat goes, whose acknowledgement proves it.
@@ -214,7 +214,7 @@ impl Outbox {
     /// never waits.
     pub fn answer(&self, reply: Reply, earning: Option<Earning>) {
         let mut state = self.lock();
-        let request_id = reply.request_id().clone();
+        let request_id = reply.request_id.clone();
         let serial = state.answers.add(Arc::new(reply), earning, Instant::now());
         if let Some(session) = &mut state.session {
             session.lanes.answer(request_id, serial);
@@ -230,7 +230,7 @@ impl Outbox {
             None => return Repeat::New,
             Some(Whereabouts::Undelivered(serial)) => {
                 let answer = state.answers.get(serial);
-                if answer.is_none_or(|answer| answer.reply.result().is_none()) {
+                if answer.is_none_or(|answer| !answer.reply.is_result()) {
                     return Repeat::New;
                 }
                 if !state.answers.wait_again(serial) {
@@ -323,7 +323,7 @@ impl Outbox {
         let mut state = self.lock();
         for (serial, answer) in state.answers.expire(now) {
             if let Some(session) = &mut state.session {
-                session.forget(answer.reply.request_id(), serial);
+                session.forget(&answer.reply.request_id, serial);
             }
             self.lose(&mut state, &answer, DropReason::Expired);
         }
@@ -362,6 +362,10 @@ impl Outbox {
 
     /// A batch has been written to the socket.
     pub fn written(&self, batch: &Batch) {
+        for outgoing in &batch.outgoing {
+            let sent = &self.metrics.messages_sent_total;
+            sent.of(outgoing.message()).inc();
+        }
         let mut state = self.lock();
         if let Some(session) = &mut state.session {
             session.lanes.written(batch);
@@ -415,7 +419,7 @@ impl Outbox {
         for serial in session.sent.prove(proof) {
             if let Some(answer) = answers.get(serial) {
                 // It may wait to be sent once more.
-                session.lanes.forget(answer.reply.request_id(), serial);
+                session.lanes.forget(&answer.reply.request_id, serial);
             }
             if let Some(Earning { model, usd }) = answers.take_earning(serial) {
                 let earnings = &self.metrics.earnings_estimate_usd_total;
@@ -458,7 +462,7 @@ impl Outbox {
         state.lost += 1;
         self.metrics.results_dropped_total.of(reason).inc();
         warn!(
-            request_id = answer.reply.request_id().as_str(),
+            request_id = answer.reply.request_id.as_str(),
             %reason,
             bytes = encode(&*answer.reply).len(),
             "an answer was lost"
@@ -478,7 +482,6 @@ impl Outbox {
         state
             .answers
             .evict(max.saturating_sub(bytes), (max / 4).max(MIN_REMEMBERED));
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.outbox_bytes.set(gauge(bytes));
         self.metrics
             .undelivered_results

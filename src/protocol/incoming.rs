@@ -548,10 +548,7 @@ mod tests {
             fields.insert(at.index(fields.len() + 1), ("type", format!("\"{message}\"")));
             let text = frame(&fields);
             let id = expected_id(&fields);
-            let needs_id = matches!(
-                message,
-                GatewayMessage::InferenceRequest | GatewayMessage::TtsRequest | GatewayMessage::CancelRequest
-            );
+            let needs_id = message.operation().is_some() || message == GatewayMessage::CancelRequest;
             match FromGateway::read(&text) {
                 Ok((kind, frame)) => {
                     prop_assert_eq!(kind, message);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::value::RawValue;
 
 use super::RequestId;
@@ -167,66 +167,51 @@ pub struct Chunk {
     pub kind: ChunkKind,
 }
 
-/// What ends a request: the whole answer, or why there is none (`<code>: <sentence>`).
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Reply {
-    /// The answer to a chat.
-    InferenceResponse {
-        /// The request.
-        request_id: RequestId,
-        /// In the shape of the client's generation.
-        result: Box<RawValue>,
-    },
-    /// A refusal or failure of a chat.
-    InferenceError {
-        /// The request.
-        request_id: RequestId,
-        /// Why.
-        error: String,
-    },
-    /// A refusal or failure of a request for speech.
-    TtsError {
-        /// The request.
-        request_id: RequestId,
-        /// Why.
-        error: String,
-    },
+/// What ends a request.
+#[derive(Debug)]
+pub struct Reply {
+    /// The type of the frame, which says what kind of work it was.
+    pub message: AgentMessage,
+    /// The request.
+    pub request_id: RequestId,
+    /// What came of it.
+    pub body: Body,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Body {
+    /// The whole answer, so that the work is never done again.
+    Result(Box<RawValue>),
+    /// Why there is none: `<code>: <sentence>`.
+    Error(String),
 }
 
 impl Reply {
-    /// The type of the frame.
-    pub fn message(&self) -> AgentMessage {
-        match self {
-            Self::InferenceResponse { .. } => AgentMessage::InferenceResponse,
-            Self::InferenceError { .. } => AgentMessage::InferenceError,
-            Self::TtsError { .. } => AgentMessage::TtsError,
-        }
-    }
-
-    /// The request that it ends.
-    pub fn request_id(&self) -> &RequestId {
-        match self {
-            Self::InferenceResponse { request_id, .. }
-            | Self::InferenceError { request_id, .. }
-            | Self::TtsError { request_id, .. } => request_id,
-        }
-    }
-
-    /// What was worked out, so that the work is never done again. `None`: there was nothing but a failure.
-    pub fn result(&self) -> Option<&RawValue> {
-        match self {
-            Self::InferenceResponse { result, .. } => Some(result),
-            Self::InferenceError { .. } | Self::TtsError { .. } => None,
-        }
+    /// Whether it has the whole answer.
+    pub fn is_result(&self) -> bool {
+        matches!(self.body, Body::Result(_))
     }
 
     /// The length of what it says, in bytes.
     pub fn bytes(&self) -> usize {
-        match self {
-            Self::InferenceResponse { result, .. } => result.get().len(),
-            Self::InferenceError { error, .. } | Self::TtsError { error, .. } => error.len(),
+        match &self.body {
+            Body::Result(result) => result.get().len(),
+            Body::Error(error) => error.len(),
         }
+    }
+}
+
+impl Serialize for Reply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut frame = serializer.serialize_struct("Reply", 3)?;
+        frame.serialize_field("type", self.message.as_str())?;
+        frame.serialize_field("request_id", &self.request_id)?;
+        match &self.body {
+            Body::Result(result) => frame.serialize_field("result", result)?,
+            Body::Error(error) => frame.serialize_field("error", error)?,
+        }
+        frame.end()
     }
 }
 
@@ -330,31 +315,32 @@ mod tests {
         let text = r#"{"type":"INFERENCE_CHUNK","request_id":"r","index":0,"delta":"a\"é","kind":"thinking"}"#;
         assert_spelled(AgentMessage::InferenceChunk, &chunk, text);
         let result = RawValue::from_string(r#"{"b":1, "a":2}"#.into()).unwrap();
+        let error = |text: &str| Body::Error(text.into());
         let golden = [
             (
-                Reply::InferenceResponse {
-                    request_id: request_id(),
-                    result,
-                },
+                AgentMessage::InferenceResponse,
+                Body::Result(result),
                 r#"{"type":"INFERENCE_RESPONSE","request_id":"r","result":{"b":1, "a":2}}"#,
             ),
             (
-                Reply::InferenceError {
-                    request_id: request_id(),
-                    error: "busy: x".into(),
-                },
+                AgentMessage::InferenceError,
+                error("busy: x"),
                 r#"{"type":"INFERENCE_ERROR","request_id":"r","error":"busy: x"}"#,
             ),
             (
-                Reply::TtsError {
-                    request_id: request_id(),
-                    error: "invalid: x".into(),
-                },
+                AgentMessage::TtsError,
+                error("invalid: x"),
                 r#"{"type":"TTS_ERROR","request_id":"r","error":"invalid: x"}"#,
             ),
         ];
-        for (frame, text) in golden {
-            assert_spelled(frame.message(), &frame, text);
+        for (message, body, text) in golden {
+            let request_id = request_id();
+            let reply = Reply {
+                message,
+                request_id,
+                body,
+            };
+            assert_spelled(message, &reply, text);
         }
     }
 

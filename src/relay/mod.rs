@@ -11,11 +11,11 @@ use tokio_util::task::TaskTracker;
 
 use self::data_path::DataPath;
 use crate::{
-    backend::{Backend, ollama::Policy},
+    backend::Backend,
     clock::{SystemClock, WallClock},
     config::Config,
     inference::Inference,
-    link::WebSocket,
+    link::{Connect, WebSocket},
     node::{Node, Nodes},
     outbox::Outbox,
     overview::View,
@@ -82,6 +82,7 @@ pub struct Relay {
     data_path: DataPath,
     supervisor: Supervisor,
     generation: Generation,
+    transport: &'static str,
     status: Arc<StatusBoard>,
 }
 
@@ -97,11 +98,7 @@ impl Relay {
         let generation = config.identity.generation;
         let backend = Backend::ollama(
             config.backend,
-            Policy {
-                max_context: config.policy.max_context,
-                max_output_tokens: config.policy.max_output_tokens,
-                allow_hardware_options: config.policy.allow_hardware_options,
-            },
+            config.policy,
             world.backend,
             &metrics,
             connections.clone(),
@@ -130,13 +127,15 @@ impl Relay {
             config.job,
         );
         let status = Arc::<StatusBoard>::default();
+        let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
+            &config.identity,
+            &config.gateway,
+            world.gateway,
+            &shared,
+        ));
+        let transport = connect.transport();
         let parts = SupervisorParts {
-            connect: Arc::new(WebSocket::new(
-                &config.identity,
-                &config.gateway,
-                world.gateway,
-                &shared,
-            )),
+            connect,
             inference: Arc::clone(&inference),
             secrets,
             random: world.random.clone(),
@@ -153,6 +152,7 @@ impl Relay {
                 random: world.random,
             },
             generation,
+            transport,
             status,
         })
     }
@@ -171,6 +171,7 @@ impl Relay {
     pub(crate) fn view(&self) -> View {
         View {
             generation: self.generation,
+            transport: self.transport,
             status: Arc::clone(&self.status),
             shared: self.data_path.shared.clone(),
             admission: self.data_path.inference.admission(),

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     backend::Offer,
+    clock::sleep_until_any,
     link::{CloseFrame, Link, LinkEnd, Position, Proof, Received},
     node::Offers,
     outbox::SessionNumber,
@@ -167,8 +168,8 @@ impl Active<'_> {
                 biased;
                 () = outbox.filled() => {}
                 () = &mut jobs_done, if !finishing => finishing = true,
-                () = wait_until(fence) => {}
-                () = wait_until(proof_deadline), if finishing => {}
+                () = sleep_until_any(fence) => {}
+                () = sleep_until_any(proof_deadline), if finishing => {}
             }
         }
         closing.store(true, Ordering::Relaxed);
@@ -305,12 +306,5 @@ fn reason_of(end: &LinkEnd) -> DisconnectReason {
         LinkEnd::Closed(_) => DisconnectReason::Closed,
         LinkEnd::Reset => DisconnectReason::Reset,
         LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol => DisconnectReason::Protocol,
-    }
-}
-
-async fn wait_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

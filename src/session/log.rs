@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::{active::End, no_session::NoSession};
 use crate::{
+    clock::millis,
     outbox::SessionNumber,
     secret::SecretError,
     telemetry::{ConnectFailure, DisconnectReason, LogThrottle, Occurrences, printable, throttled},
@@ -44,7 +45,7 @@ impl SessionLog {
 
     /// No session came about, or one has ended that ought not to.
     pub(super) fn no_session(&mut self, why: &NoSession, sentence: &str, wait: Duration) {
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = millis(wait);
         match why {
             NoSession::NotOpened(error) => self.not_opened(error.failure(), sentence, wait_ms),
             NoSession::Ended(end) => self.down(end, sentence, wait_ms),

@@ -29,6 +29,7 @@ use crate::{
     service::Stages,
     shared::Shared,
     telemetry::{DisconnectReason, ErrorSource, SETTLED},
+    transport::Endpoint,
 };
 
 /// How often a refused login looks whether the secret has changed.
@@ -278,8 +279,8 @@ impl Supervisor {
             }
             (NoSession::Ended(_), None) => self.backoff.failed(limit),
         };
-        let gateway = self.parts.connect.gateway();
-        let sentence = why.sentence(gateway, self.backoff.is_pushed_out());
+        let gateway = Endpoint::from(self.gateway.url.origin());
+        let sentence = why.sentence(&gateway, self.backoff.is_pushed_out());
         self.log.no_session(why, &sentence, wait);
         if let Some(failure) = why.failure() {
             let now = self.shared.clock.unix_seconds();

@@ -30,3 +30,8 @@ pub fn printable(text: &str) -> String {
         .take(MAX_CHARS)
         .collect()
 }
+
+/// A count as a gauge has it.
+pub(crate) fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}

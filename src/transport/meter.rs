@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::Stream;
+use crate::clock::millis;
 
 /// What a connection has carried.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Meter {
     }
 
     fn note_received(&self, bytes: usize) {
-        let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = millis(self.since.elapsed());
         self.last_received_ms.store(now, Ordering::Relaxed);
         self.received.inc_by(bytes as u64);
     }

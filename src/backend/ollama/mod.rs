@@ -10,7 +10,6 @@ mod result;
 mod translate;
 mod wire;
 
-pub use policy::Policy;
 pub use pull::{PullBoard, PullState, PullStatus};
 
 use std::sync::Arc;
@@ -30,7 +29,7 @@ use super::{
     AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Rules, Seen, Suitability,
 };
 use crate::{
-    config::BackendSettings,
+    config::{BackendSettings, PolicySettings},
     protocol::Failure,
     telemetry::Metrics,
     transport::{
@@ -45,14 +44,14 @@ struct Ollama {
     /// Held while a look is under way, of which there is one at a time.
     descriptions: Mutex<Descriptions>,
     pulls: Arc<PullBoard>,
-    policy: Policy,
+    policy: PolicySettings,
 }
 
 impl Backend {
     /// The Ollama that the settings name.
     pub fn ollama(
         settings: BackendSettings,
-        policy: Policy,
+        policy: PolicySettings,
         dial: Arc<dyn Dial>,
         metrics: &Arc<Metrics>,
         tasks: TaskTracker,

@@ -3,24 +3,16 @@
 //!
 //! Invariant: no spelling of a key gets past it, since a request whose keys could mean two things is refused before.
 
-use crate::backend::{
-    Model,
-    chat::HARDWARE_KEYS,
-    object::{Object, Value},
+use crate::{
+    backend::{
+        Model,
+        chat::HARDWARE_KEYS,
+        object::{Object, Value},
+    },
+    config::PolicySettings,
 };
 
-/// What the operator allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// The largest context, in tokens, at least 1, that also applies where none is asked for. `None`: the model's own.
-    pub max_context: Option<u64>,
-    /// The longest answer, in tokens, likewise.
-    pub max_output_tokens: Option<u64>,
-    /// Whether consumers may decide about the hardware: `keep_alive`, `num_gpu` and the like.
-    pub allow_hardware_options: bool,
-}
-
-impl Policy {
+impl PolicySettings {
     /// Applies the policy to a chat in Ollama's own words, keys checked.
     pub(super) fn apply<'a>(&self, chat: &mut Object<'a>, options: &mut Object<'a>, model: &Model) {
         if !self.allow_hardware_options {
@@ -110,7 +102,7 @@ mod tests {
         }
     }
 
-    fn applied(policy: &Policy, model: &Model, options: &str) -> String {
+    fn applied(policy: &PolicySettings, model: &Model, options: &str) -> String {
         let mut options = Object::parse(options).unwrap();
         policy.apply(&mut Object::default(), &mut options, model);
         let mut json = String::new();
@@ -135,7 +127,7 @@ mod tests {
         ] {
             let options = |value| format!(r#"{{"num_ctx":{value},"num_predict":{value}}}"#);
             assert_eq!(
-                applied(&Policy::default(), &model, &options(asked)),
+                applied(&PolicySettings::default(), &model, &options(asked)),
                 options(applied_as),
                 "{asked}"
             );
@@ -147,7 +139,7 @@ mod tests {
         for asked in ["-1", "-2", "0", "-0.0", "0.5", "-1e99"] {
             let options = format!(r#"{{"num_predict":{asked}}}"#);
             assert_eq!(
-                applied(&Policy::default(), &model(Some(8), None), &options),
+                applied(&PolicySettings::default(), &model(Some(8), None), &options),
                 r#"{"num_predict":8}"#
             );
         }
@@ -157,17 +149,17 @@ mod tests {
     fn without_a_known_cap_nothing_is_touched() {
         let options = r#"{"num_ctx":1e99,"num_predict":-1}"#;
         assert_eq!(
-            applied(&Policy::default(), &model(None, None), options),
+            applied(&PolicySettings::default(), &model(None, None), options),
             options
         );
     }
 
     #[test]
     fn what_the_operator_set_also_applies_where_nothing_is_asked_for() {
-        let policy = Policy {
+        let policy = PolicySettings {
             max_context: Some(2048),
             max_output_tokens: Some(100),
-            ..Policy::default()
+            ..PolicySettings::default()
         };
         let model = model(Some(8192), None);
         assert_eq!(
@@ -199,19 +191,22 @@ mod tests {
             } else {
                 "{}".to_owned()
             };
-            assert_eq!(applied(&Policy::default(), &loaded, &options), expected);
+            assert_eq!(
+                applied(&PolicySettings::default(), &loaded, &options),
+                expected
+            );
         }
-        let operator = Policy {
+        let operator = PolicySettings {
             max_context: Some(4096),
-            ..Policy::default()
+            ..PolicySettings::default()
         };
         for asked in ["{}", r#"{"num_ctx":100000}"#, r#"{"num_ctx":1}"#] {
             let always_the_same = r#"{"num_ctx":4096}"#;
             assert_eq!(applied(&operator, &loaded, asked), always_the_same);
         }
-        let generous = Policy {
+        let generous = PolicySettings {
             allow_hardware_options: true,
-            ..Policy::default()
+            ..PolicySettings::default()
         };
         assert_eq!(
             applied(&generous, &loaded, r#"{"num_ctx":4096}"#),

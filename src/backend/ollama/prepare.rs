@@ -5,12 +5,10 @@
 
 use bytes::Bytes;
 
-use super::{
-    policy::Policy,
-    translate::{translate_keys, translate_messages},
-};
+use super::translate::{translate_keys, translate_messages};
 use crate::{
     backend::{Model, chat::ChatRequest, object::Value},
+    config::PolicySettings,
     protocol::Failure,
 };
 
@@ -21,7 +19,11 @@ const APPENDED_BYTES: usize = 256;
 ///
 /// # Errors
 /// As [`crate::backend::chat::inspect`]; and `invalid` where a message has content that Ollama cannot be given.
-pub(super) fn prepare(payload: &[u8], model: &Model, policy: &Policy) -> Result<Bytes, Failure> {
+pub(super) fn prepare(
+    payload: &[u8],
+    model: &Model,
+    policy: &PolicySettings,
+) -> Result<Bytes, Failure> {
     let ChatRequest {
         mut top,
         options,
@@ -84,14 +86,14 @@ mod tests {
     }
 
     fn prepared(payload: &str) -> String {
-        let body = prepare(payload.as_bytes(), &model(), &Policy::default()).unwrap();
+        let body = prepare(payload.as_bytes(), &model(), &PolicySettings::default()).unwrap();
         String::from_utf8(body.to_vec()).unwrap()
     }
 
     #[test]
     fn what_is_refused_at_receipt_would_be_refused_again() {
         for payload in NO_CHATS.into_iter().chain(AMBIGUOUS) {
-            let again = prepare(payload.as_bytes(), &model(), &Policy::default());
+            let again = prepare(payload.as_bytes(), &model(), &PolicySettings::default());
             assert_eq!(again.unwrap_err(), inspect(payload.as_bytes()).unwrap_err());
         }
     }
@@ -146,9 +148,9 @@ mod tests {
             prepared(payload),
             r#"{"model":"tiny","messages":[{}],"options":{"top_k":1},"stream":true}"#
         );
-        let policy = Policy {
+        let policy = PolicySettings {
             allow_hardware_options: true,
-            ..Policy::default()
+            ..PolicySettings::default()
         };
         let body = prepare(payload.as_bytes(), &model(), &policy).unwrap();
         assert_eq!(
@@ -184,10 +186,10 @@ mod tests {
             content in value(),
             calls in value(),
         ) {
-            let _ = prepare(&bytes, &model(), &Policy::default());
+            let _ = prepare(&bytes, &model(), &PolicySettings::default());
             for message in [message, format!(r#"{{"content":[{content}],"tool_calls":[{calls}]}}"#)] {
                 let payload = format!(r#"{{"model":"tiny","messages":[{message}]}}"#);
-                if let Ok(body) = prepare(payload.as_bytes(), &model(), &Policy::default()) {
+                if let Ok(body) = prepare(payload.as_bytes(), &model(), &PolicySettings::default()) {
                     prop_assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&body).is_ok());
                 }
             }
@@ -200,7 +202,7 @@ mod tests {
         ) {
             let (top, options) = (fields(&top), fields(&options));
             let payload = format!(r#"{{"model":"tiny",{top}"messages":[{{}}],"options":{{{options}"x":1}}}}"#);
-            if let Ok(body) = prepare(payload.as_bytes(), &model(), &Policy::default()) {
+            if let Ok(body) = prepare(payload.as_bytes(), &model(), &PolicySettings::default()) {
                 let body = std::str::from_utf8(&body).unwrap();
                 let top = Object::parse(body).unwrap();
                 let options = Object::parse(top.given("options").unwrap()).unwrap();

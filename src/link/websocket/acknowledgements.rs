@@ -150,11 +150,11 @@ impl Acknowledgements {
                 Some(self.begin_fence(fence, now))
             }
             Outgoing::Refusal(reply) => {
-                self.ended(reply.request_id(), None);
+                self.ended(&reply.request_id, None);
                 None
             }
             Outgoing::Answer(position, reply) => {
-                self.ended(reply.request_id(), Some(*position));
+                self.ended(&reply.request_id, Some(*position));
                 self.end = self.end.max(position.next());
                 None
             }

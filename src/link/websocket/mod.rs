@@ -24,7 +24,7 @@ use super::{CloseFrame, Connect, Link, LinkEnd, OpenError, Opened, Outgoing, Pos
 use crate::{
     clock::WallClock,
     config::{GatewaySettings, Identity},
-    protocol::{FromGateway, GatewayMessage, SignatureScheme, Unreadable, encode},
+    protocol::{FromGateway, GatewayMessage, SignatureScheme, Unreadable},
     shared::Shared,
     telemetry::Metrics,
     transport::{Dial, Endpoint, Meter},
@@ -107,8 +107,8 @@ impl WebSocket {
 }
 
 impl Connect for WebSocket {
-    fn gateway(&self) -> &Endpoint {
-        &self.gateway
+    fn transport(&self) -> &'static str {
+        "ws"
     }
 
     fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>> {
@@ -133,17 +133,12 @@ impl WebSocketLink {
         let now = Instant::now();
         for outgoing in outgoing {
             let ping = self.acknowledgements().begin(outgoing, now);
-            sender.feed(text(outgoing)).await?;
+            sender.feed(outgoing.encode()).await?;
             if let Some(payload) = ping {
                 sender.feed_ping(payload).await?;
             }
         }
-        sender.flush().await?;
-        for outgoing in outgoing {
-            let sent = &self.metrics.messages_sent_total;
-            sent.of(outgoing.message()).inc();
-        }
-        Ok(())
+        sender.flush().await
     }
 
     async fn receive(&self) -> Result<Received, LinkEnd> {
@@ -218,15 +213,6 @@ impl WebSocketLink {
         self.acknowledgements
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn text(outgoing: &Outgoing) -> String {
-    match outgoing {
-        Outgoing::Control(control) => encode(control),
-        Outgoing::Chunk(chunk) => encode(chunk),
-        Outgoing::Refusal(reply) => encode(reply),
-        Outgoing::Answer(_, reply) => encode(reply.as_ref()),
     }
 }
 

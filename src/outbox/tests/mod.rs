@@ -16,7 +16,7 @@ use super::{lanes::MAX_REFUSALS, *};
 use crate::{
     label::Label,
     link::{Acknowledged, Acknowledgements, Outgoing},
-    protocol::{ChunkKind, Health},
+    protocol::{AgentMessage, Body, ChunkKind, Health},
 };
 
 const TTL: Duration = Duration::from_secs(600);
@@ -52,16 +52,19 @@ fn id(id: &str) -> RequestId {
 }
 
 fn response(request_id: &str, text: &str) -> Reply {
-    Reply::InferenceResponse {
+    let result = serde_json::value::to_raw_value(text).unwrap();
+    Reply {
+        message: AgentMessage::InferenceResponse,
         request_id: id(request_id),
-        result: serde_json::value::to_raw_value(text).unwrap(),
+        body: Body::Result(result),
     }
 }
 
 fn error(request_id: &str) -> Reply {
-    Reply::InferenceError {
+    Reply {
+        message: AgentMessage::InferenceError,
         request_id: id(request_id),
-        error: "backend: x".into(),
+        body: Body::Error("backend: x".into()),
     }
 }
 
@@ -208,8 +211,8 @@ fn name(outgoing: &Outgoing) -> String {
     match outgoing {
         Outgoing::Control(control) => control.message().as_str().to_owned(),
         Outgoing::Chunk(chunk) => chunk.request_id.to_string(),
-        Outgoing::Refusal(reply) => reply.request_id().to_string(),
-        Outgoing::Answer(_, reply) => reply.request_id().to_string(),
+        Outgoing::Refusal(reply) => reply.request_id.to_string(),
+        Outgoing::Answer(_, reply) => reply.request_id.to_string(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::progress::Bytes;
 use crate::{
     backend::{Rules, ollama::wire::suitability_by_name},
     label::labels,
-    telemetry::Metrics,
+    telemetry::{Metrics, gauge},
 };
 
 labels! {
@@ -113,9 +113,8 @@ impl PullBoard {
     pub(super) fn set_bytes(&self, place: usize, bytes: Bytes) {
         let entry = &self.0[place];
         entry.now().1 = bytes;
-        let as_gauge = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
-        entry.completed.set(as_gauge(bytes.completed));
-        entry.expected.set(as_gauge(bytes.expected));
+        entry.completed.set(gauge(bytes.completed));
+        entry.expected.set(gauge(bytes.expected));
     }
 
     /// Nothing is pulled any more.

@@ -106,7 +106,7 @@ impl Wanted {
             model = &*self.model,
             completed_bytes = bytes.completed,
             total_bytes = bytes.expected,
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            duration_ms = crate::clock::millis(took),
             attempts = self.attempts,
             "the model is pulled"
         );
