@@ -345,12 +345,15 @@ impl Gateway {
         self.session().is_some()
     }
 
-    /// Whether it reads, lets agents in, lets them drain and has nothing that it would die of.
+    /// Whether it reads, lets agents in, lets them drain, acknowledges in time for that and has nothing that it would die of.
     pub fn is_well(&self) -> bool {
+        /// How long a drain waits for proof of what was sent last, in milliseconds (delivery rules, "Drain").
+        const PROOF_WAIT: u64 = 2_000;
         let has_poison = self.shared.books.any_poison();
         let manners = self.manners();
         let is_open = manners.door == Door::Open && manners.crosses.is_none();
-        *lock(&self.shared.reads) && is_open && !has_poison
+        let in_time = manners.late_millis < PROOF_WAIT;
+        *lock(&self.shared.reads) && is_open && in_time && !has_poison
     }
 
     /// Whether it wants nothing more of an agent that has nothing left to do.
