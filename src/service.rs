@@ -1,4 +1,4 @@
-//! Whether this node serves: it does from the start, may be drained and opened again while the process stays, and ends
+//! Whether this sidecar serves: it does from the start, may be drained and opened again while the process stays, and ends
 //! with it. Anybody may ask for that ([`Service::request_drain`], [`Service::reopen`]); the relay does it. How long a drain
 //! may take is decided here and nowhere else, when it is asked for: whoever takes part in it is handed the deadlines
 //! ([`Stages`]).
@@ -23,7 +23,7 @@ use crate::{admin::Verbs, clock::sleep_until_any, telemetry::Metrics};
 /// after the session: connections to the backend, answers to probes, the log (delivery rules, "Drain").
 const DELIVERY: Duration = Duration::from_millis(4500);
 
-/// What this node does about work.
+/// What the sidecar does about work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
     /// It takes work. Left when somebody asks for a drain, or when the process is to end (`Draining`).
@@ -143,7 +143,7 @@ impl Shared {
     }
 }
 
-/// The stage that a node is in, and what may be asked of it.
+/// The stage that a sidecar is in, and what may be asked of it.
 pub struct Service {
     shared: Arc<Shared>,
     /// `PIN_DRAIN_TIMEOUT`.
@@ -152,7 +152,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A node that is open, and whose jobs may run on for so long when it drains.
+    /// A sidecar that is open, and whose jobs may run on for so long when it drains.
     pub fn new(drain_timeout: Duration, metrics: Arc<Metrics>) -> Self {
         Self {
             shared: Arc::default(),
@@ -171,7 +171,7 @@ impl Service {
         Stages(Arc::clone(&self.shared))
     }
 
-    /// Has the node drain, unless it does or has already; what is given is done once it has.
+    /// Has the sidecar drain, unless it does or has already; what is given is done once it has.
     pub fn request_drain(&self) -> impl Future<Output = Rest> + Send + 'static {
         self.step(|stage| match stage {
             Stage::Open => Stage::Draining(Drain::begun_now(false, self.drain_timeout)),
@@ -189,7 +189,7 @@ impl Service {
         }
     }
 
-    /// Has a drained node open its session again. Tells whether it serves now, which it does not while it drains.
+    /// Has a drained sidecar open its session again. Tells whether it serves now, which it does not while it drains.
     pub fn reopen(&self) -> bool {
         self.step(|stage| match stage {
             Stage::Drained => Stage::Open,
@@ -252,12 +252,12 @@ impl Stages {
         self.0.lock().stage
     }
 
-    /// Whether the node takes work.
+    /// Whether the sidecar takes work.
     pub fn is_open(&self) -> bool {
         self.now() == Stage::Open
     }
 
-    /// Waits until the node drains.
+    /// Waits until the sidecar drains.
     pub async fn draining(&self) {
         self.reaches(|stage| stage.drain().is_some()).await;
     }
@@ -268,7 +268,7 @@ impl Stages {
             .await;
     }
 
-    /// Waits until a drained node is to do something, be it only to drain once more.
+    /// Waits until a drained sidecar is to do something, be it only to drain once more.
     pub(crate) async fn rested(&self) {
         self.reaches(|stage| stage != Stage::Drained).await;
     }

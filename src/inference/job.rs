@@ -31,7 +31,7 @@ pub(super) struct Job {
     /// Where its model is offered; nowhere, where the backends have to be asked once more.
     pub(super) offering: Vec<Offered>,
     pub(super) payload: Bytes,
-    pub(super) place: Reservation,
+    pub(super) reservation: Reservation,
     pub(super) received: Instant,
 }
 
@@ -105,7 +105,7 @@ impl Inference {
     ) -> Result<(), Failure> {
         let deadline = job.received + self.settings.request_timeout;
         let offering = std::mem::take(&mut job.offering);
-        let admitted = self.admitted(offering, &job.head.model, job.place, record);
+        let admitted = self.admitted(offering, &job.head.model, job.reservation, record);
         let (on, _slot) = timeout_at(deadline, admitted)
             .await
             .unwrap_or_else(|_| Err(overdue(&self.settings)))?;
@@ -131,7 +131,7 @@ impl Inference {
         &self,
         mut offering: Vec<Offered>,
         model: &str,
-        place: Reservation,
+        reservation: Reservation,
         record: &mut Record,
     ) -> Result<(Offered, Slot), Failure> {
         if offering.is_empty() {
@@ -139,7 +139,7 @@ impl Inference {
         }
         record.offered_by(offering.first().ok_or_else(model_not_found)?);
         let slots = slots_of(&offering);
-        let slot = place.slot(&slots, self.shared.outbox.room()).await?;
+        let slot = reservation.slot(&slots, self.shared.outbox.room()).await?;
         let is_here = |offered: &Offered| slot.is_of(&offered.node.slots);
         let on = offering
             .into_iter()

@@ -31,7 +31,7 @@ pub(super) enum Stop {
     Cancelled,
     /// The session has been down for longer than `PIN_ORPHAN_GRACE`.
     Orphaned,
-    /// The node is going away: the answer says so.
+    /// The sidecar drains: the answer says so.
     Draining,
 }
 

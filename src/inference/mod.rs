@@ -71,7 +71,7 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Serves within these bounds, and takes work while the node is open.
+    /// Serves within these bounds, and takes work while the sidecar is open.
     pub fn new(
         shared: Shared,
         generation: Generation,
@@ -214,7 +214,7 @@ impl Inference {
         !self.jobs.is_empty()
     }
 
-    /// Answers those that wait for a slot that the node drains.
+    /// Answers those that wait for a slot that the sidecar drains.
     pub fn refuse_waiting(&self) {
         self.jobs.stop_waiting(Stop::Draining);
     }
@@ -224,13 +224,13 @@ impl Inference {
         self.jobs.stop_all(Stop::Draining);
     }
 
-    /// Waits until no job is left, which is for good while the node is not open.
+    /// Waits until no job is left, which is for good while the sidecar is not open.
     pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// How busy this node is.
+    /// How busy all nodes are.
     pub fn load(&self) -> Load {
         self.admission.load()
     }
@@ -279,7 +279,7 @@ impl Inference {
         if offering.is_empty() && nodes.are_fresh() {
             return Err((None, model_not_found()));
         }
-        let Some(place) = self.place(&offering, payload.len()) else {
+        let Some(reservation) = self.reserve(&offering, payload.len()) else {
             return Err(match offering.into_iter().next() {
                 Some(offered) => {
                     let sentence = "all slots and places to wait are taken";
@@ -296,13 +296,13 @@ impl Inference {
             head,
             offering,
             payload: Bytes::from(String::from(payload)),
-            place,
+            reservation,
             received: Instant::now(),
         })
     }
 
     /// A place on one of these nodes; on any, while it is not known who offers the model.
-    fn place(&self, offering: &[Offered], bytes: usize) -> Option<Reservation> {
+    fn reserve(&self, offering: &[Offered], bytes: usize) -> Option<Reservation> {
         if !self.shared.outbox.has_room() {
             return None;
         }

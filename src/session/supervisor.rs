@@ -97,7 +97,7 @@ impl Supervisor {
         }
     }
 
-    /// Keeps a session up until the node's jobs have ended in a drain and nothing is left to deliver, or the drain may
+    /// Keeps a session up until all jobs have ended in a drain and nothing is left to deliver, or the drain may
     /// take no longer; then closes it and returns. It may be run again.
     pub async fn run(&mut self, stages: &Stages) {
         let outbox = Arc::clone(&self.shared.outbox);
