@@ -252,4 +252,19 @@ mod tests {
         assert_eq!(failure.code, Code::QueueTimeout);
         assert!(admission.slot(second).await.is_ok());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_of_a_node_that_does_not_offer_the_model_after_all_gives_way_to_one_that_does() {
+        let both = [Slots::new(1), Slots::new(1)];
+        let settings = AdmissionSettings {
+            queue: 0,
+            queue_bytes: 0,
+            queue_timeout: Duration::from_secs(30),
+        };
+        let admission = Admission::new(both.to_vec(), settings);
+        let early = admission.enter(&both, 1).unwrap();
+        let slot = early.slot(&both[1..], ready(())).await.unwrap();
+        assert!(slot.is_of(&both[1]));
+        assert_eq!(both[0].taken(), 0);
+    }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
 
-use super::Inference;
+use super::{Inference, Stop};
 use crate::{
     backend::{
         AskError, Backend, ChatStream, Model, ModelServer, Seen, Suitability, tests::allowing,
@@ -262,6 +262,17 @@ async fn whoever_is_cancelled_says_nothing_though_the_drain_stops_it_in_the_same
     assert!(only.contains(r#""request_id":"stopped","error":"draining: "#));
     assert!(bench.outbox.take().is_none());
     assert_eq!(bench.outbox.undelivered(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_reasons_to_stop_a_job_the_first_is_what_it_answers() {
+    let bench = bench(1);
+    bench.ask("r", "hangs").await;
+    tokio::task::yield_now().await;
+    bench.inference.jobs.stop_all(Stop::Draining);
+    bench.inference.jobs.stop_all(Stop::Orphaned);
+    let answer = bench.next_frame().await;
+    assert!(answer.contains(r#""error":"draining: "#), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]

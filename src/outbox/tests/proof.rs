@@ -145,6 +145,17 @@ async fn an_answer_without_proof_is_fenced_after_a_second_and_once_a_second_at_m
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_was_sent_and_is_no_longer_wanted_needs_no_fence_and_is_not_kept_in_mind() {
+    let bench = bench();
+    bench.open();
+    bench.answer("a");
+    bench.write_all();
+    assert!(bench.fence_due(true).is_some());
+    bench.outbox.cancel(&id("a"));
+    assert_eq!(bench.fence_due(true), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_the_outbox_is_half_full_a_fence_goes_at_once_and_still_once_a_second() {
     let bench = bench_of(10_000);
     bench.open();
