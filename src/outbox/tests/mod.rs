@@ -106,6 +106,12 @@ impl Bench {
         self.reply(response(request_id, "text"));
     }
 
+    /// An answer that is made and written at once.
+    fn send(&self, request_id: &str) {
+        self.answer(request_id);
+        self.write_all();
+    }
+
     /// Begins to write one batch; gives what is in it, too, each frame as its id, else its type.
     fn begin(&self) -> Option<(Batch, Vec<String>)> {
         let batch = self.outbox.take()?;
@@ -354,8 +360,7 @@ async fn a_request_that_was_answered_gets_the_same_answer_again_until_that_is_fo
     let bench = bench();
     bench.open();
     assert_eq!(bench.repeat("a"), Repeat::New);
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     assert_eq!(bench.repeat("a"), Repeat::SentAgain, "undelivered");
     assert_eq!(bench.write_all(), ["a"]);
     bench.ack("a");
@@ -446,8 +451,7 @@ async fn what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first() {
 async fn after_a_cancel_nothing_that_waits_or_is_remembered_of_a_request_is_left() {
     let bench = bench();
     let session = bench.open();
-    bench.answer("delivered");
-    bench.write_all();
+    bench.send("delivered");
     bench.ack("delivered");
     bench.outbox.chunk(session, chunk("a", "x")).await;
     bench.answer("a");
@@ -469,8 +473,7 @@ async fn an_undelivered_answer_is_given_up_when_it_is_too_old() {
     let story = async {
         bench.open();
         tokio::time::sleep(TTL / 2).await;
-        bench.answer("a");
-        bench.write_all();
+        bench.send("a");
         bench.outbox.close(false);
         tokio::time::sleep(TTL - SECOND).await;
         assert_eq!(bench.outbox.undelivered(), 1);

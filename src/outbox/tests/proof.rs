@@ -26,15 +26,13 @@ async fn the_nth_acknowledged_heartbeat_proves_what_was_sent_before_the_nth_and_
     let bench = bench();
     bench.open();
     bench.beat();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.heartbeat_acknowledged();
     assert_eq!(bench.outbox.undelivered(), 1, "the first went before it");
     bench.heartbeat_acknowledged();
     bench.beat();
     assert_eq!(bench.outbox.undelivered(), 1, "one too many proves nothing");
-    bench.answer("b");
-    bench.write_all();
+    bench.send("b");
     bench.heartbeat_acknowledged();
     assert_eq!(bench.outbox.undelivered(), 1);
     assert_eq!(bench.session_that_breaks(), ["b"]);
@@ -46,8 +44,7 @@ async fn an_acknowledged_list_of_models_proves_as_a_heartbeat_does() {
     bench.open();
     bench.outbox.control(models());
     bench.write_all();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.models_acknowledged();
     assert_eq!(bench.outbox.undelivered(), 1);
     bench.outbox.control(models());
@@ -60,16 +57,14 @@ async fn an_acknowledged_list_of_models_proves_as_a_heartbeat_does() {
 async fn a_pong_alone_counts_only_where_the_gateway_acknowledges_nothing() {
     let bench = bench();
     bench.open();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.beat();
     bench.pong(2);
     assert_eq!(bench.outbox.undelivered(), 1, "no such heartbeat");
     bench.pong(1);
     assert_eq!(bench.outbox.undelivered(), 0);
     bench.ack("a");
-    bench.answer("b");
-    bench.write_all();
+    bench.send("b");
     bench.beat();
     bench.pong(2);
     assert_eq!(bench.outbox.undelivered(), 1);
@@ -80,8 +75,7 @@ async fn a_gateway_that_acknowledges_every_heartbeat_twice_proves_no_more_than_i
     let bench = bench();
     bench.open();
     bench.beat();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.beat();
     bench.pong(1);
     bench.heartbeat_acknowledged();
@@ -95,8 +89,7 @@ async fn a_gateway_that_acknowledges_every_heartbeat_twice_proves_no_more_than_i
 async fn what_is_acknowledged_while_the_rest_of_its_batch_is_still_being_written_counts() {
     let bench = bench();
     bench.open();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.outbox.control(heartbeat());
     bench.answer("b");
     let (batch, _) = bench.begin().unwrap();
@@ -113,8 +106,7 @@ async fn what_is_acknowledged_while_the_rest_of_its_batch_is_still_being_written
 async fn the_answer_to_our_close_proves_all_that_was_sent() {
     let bench = bench();
     bench.open();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.answer("not sent");
     bench.outbox.prove(Proof::Before(Position::END));
     assert_eq!(bench.outbox.undelivered(), 1);
@@ -136,8 +128,7 @@ async fn an_answer_without_proof_is_fenced_after_a_second_and_once_a_second_at_m
     assert_eq!(bench.fence_due(false), None, "it waits");
     bench.write_all();
     assert_eq!(bench.fence_due(false), None, "it is behind them all");
-    bench.answer("b");
-    bench.write_all();
+    bench.send("b");
     advance(SECOND / 2).await;
     assert_eq!(bench.fence_due(false), Some(now + 2 * SECOND));
     bench.ack("b");
@@ -148,8 +139,7 @@ async fn an_answer_without_proof_is_fenced_after_a_second_and_once_a_second_at_m
 async fn an_answer_that_was_sent_and_is_no_longer_wanted_needs_no_fence_and_is_not_kept_in_mind() {
     let bench = bench();
     bench.open();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     assert!(bench.fence_due(true).is_some());
     bench.outbox.cancel(&id("a"));
     assert_eq!(bench.fence_due(true), None);
@@ -169,8 +159,7 @@ async fn where_the_outbox_is_half_full_a_fence_goes_at_once_and_still_once_a_sec
     assert_eq!(bench.fence_due(false), Some(began));
     bench.outbox.fenced();
     bench.beat();
-    bench.answer("c");
-    bench.write_all();
+    bench.send("c");
     assert_eq!(bench.fence_due(false), a_second_old, "not yet again");
 }
 
@@ -219,8 +208,7 @@ async fn an_errors_acknowledgement_does_not_prove_the_response_that_superseded_i
     bench.reply(error("r"));
     bench.write_all();
     bench.outbox.supersede(&id("r"));
-    bench.answer("r");
-    bench.write_all();
+    bench.send("r");
     bench.ack("r");
     assert_eq!(bench.outbox.undelivered(), 1, "that was the error's");
     bench.outbox.close(false);
@@ -243,13 +231,11 @@ async fn the_nth_acknowledgement_of_an_id_is_that_of_the_nth_frame_that_ended_a_
             assert_eq!(bench.outbox.undelivered(), 0, "proven otherwise");
         },
         |bench| {
-            bench.answer("r");
-            bench.write_all();
+            bench.send("r");
             bench.outbox.cancel(&id("r"));
         },
         |bench| {
-            bench.answer("r");
-            bench.write_all();
+            bench.send("r");
             bench.beat();
             bench.heartbeat_acknowledged();
             assert_eq!(bench.repeat("r"), Repeat::SentAgain);
@@ -263,8 +249,7 @@ async fn the_nth_acknowledgement_of_an_id_is_that_of_the_nth_frame_that_ended_a_
         bench.open();
         before(&bench);
         bench.write_all();
-        bench.answer("r");
-        bench.write_all();
+        bench.send("r");
         bench.ack("r");
         assert_eq!(bench.outbox.undelivered(), 1, "{n}");
         bench.ack("other");
@@ -291,8 +276,7 @@ async fn a_gateway_that_acknowledges_no_errors_costs_no_more_memory_the_longer_a
     }
     let kept = bench.link().unacknowledged();
     assert!((1_000..5_000).contains(&kept), "{kept}");
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.ack("a");
     assert_eq!(bench.outbox.undelivered(), 0);
 }
@@ -310,8 +294,7 @@ async fn a_gateway_that_acknowledges_every_list_of_models_twice_proves_no_more_t
     bench.heartbeat_acknowledged();
     bench.pong_of(list(1));
     bench.models_acknowledged();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     let second = list(2);
     bench.models_acknowledged();
     assert_eq!(bench.outbox.undelivered(), 1, "it may be the first's");
@@ -326,8 +309,7 @@ async fn a_pong_to_nothing_that_was_sent_says_nothing() {
     let bench = bench();
     bench.open();
     bench.beat();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.beat();
     for payload in [0, 1, 6, 7, u64::MAX - 1, u64::MAX] {
         bench.pong_of(payload);
@@ -340,8 +322,7 @@ async fn a_pong_to_nothing_that_was_sent_says_nothing() {
 async fn an_answer_that_is_asked_for_without_end_is_proven_by_the_first_fence_behind_it() {
     let bench = bench();
     bench.open();
-    bench.answer("a");
-    bench.write_all();
+    bench.send("a");
     bench.beat();
     for _ in 0..3 {
         assert_eq!(bench.repeat("a"), Repeat::SentAgain);
