@@ -77,6 +77,8 @@ struct State {
     session: Option<(u64, mpsc::UnboundedSender<Order>)>,
     /// The last session that was sent what may not be read. What comes behind that is thrown away.
     spoiled: Option<u64>,
+    /// The last session that was accepted only to be closed a moment later, whatever becomes of the door meanwhile.
+    slammed: Option<u64>,
     made: u64,
     /// What each request says, so that it can be said again.
     payloads: BTreeMap<String, String>,
@@ -111,6 +113,7 @@ impl Gateway {
                     manners,
                     session: None,
                     spoiled: None,
+                    slammed: None,
                     made: 0,
                     payloads: BTreeMap::new(),
                 }),
@@ -353,7 +356,12 @@ impl Gateway {
         let manners = self.manners();
         let is_open = manners.door == Door::Open && manners.crosses.is_none();
         let in_time = manners.late_millis < PROOF_WAIT;
-        *lock(&self.shared.reads) && is_open && in_time && !has_poison
+        let stays = {
+            let state = lock(&self.shared.state);
+            state.slammed.is_none()
+                || state.slammed != state.session.as_ref().map(|(number, _)| *number)
+        };
+        *lock(&self.shared.reads) && is_open && stays && in_time && !has_poison
     }
 
     /// Whether it wants nothing more of an agent that has nothing left to do.
@@ -396,6 +404,11 @@ impl Gateway {
     /// Whether it throws away what it reads on this session.
     pub(super) fn is_deaf_to(&self, number: u64) -> bool {
         lock(&self.shared.state).deaf_to.contains(&number)
+    }
+
+    /// This session is going to be closed soon.
+    pub(super) fn slams(&self, number: u64) {
+        lock(&self.shared.state).slammed = Some(number);
     }
 
     /// Whether it has sent what may not be read on this session.

@@ -328,6 +328,7 @@ impl Visit {
             .send(Order::Frame(accepted.to_string(), Some(Box::new(mark))));
         if let Door::Slammed(millis, farewell) = door {
             let orders = self.orders.clone();
+            self.gateway.slams(self.number);
             tokio::spawn(async move {
                 sleep(Duration::from_millis(millis)).await;
                 let _ = orders.send(Order::Close(farewell));
