@@ -20,6 +20,7 @@ use super::{
 use crate::{
     backend::Offer,
     clock::sleep_until_any,
+    config::GatewaySettings,
     link::{CloseFrame, Link, LinkEnd, Position, Proof, Received},
     node::Offers,
     outbox::SessionNumber,
@@ -42,8 +43,7 @@ pub(super) struct Active<'a> {
     pub(super) dispatch: Dispatch<'a>,
     pub(super) announcer: &'a Announcer,
     pub(super) offers: Offers,
-    pub(super) heartbeat_interval: Duration,
-    pub(super) heartbeat_timeout: Duration,
+    pub(super) gateway: &'a GatewaySettings,
     pub(super) stages: &'a Stages,
 }
 
@@ -133,7 +133,7 @@ impl Active<'_> {
         link: &dyn Link,
         closing: &AtomicBool,
     ) -> Result<LinkEnd, DisconnectReason> {
-        let outbox = self.dispatch.outbox;
+        let outbox = &*self.dispatch.shared.outbox;
         let mut proof_deadline = None;
         let mut jobs_done = pin!(self.stages.jobs_done());
         let mut finishing = false;
@@ -192,7 +192,7 @@ impl Active<'_> {
         closing: &AtomicBool,
         announced: &mut Announced,
     ) -> Result<LinkEnd, DisconnectReason> {
-        let outbox = self.dispatch.outbox;
+        let outbox = &*self.dispatch.shared.outbox;
         loop {
             // Frames that are read already do not wait for the network: without this a flood of them would keep the
             // writer, and with it PONG, from its turn.
@@ -230,17 +230,17 @@ impl Active<'_> {
     async fn watch_silence(&self, link: &dyn Link) -> DisconnectReason {
         loop {
             let now = Instant::now();
-            let silent_at = link.last_received() + self.heartbeat_timeout;
+            let silent_at = link.last_received() + self.gateway.heartbeat_timeout;
             if silent_at <= now {
                 return DisconnectReason::Silent;
             }
-            let not_written_since = self.dispatch.outbox.heartbeat_due_since();
+            let not_written_since = self.dispatch.shared.outbox.heartbeat_due_since();
             let stuck_since = [not_written_since, link.unanswered_since()];
             let stuck_at = stuck_since
                 .into_iter()
                 .flatten()
                 .min()
-                .map(|since| since + self.heartbeat_timeout);
+                .map(|since| since + self.gateway.heartbeat_timeout);
             if stuck_at.is_some_and(|stuck_at| stuck_at <= now) {
                 return DisconnectReason::Stuck;
             }
@@ -251,8 +251,8 @@ impl Active<'_> {
 
     async fn beat(&self) -> Infallible {
         let mut clock = interval_at(
-            Instant::now() + self.heartbeat_interval,
-            self.heartbeat_interval,
+            Instant::now() + self.gateway.heartbeat_interval,
+            self.gateway.heartbeat_interval,
         );
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut until_models = MODEL_LIST_EVERY;

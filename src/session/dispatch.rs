@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     inference::Inference,
-    node::Nodes,
-    outbox::{Outbox, SessionNumber},
+    outbox::SessionNumber,
     protocol::{Control, FromGateway, RetryAfter, Unreadable},
-    telemetry::{Metrics, printable, throttled},
+    shared::Shared,
+    telemetry::{printable, throttled},
 };
 
 /// A close that comes later than this after it was announced is another one.
@@ -27,11 +27,9 @@ const FOLLOWS_WITHIN: Duration = Duration::from_secs(60);
 /// Handles the frames of one session.
 pub(super) struct Dispatch<'a> {
     pub(super) session: SessionNumber,
-    pub(super) outbox: &'a Outbox,
+    pub(super) shared: &'a Shared,
     pub(super) inference: &'a Arc<Inference>,
-    pub(super) nodes: &'a Nodes,
     pub(super) status: &'a StatusBoard,
-    pub(super) metrics: &'a Metrics,
     pub(super) notices: &'a Notices,
 }
 
@@ -62,8 +60,10 @@ impl Dispatch<'_> {
         announced: &mut Announced,
     ) {
         match frame {
-            FromGateway::Ping => self.outbox.control(Control::Pong),
-            FromGateway::Request { .. } if closing => self.metrics.ignored_requests_total.inc(),
+            FromGateway::Ping => self.shared.outbox.control(Control::Pong),
+            FromGateway::Request { .. } if closing => {
+                self.shared.metrics.ignored_requests_total.inc();
+            }
             FromGateway::Request {
                 operation,
                 request_id,
@@ -124,15 +124,15 @@ impl Dispatch<'_> {
                     .refuse_unreadable(operation, request_id, unreadable.reason)
                     .await;
             }
-            (Some(_), None) => self.metrics.ignored_requests_total.inc(),
+            (Some(_), None) => self.shared.metrics.ignored_requests_total.inc(),
             (None, _) => {}
         }
     }
 
     fn registered(&self, alias: Option<&str>, node_id: Option<&str>) {
         let node = match alias {
-            Some(alias) => self.nodes.registered_as(alias),
-            None => self.nodes.sole(),
+            Some(alias) => self.shared.nodes.registered_as(alias),
+            None => self.shared.nodes.sole(),
         };
         let Some(node) = node else {
             return debug!("the gateway registered a node that is none of ours");
@@ -147,7 +147,9 @@ impl Dispatch<'_> {
             );
         }
         let region = node.settings.region.as_str();
-        self.metrics.set_node(&node.alias, &alias, &node_id, region);
+        self.shared
+            .metrics
+            .set_node(&node.alias, &alias, &node_id, region);
         self.status.update(|status| {
             let registered = Registered { alias, node_id };
             status

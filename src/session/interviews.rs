@@ -19,7 +19,7 @@ impl Dispatch<'_> {
         accuracy: Option<f64>,
         tokens_per_second: Option<f64>,
     ) {
-        let metrics = self.metrics;
+        let metrics = &self.shared.metrics;
         let tier = Tier::of(tier);
         metrics.interviews_total.inc();
         if tier == Tier::Failed {
@@ -37,8 +37,8 @@ impl Dispatch<'_> {
     }
 
     pub(super) fn interview_failed(&self, said: &str, retry_after: Option<RetryAfter>) {
-        self.metrics.interviews_total.inc();
-        self.metrics.interview_failures_total.inc();
+        self.shared.metrics.interviews_total.inc();
+        self.shared.metrics.interview_failures_total.inc();
         let told = self.notices.heard(Topic::InterviewEnd, said);
         let retry_after_s = retry_after.map(|wait| wait.get().as_secs());
         throttled!(warn, told, [said, retry_after_s,] "an interview failed");

@@ -193,19 +193,16 @@ impl Supervisor {
         let session = self.came_up(node_id.as_deref());
         let dispatch = Dispatch {
             session,
-            outbox: &self.shared.outbox,
+            shared: &self.shared,
             inference: &self.parts.inference,
-            nodes: &self.shared.nodes,
             status: &self.parts.status,
-            metrics: &self.shared.metrics,
             notices: &self.notices,
         };
         let active = Active {
             dispatch,
             announcer: &self.announcer,
             offers: self.offers.clone(),
-            heartbeat_interval: self.gateway.heartbeat_interval,
-            heartbeat_timeout: self.gateway.heartbeat_timeout,
+            gateway: &self.gateway,
             stages,
         };
         let end = {

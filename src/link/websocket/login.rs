@@ -1,52 +1,47 @@
 //! The login: a fresh signature, and the gateway's yes or no.
 
-use std::time::Duration;
-
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::socket::{Message, Receiver, Sender};
+use super::{
+    WebSocket,
+    socket::{Message, Receiver, Sender},
+};
 use crate::{
     label::Label,
     link::{LinkEnd, OpenError},
-    protocol::{AgentMessage, Auth, Control, FromGateway, SignatureScheme, encode, sign},
-    telemetry::{Metrics, printable},
+    protocol::{AgentMessage, Auth, Control, FromGateway, encode, sign},
+    telemetry::printable,
 };
 
-pub(super) struct Login<'a> {
-    pub(super) client_id: &'a str,
-    pub(super) signature: SignatureScheme,
-    pub(super) secret: &'a SecretString,
-    pub(super) unix_seconds: u64,
-    pub(super) limit: Duration,
-    pub(super) metrics: &'a Metrics,
-}
-
-impl Login<'_> {
+impl WebSocket {
     /// Logs in. Gives the node's id where the gateway tells it.
-    pub(super) async fn run(
-        self,
+    pub(super) async fn log_in(
+        &self,
+        secret: &SecretString,
         sender: &mut Sender,
         receiver: &mut Receiver,
     ) -> Result<Option<String>, OpenError> {
+        let limit = self.settings.connect_timeout;
         let answer = async {
-            self.send(sender, self.auth(), AgentMessage::Auth).await?;
+            self.say(sender, self.auth(secret), AgentMessage::Auth)
+                .await?;
             self.answer(sender, receiver).await
         };
-        match timeout(self.limit, answer).await {
+        match timeout(limit, answer).await {
             Ok(Ok(verdict)) => verdict.map_err(OpenError::Refused),
             Ok(Err(end)) => Err(OpenError::LoginCutOff(end)),
-            Err(_) => Err(OpenError::login_timed_out(self.limit)),
+            Err(_) => Err(OpenError::login_timed_out(limit)),
         }
     }
 
-    fn auth(&self) -> String {
-        let timestamp = self.unix_seconds.to_string();
-        let secret = self.secret.expose_secret();
-        let signature = sign(self.signature, self.client_id, &timestamp, secret);
+    fn auth(&self, secret: &SecretString) -> String {
+        let timestamp = self.clock.unix_seconds().to_string();
+        let secret = secret.expose_secret();
+        let signature = sign(self.signature, &self.client_id, &timestamp, secret);
         encode(&Auth {
-            client_id: self.client_id,
+            client_id: &self.client_id,
             timestamp: &timestamp,
             signature: &signature,
         })
@@ -74,7 +69,7 @@ impl Login<'_> {
                 FromGateway::Error { message } => return Ok(Err(printable(&message))),
                 FromGateway::Ping => {
                     let pong = encode(&Control::Pong);
-                    self.send(sender, pong, AgentMessage::Pong).await?;
+                    self.say(sender, pong, AgentMessage::Pong).await?;
                 }
                 _ => debug!(
                     frame = message.as_str(),
@@ -84,7 +79,7 @@ impl Login<'_> {
         }
     }
 
-    async fn send(
+    async fn say(
         &self,
         sender: &mut Sender,
         text: String,

@@ -17,7 +17,6 @@ use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use self::{
     acknowledgements::{Acknowledged, Acknowledgements},
-    login::Login,
     socket::{Limits, Message, Receiver, Sender},
 };
 use super::{CloseFrame, Connect, Link, LinkEnd, OpenError, Opened, Outgoing, Position, Received};
@@ -75,21 +74,13 @@ impl WebSocket {
         socket::connect(stream, Arc::clone(meter), &self.settings.url, limits).await
     }
 
-    async fn log_in(&self, secret: &SecretString) -> Result<Opened, OpenError> {
+    async fn link(&self, secret: &SecretString) -> Result<Opened, OpenError> {
         let meter = Meter::new(
             self.metrics.received_bytes_total.clone(),
             self.metrics.sent_bytes_total.clone(),
         );
         let (mut sender, mut receiver) = self.connect(&meter).await?;
-        let login = Login {
-            client_id: &self.client_id,
-            signature: self.signature,
-            secret,
-            unix_seconds: self.clock.unix_seconds(),
-            limit: self.settings.connect_timeout,
-            metrics: &self.metrics,
-        };
-        let node_id = login.run(&mut sender, &mut receiver).await?;
+        let node_id = self.log_in(secret, &mut sender, &mut receiver).await?;
         let link = WebSocketLink {
             sender: AsyncMutex::new(sender),
             receiver: AsyncMutex::new(receiver),
@@ -112,7 +103,7 @@ impl Connect for WebSocket {
     }
 
     fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>> {
-        self.log_in(secret).boxed()
+        self.link(secret).boxed()
     }
 }
 
