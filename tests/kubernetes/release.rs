@@ -233,6 +233,11 @@ impl Release {
                 now.uid() == ollama.uid() && back(now.container("ollama"))
             })
             .await;
+        // A model that nobody has makes the sidecar look at Ollama now, so that it does not say ready for having missed the
+        // restart; the Service is behind it.
+        let mut unknown = payload(3);
+        unknown["model"] = "nobody-has-this".into();
+        self.gateway.chat(unknown).outcome().await.error();
         pod.wait_until_pending("").await;
         self.chat().await;
         again
