@@ -5,11 +5,8 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::{
-    task::JoinSet,
-    time::{timeout, timeout_at},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{task::JoinSet, time::timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Outcome;
@@ -19,6 +16,7 @@ use crate::{
     service::{Drain, Rest, Service, Stage, Stages},
     session::Supervisor,
     shared::Shared,
+    transport::Connections,
 };
 
 /// How long connections to the backends may take to say goodbye.
@@ -29,7 +27,8 @@ pub(super) struct DataPath {
     pub(super) inference: Arc<Inference>,
     pub(super) service: Arc<Service>,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) connections: TaskTracker,
+    /// To the backends.
+    pub(super) connections: Connections,
     /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
     pub(super) random: fastrand::Rng,
 }
@@ -209,10 +208,9 @@ impl DataPath {
         self.service.end();
         self.service.drained(Rest { undelivered });
         let lost = self.shared.outbox.lost();
-        // Connections to the backends end when nobody is left who could use them.
+        // Most connections end when nobody is left who could use them.
         drop((self.inference, self.shared));
-        self.connections.close();
-        let _ = timeout(GOODBYE, self.connections.wait()).await;
+        self.connections.end(GOODBYE).await;
         lost
     }
 }

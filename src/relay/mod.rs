@@ -7,8 +7,6 @@ mod data_path;
 
 use std::sync::Arc;
 
-use tokio_util::task::TaskTracker;
-
 use self::data_path::DataPath;
 use crate::{
     backend::Backend,
@@ -25,7 +23,7 @@ use crate::{
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
     telemetry::Metrics,
-    transport::{self, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
+    transport::{self, Connections, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
 };
 
 /// What the sidecar has of the world outside. Tests hand in another.
@@ -94,7 +92,7 @@ impl Relay {
     pub fn new(world: World, config: Config) -> Result<Self, SecretError> {
         let secrets = SecretKeeper::new(config.identity.secret.clone())?;
         let metrics = Arc::new(Metrics::new());
-        let connections = TaskTracker::new();
+        let connections = Connections::default();
         let generation = config.identity.generation;
         let backend = Backend::ollama(
             config.backend,

@@ -1,6 +1,6 @@
 //! What the gateway is told about the nodes, and how: generation 1 lists models, generation 2 registers its nodes first.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     backend::Offer,
@@ -59,22 +59,20 @@ impl Announcer {
 
     /// Tells the models of all nodes, each once.
     pub(super) fn list_models(&self, offers: &[Offer]) {
-        let mut models = Vec::new();
-        for name in offers.iter().flat_map(Offer::names) {
-            if !models.contains(name) {
-                models.push(Arc::clone(name));
-            }
-        }
+        let mut listed = HashSet::new();
+        let names = offers.iter().flat_map(Offer::names);
+        let models = names.filter(|name| listed.insert(*name)).cloned().collect();
         self.outbox.control(Control::ModelList { models });
     }
 
     /// A sign of life.
     pub(super) fn heartbeat(&self, offers: &[Offer], current_load: usize) {
+        let vram = offers.iter().map(|offer| offer.vram_bytes);
         let health = Health {
             current_load,
             capacity: self.nodes.iter().map(|node| node.slots.capacity()).sum(),
             models: offers.iter().map(|offer| offer.models.len()).sum(),
-            gpu_memory_used: offers.iter().map(|offer| offer.vram_bytes).sum(),
+            gpu_memory_used: vram.fold(0, u64::saturating_add),
         };
         self.outbox.control(Control::Heartbeat { health });
     }

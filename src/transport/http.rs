@@ -17,7 +17,6 @@ use hyper::{
     Method, Request, Response, Uri,
     body::Incoming,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
-    rt::Executor,
 };
 use hyper_util::{
     client::legacy::{
@@ -27,10 +26,9 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
 };
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use super::{Dial, DialError, Endpoint, Stream};
+use super::{Connections, Dial, DialError, Endpoint, Stream};
 use crate::config::BackendUrl;
 
 /// Idle connections are closed before model servers and load balancers do it on their side (60 s and more), so that a
@@ -74,10 +72,10 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client of the server at `url`. Its connections are tasks of `tasks`.
-    pub fn new(dial: Arc<dyn Dial>, url: BackendUrl, tasks: TaskTracker) -> Self {
+    /// A client of the server at `url`, whose connections are among `connections`.
+    pub fn new(dial: Arc<dyn Dial>, url: BackendUrl, connections: Connections) -> Self {
         let endpoint = Endpoint::from(url.origin());
-        let client = Client::builder(Tracked(tasks))
+        let client = Client::builder(connections)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http1_max_buf_size(BUFFER)
@@ -212,20 +210,6 @@ impl Connection for Stream {
     }
 }
 
-/// Runs the client's connections as tasks that somebody keeps count of.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, connection: F) {
-        self.0.spawn(connection);
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -260,7 +244,7 @@ mod tests {
     fn client(connection: DuplexStream) -> HttpClient {
         let config = config(&[("PIN_OLLAMA_URL", "http://127.0.0.1:1")]);
         let dial = Arc::new(OneConnection(Mutex::new(Some(connection))));
-        HttpClient::new(dial, config.backend.url, TaskTracker::new())
+        HttpClient::new(dial, config.backend.url, Connections::default())
     }
 
     /// Answers one request with a body that never ends, as fast as it is taken; counts its bytes.

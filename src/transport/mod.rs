@@ -3,6 +3,7 @@
 //! Everything above knows the network through [`Dial`] alone, so that the same code runs over a network that is not
 //! there. Invariant: each step of reaching somebody has its own time limit and its own error.
 
+mod connections;
 mod dial;
 mod error;
 pub mod http;
@@ -11,6 +12,7 @@ mod proxy;
 mod resolve;
 mod tls;
 
+pub use connections::Connections;
 pub use dial::TcpDialer;
 pub use error::{DialError, ProxyError, Step};
 pub use meter::{Meter, Metered};

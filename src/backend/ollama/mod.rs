@@ -17,7 +17,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::Mutex;
-use tokio_util::task::TaskTracker;
 
 use self::{
     answer::ChatDecoder,
@@ -33,7 +32,7 @@ use crate::{
     protocol::Failure,
     telemetry::Metrics,
     transport::{
-        Dial,
+        Connections, Dial,
         http::{HttpClient, HttpError},
     },
 };
@@ -54,13 +53,13 @@ impl Backend {
         policy: PolicySettings,
         dial: Arc<dyn Dial>,
         metrics: &Arc<Metrics>,
-        tasks: TaskTracker,
+        connections: Connections,
     ) -> Self {
         let rules = Rules {
             allow: settings.allow,
             deny: settings.deny,
         };
-        let client = HttpClient::new(dial, settings.url, tasks);
+        let client = HttpClient::new(dial, settings.url, connections);
         let server = Ollama {
             pulls: Arc::new(PullBoard::new(settings.pull, &rules, metrics)),
             api: Api::new(client, settings.connect_timeout),
