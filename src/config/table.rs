@@ -32,11 +32,15 @@ pub struct Setting {
     pub name: &'static str,
     /// What holds where it is not set.
     pub default: Fallback,
-    /// What it means, for a terminal.
+    /// What it means, as `--help` and docs/settings.md say it: what is to be typed stands between backticks.
     pub help: &'static str,
     /// Whether its value is never shown.
     pub secret: bool,
 }
+
+/// How wide `--help` is, and how far a setting's meaning stands to the right of its name's line.
+const HELP_WIDTH: usize = 80;
+const HELP_INDENT: usize = 6;
 
 /// What the names of our own settings begin with.
 pub(super) const PREFIX: &str = "PIN_";
@@ -122,93 +126,101 @@ use Fallback::{FoundOut, Required, Unset, Value as Is};
 
 settings! {
     client_id: ClientId, "PIN_CLIENT_ID", Required,
-        "the id to log in as, pin_... or op_...";
+        "the id to log in as, `pin_...` or `op_...`";
     generation: Choice<Generation>, "PIN_GENERATION", FoundOut("by the client id"),
-        "the protocol's generation: 1 (pin_..., desktop client) or 2 (op_..., operator daemon)";
+        "the protocol's generation: `1` (`pin_...`, desktop client) or `2` (`op_...`, operator daemon)";
     api_secret: Option<Secret>, "PIN_API_SECRET", Unset,
-        "the secret of that id; better in a file";
+        "the secret of that id; a file is better, since whoever may inspect the process or container can read its \
+         environment";
     api_secret_file: Option<FilePath>, "PIN_API_SECRET_FILE", FoundOut("/run/secrets/pin_api_secret if it exists"),
-        "the file with the secret, read again at every login";
+        "the file with the secret; it is read again at every login";
     server_url: GatewayUrl, "PIN_SERVER_URL", Is("wss://aiassist.net/api/v1/pin/ws"),
-        "the gateway";
+        "the gateway: `wss://HOST/PATH`, or a bare base such as `https://HOST`";
     signature: Choice<SignatureScheme>, "PIN_SIGNATURE", Is("sha256"),
-        "how logins are signed: sha256 or hmac-sha256";
+        "how logins are signed: `sha256` or `hmac-sha256`";
     allow_plaintext: Choice<bool>, "PIN_ALLOW_PLAINTEXT", Is("false"),
-        "true allows a gateway by ws:// or http:// beyond this machine";
+        "`true` allows an unencrypted gateway (`ws://`, `http://`) on another machine";
     tls_ca_file: Option<FilePath>, "PIN_TLS_CA_FILE", Unset,
-        "PEM file with more root certificates to trust the gateway by";
+        "PEM file with root certificates to trust in addition to the built-in ones";
     https_proxy: Option<ProxyUrl>, "HTTPS_PROXY", Unset,
-        "proxy to reach the gateway through, http://user:password@host:port; never used for Ollama";
+        "HTTP proxy to reach the gateway through: `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT` \
+         (percent-encoded), `https://` for a proxy that speaks TLS itself; never used for Ollama, nor for a gateway on \
+         this machine";
     no_proxy: Option<NoProxy>, "NO_PROXY", Unset,
-        "hosts, domains, addresses and networks not to reach through it, with commas between; * for all";
+        "what not to reach through the proxy, separated by commas: hosts, domains (with their subdomains), addresses, \
+         networks such as `10.0.0.0/8`, each with or without a port; `*` for all";
     ollama_url: BackendUrl, "PIN_OLLAMA_URL", Is("http://localhost:11434"),
-        "Ollama; a user, a password and a base path are understood";
+        "where Ollama is; the URL may have a user, a password and a base path";
     capacity: Count<1>, "PIN_CAPACITY", Is("4"),
-        "chats at once, interviews included";
+        "how many chats run at once; the network is told the same number";
     queue: Count<0>, "PIN_QUEUE", FoundOut("as PIN_CAPACITY"),
-        "chats that may wait for a slot; one more is refused as busy";
+        "how many chats may wait for a slot; one more is refused as `busy` at once";
     queue_bytes: Size<0>, "PIN_QUEUE_BYTES", Is("16MiB"),
-        "the same in bytes";
+        "how large the requests of all waiting chats may be together";
     queue_timeout: Interval, "PIN_QUEUE_TIMEOUT", Is("30s"),
         "the longest wait for a slot";
     node_alias: Text, "PIN_NODE_ALIAS", FoundOut("the hostname"),
         "the node's name; another name is a new node to the network";
     region: Choice<Region>, "PIN_REGION", Is("global"),
-        "us-east, us-west, eu-west, eu-central, asia-pacific or global";
+        "where the node is: `us-east`, `us-west`, `eu-west`, `eu-central`, `asia-pacific` or `global`";
     price_per_thousand_tokens: Price, "PIN_PRICE_PER_THOUSAND_TOKENS", Is("0.001"),
-        "US dollars";
+        "the price that the network is told, in US dollars";
     interview_model: Option<Text>, "PIN_INTERVIEW_MODEL", Unset,
-        "the model that the network should interview";
+        "the model that the network is told to interview (generation 2)";
     payout_address: Option<PrivateText>, "PIN_PAYOUT_ADDRESS", Unset,
-        "the wallet to tell the network";
+        "the wallet that the network is told; never logged";
     allow_models: ModelGlobs, "PIN_ALLOW_MODELS", Is("*"),
-        "models to offer: globs with commas between; embedding and cloud models only if named in full";
+        "models to offer, separated by commas: globs over the names in `ollama list`, upper and lower case alike; \
+         embedding-only and cloud models are offered only if named in full";
     deny_models: Option<ModelGlobs>, "PIN_DENY_MODELS", Unset,
         "models not to offer, even if allowed";
     pull_models: Option<ModelNames>, "PIN_PULL_MODELS", Unset,
-        "models to pull through Ollama at start, with commas between";
+        "models that Ollama is to pull at start, separated by commas; those that it has are served meanwhile";
+    model_refresh_interval: Interval, "PIN_MODEL_REFRESH_INTERVAL", Is("15s"),
+        "time between looks at Ollama's list of models";
     max_context: Option<Tokens>, "PIN_MAX_CONTEXT", FoundOut("the model's context length"),
-        "cap on num_ctx, in tokens";
+        "the largest `num_ctx` that a chat gets, in tokens; once set, a chat that asks for none gets this one";
     max_output_tokens: Option<Tokens>, "PIN_MAX_OUTPUT_TOKENS", FoundOut("the model's context length"),
-        "cap on num_predict";
+        "the largest `num_predict` that a chat gets, in tokens; once set, a chat that asks for none gets this one";
     allow_consumer_hardware_options: Choice<bool>, "PIN_ALLOW_CONSUMER_HARDWARE_OPTIONS", Is("false"),
-        "true lets the network set keep_alive, num_gpu, num_thread and the like";
+        "`true` lets chats set `keep_alive`, `num_gpu`, `main_gpu`, `num_thread`, `num_batch` and `use_mmap`, and a \
+         `num_ctx` that the loaded model covers already, for which Ollama loads it again";
     max_frame_bytes: Size<1024>, "PIN_MAX_FRAME_BYTES", Is("16MiB"),
         "the largest frame taken from the gateway";
     max_result_bytes: Size<1024>, "PIN_MAX_RESULT_BYTES", Is("8MiB"),
         "the largest answer taken from Ollama";
     outbox_bytes: Size<1024>, "PIN_OUTBOX_BYTES", Is("32MiB"),
-        "room for all that waits to be delivered";
+        "room for chunks and answers that wait to be delivered; when it is full, Ollama is slowed down and new chats \
+         are refused as `busy`";
     first_token_timeout: Interval, "PIN_FIRST_TOKEN_TIMEOUT", Is("5m"),
         "the longest silence of Ollama before the first token";
     token_timeout: Interval, "PIN_TOKEN_TIMEOUT", Is("60s"),
-        "the longest silence between two tokens";
+        "the longest silence of Ollama between two tokens";
     request_timeout: Interval, "PIN_REQUEST_TIMEOUT", Is("30m"),
-        "the longest that a request may take, from its receipt";
+        "the longest time that a request may take, from its receipt";
     connect_timeout: Interval, "PIN_CONNECT_TIMEOUT", Is("10s"),
-        "for DNS, TCP, TLS, upgrade and login, each";
+        "the time limit of each step of connecting: DNS, TCP, TLS, upgrade, login";
     reconnect_min: Interval, "PIN_RECONNECT_MIN", FoundOut("500ms, or PIN_RECONNECT_MAX if that is less"),
-        "where the backoff begins";
+        "the longest first wait before a reconnect; each further one may be twice as long";
     reconnect_max: Interval, "PIN_RECONNECT_MAX", Is("60s"),
-        "where the backoff ends";
+        "the longest wait before a reconnect, unless the gateway asks for more or has refused the login";
     heartbeat_interval: Interval, "PIN_HEARTBEAT_INTERVAL", FoundOut("15s, or a third of PIN_HEARTBEAT_TIMEOUT if that is less"),
         "time between heartbeats; the network drops a node after 60s of silence";
     heartbeat_timeout: Interval, "PIN_HEARTBEAT_TIMEOUT", Is("45s"),
         "the silence after which a session is given up";
-    model_refresh_interval: Interval, "PIN_MODEL_REFRESH_INTERVAL", Is("15s"),
-        "time between looks at Ollama's models";
     result_ttl: Interval, "PIN_RESULT_TTL", Is("10m"),
-        "how long an undelivered answer is kept, and a delivered one remembered";
+        "how long an answer is kept that is not known to have been delivered, and how long a delivered one is \
+         remembered";
     orphan_grace: Timeout, "PIN_ORPHAN_GRACE", Is("30s"),
         "how long chats go on while the session is down";
     drain_timeout: Timeout, "PIN_DRAIN_TIMEOUT", Is("25s"),
         "how long running chats may go on after SIGTERM; the whole drain takes 5s more at most";
     listen_addr: ListenAddr, "PIN_LISTEN_ADDR", Is("127.0.0.1:9464"),
-        "where probes, metrics and the page are served";
+        "where probes and metrics are served; `[::]:9464` for all addresses, IPv4 too";
     log: LogFilter, "PIN_LOG", Is("info"),
-        "a level, or targets such as info,pin_sidecar::session=debug; libraries never log more than info";
+        "a level, or targets such as `info,pin_sidecar::session=debug`; libraries never log more than `info`";
     log_format: Option<Choice<LogFormat>>, "PIN_LOG_FORMAT", FoundOut("text on a terminal, else json"),
-        "text or json";
+        "`text` or `json`";
 }
 
 /// Every setting of this version.
@@ -235,7 +247,17 @@ pub fn help() -> String {
     } in settings()
     {
         // Writing to a `String` cannot fail.
-        let _ = write!(text, "\n  {name} [{default}]\n      {help}");
+        let _ = write!(text, "\n  {name} [{default}]");
+        let mut column = HELP_WIDTH;
+        for word in help.split_whitespace() {
+            if column + 1 + word.len() > HELP_WIDTH {
+                text.push_str("\n     ");
+                column = HELP_INDENT - 1;
+            }
+            text.push(' ');
+            text.push_str(word);
+            column += 1 + word.len();
+        }
     }
     text
 }

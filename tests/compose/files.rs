@@ -5,7 +5,7 @@ use crate::{
     stack::Stack,
 };
 
-/// What README names besides docker-compose.yml alone.
+/// What docs/docker.md names besides docker-compose.yml alone.
 const OVERLAYS: [&str; 4] = ["gpu", "monitoring", "host-ollama", "demo"];
 
 fn of(overlays: &[&str]) -> String {
@@ -16,7 +16,7 @@ fn of(overlays: &[&str]) -> String {
 }
 
 #[test]
-fn every_combination_that_readme_names_is_taken_without_a_word() {
+fn every_combination_that_the_page_names_is_taken_without_a_word() {
     let Some(lab) = Lab::find() else { return };
     let alone = OVERLAYS.map(|name| of(&[name]));
     let together = [

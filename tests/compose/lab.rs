@@ -14,7 +14,7 @@ const SCRIPT: &str = "DOCKER_LAB";
 /// Those that the compose files name and that no test builds.
 const IMAGES: [&str; 4] = ["ollama", "prometheus", "grafana", "busybox"];
 
-/// What README has everybody write.
+/// What docs/docker.md has everybody write.
 pub(crate) const DEMO: &str =
     "--env-file deploy/compose/demo/demo.env -f docker-compose.yml -f deploy/compose/demo.yml";
 
@@ -64,7 +64,7 @@ impl Lab {
         }
     }
 
-    /// Builds the sidecar's image and the demo gateway's, as README says.
+    /// Builds the sidecar's image and the demo gateway's, as docs/docker.md says.
     pub(crate) fn build(&self, generation: &str) {
         self.command(["image", "rust"]).expect_success();
         let compose = ["compose", generation]

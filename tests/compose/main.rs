@@ -1,4 +1,4 @@
-//! What README says of Compose, with the real `docker compose` 2 and docker-compose 1.29 on a real Docker engine: each
+//! What docs/docker.md says of Compose, with the real `docker compose` 2 and docker-compose 1.29 on a real Docker engine: each
 //! stack in a copy of the repository's files, under a project name and on ports of its own, and gone afterwards.
 //!
 //! These tests run where `DOCKER_LAB` names the script that has an engine (see CONTRIBUTING.md), and as root.

@@ -79,7 +79,7 @@ impl Stack {
         self
     }
 
-    /// Does what README has an operator do before the first start.
+    /// Does what docs/docker.md has an operator do before the first start.
     pub(crate) fn fill_in(&self) {
         let example = fs::read_to_string(self.path(".env.example")).unwrap();
         let filled = example.replace("PIN_CLIENT_ID=\n", "PIN_CLIENT_ID=op_test\n");
@@ -208,7 +208,7 @@ impl Stack {
         })
     }
 
-    /// Has a chat as README says, and gives the answer's text.
+    /// Has a chat as docs/docker.md says, and gives the answer's text.
     pub(crate) fn chat(&self) -> Result<String, String> {
         let url = self.url("gateway", "/chat");
         let body = r#"{"prompt": "Why is the sky blue?", "max_tokens": 16}"#;

@@ -1,4 +1,4 @@
-//! The bound on memory that README gives, as the limit of a container.
+//! The bound on memory that docs/memory-and-limits.md gives, as the limit of a container.
 
 use std::{fs, time::Duration};
 
@@ -21,7 +21,7 @@ const QUEUE: u64 = 2 * MIB;
 /// How often the gateway stops reading until everything is full.
 const ROUNDS: usize = 3;
 
-/// README's formula, under "Memory".
+/// Its formula.
 fn bound() -> u64 {
     10 * MIB + OUTBOX * 5 / 4 + QUEUE + 3 * FRAME + CAPACITY * (FRAME + 3 * RESULT)
 }

@@ -1,30 +1,6 @@
-//! What the pages about Kubernetes say that can be looked up.
+//! What the pages about Kubernetes say that can be looked up. That their links lead somewhere is looked at in `tests/docs`.
 
-use crate::{
-    support::Net,
-    tools::{read, repository},
-};
-
-/// The targets of a page's links that are files of the repository.
-fn links(page: &str) -> impl Iterator<Item = &str> {
-    let targets = page.split("](").skip(1);
-    let targets = targets.filter_map(|rest| rest.split_once(')'));
-    targets
-        .map(|(target, _)| target.split('#').next().unwrap_or(target))
-        .filter(|target| !target.is_empty() && !target.contains("://"))
-}
-
-#[test]
-fn every_file_that_the_pages_link_to_is_there() {
-    for (directory, page) in [("deploy/kubernetes", "README.md"), ("deploy", "SCALE.md")] {
-        let text = read(&format!("{directory}/{page}"));
-        assert!(links(&text).count() > 2, "{page}");
-        for link in links(&text) {
-            let file = repository(directory).join(link);
-            assert!(file.exists(), "{page} links to {link}");
-        }
-    }
-}
+use crate::{support::Net, tools::read};
 
 /// How many series a scrape gives.
 async fn series(net: &Net) -> usize {

@@ -34,7 +34,7 @@ async fn a_mistake_is_told_in_one_line_that_says_what_to_write() {
         (
             "PIN_CLIENT_ID",
             " ",
-            "PIN_CLIENT_ID: required, and there is no default: the id to log in as, pin_... or op_...",
+            "PIN_CLIENT_ID: required, and there is no default: the id to log in as, `pin_...` or `op_...`",
         ),
         (
             "PIN_CAPACTY",
@@ -243,16 +243,25 @@ async fn help_lists_every_setting_with_its_default_and_meaning() {
         .await
         .unwrap();
     assert_eq!(unread.wait().await.code(), Some(0));
+    // Meanings are wrapped.
+    let on_one_line = ended.output.replace("\n      ", " ");
     for setting in settings() {
         let row = format!(
-            "\n  {} [{}]\n      {}",
+            "\n  {} [{}] {}\n",
             setting.name, setting.default, setting.help
         );
         assert!(
-            ended.output.contains(&row),
+            on_one_line.contains(&row),
             "{row} is not in {}",
             ended.output
         );
+    }
+    let meanings = ended
+        .output
+        .lines()
+        .filter(|line| line.starts_with("      "));
+    for meaning in meanings {
+        assert!(meaning.len() <= 80, "{meaning}");
     }
     for command in ["run", "healthcheck"] {
         assert!(

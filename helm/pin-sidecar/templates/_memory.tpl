@@ -1,4 +1,4 @@
-{{- /* The memory that the sidecar may need, by the formula of the product's README ("Memory"): what it holds is bounded by
+{{- /* The memory that the sidecar may need, by the formula of docs/memory-and-limits.md: what it holds is bounded by
        settings, so the limit follows from them. A sixth more is for what the system keeps in sockets. */ -}}
 
 {{- /* A size in KiB. Takes (dict "settings" $settings "name" "PIN_…" "default" "16MiB"). */ -}}
