@@ -234,7 +234,10 @@ fn extent(text: &str) -> usize {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
+    use rustix::time::{ClockId, clock_gettime};
 
     use super::*;
     use crate::protocol::{Code, Failure};
@@ -364,7 +367,9 @@ mod tests {
 
     #[test]
     fn an_error_of_megabytes_costs_no_more_than_a_look_at_its_beginning() {
-        let began = std::time::Instant::now();
+        // Not the time that passes: on a busy machine that says little.
+        let worked = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+        let before = worked();
         for part in ["[", "a:", "/x ", "\u{0}", "1.1.1.1:"] {
             let words = part.repeat(8 * 1024 * 1024 / part.len());
             let error = serde_json::value::to_raw_value(&words).unwrap();
@@ -381,8 +386,8 @@ mod tests {
             text_of(words_of_error(&error)),
             "backend: an error without words"
         );
-        let took = began.elapsed();
-        assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+        let took = worked() - before;
+        assert!(took < Duration::from_secs(20), "{took:?}");
     }
 
     proptest! {
