@@ -44,12 +44,13 @@ WORKDIR /pin-sidecar
 COPY Cargo.toml Cargo.lock ./
 COPY devnet/Cargo.toml devnet/
 COPY sim/Cargo.toml sim/
+COPY xtask/Cargo.toml xtask/
 COPY tools/build-static tools/
 # Set by BuildKit; unset it means this machine's own.
 ARG TARGETARCH
 # Cargo goes by time, and sources may well be older than this layer: so it must forget that it has built them.
-RUN mkdir -p src devnet/src sim/src \
- && touch src/lib.rs devnet/src/lib.rs sim/src/lib.rs \
+RUN mkdir -p src devnet/src sim/src xtask/src \
+ && touch src/lib.rs devnet/src/lib.rs sim/src/lib.rs xtask/src/lib.rs \
  && echo 'fn main() {}' >src/main.rs \
  && tools/build-static \
  && rm -r target/*/release/.fingerprint/pin-sidecar-*

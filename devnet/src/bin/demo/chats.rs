@@ -1,4 +1,4 @@
-//! Chats as a consumer of the network sees them, shown while they are spoken.
+//! Chats as a consumer of the network sees them.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Trouble,
+    board::Board,
     stage::{CAPACITY, Stage},
     terminal::Terminal,
 };
@@ -18,7 +19,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 /// The length of an answer.
 const MAX_TOKENS: u32 = 48;
 
-const QUESTION: &str = "Somebody, somewhere, asks a question, and a machine under a desk answers it, word by word by word.";
+const QUESTION: &str = "A machine under a desk is asked, and answers, word by word by word.";
 
 const QUESTIONS: [&str; CAPACITY] = [
     "Why is the sky blue at noon and red in the evening?",
@@ -42,50 +43,40 @@ struct Outcome {
     speaking: Duration,
 }
 
-/// One chat alone, written as it comes.
-pub(crate) async fn one(stage: &Stage, terminal: &mut Terminal) -> Result<(), Trouble> {
+/// One chat alone; gives how many were asked.
+pub(crate) async fn one(stage: &Stage, terminal: &mut Terminal) -> Result<usize, Trouble> {
     terminal.part("One chat");
-    terminal.say("asked", QUESTION);
-    let mut talk = Talk::begin(stage, QUESTION)?;
-    terminal.write("  ");
-    let outcome = loop {
-        match talk.next().await? {
-            Heard::Text(delta) => terminal.write(&printable(&delta).replace('\n', "\n  ")),
-            Heard::End(outcome) => break outcome,
-        }
-    };
-    terminal.write("\n");
-    terminal.aside(&outcome.summary());
-    Ok(())
+    hold(stage, &[QUESTION], terminal).await
 }
 
-/// As many as the sidecar takes at once, each on a line of its own.
-pub(crate) async fn several(stage: &Stage, terminal: &mut Terminal) -> Result<(), Trouble> {
+/// As many as the sidecar takes at once, side by side; gives how many were asked.
+pub(crate) async fn several(stage: &Stage, terminal: &mut Terminal) -> Result<usize, Trouble> {
     terminal.part(&format!("{CAPACITY} chats at once"));
-    let mut rows: Vec<Row> = QUESTIONS
-        .iter()
-        .map(|question| Row::new(question))
-        .collect();
+    hold(stage, &QUESTIONS, terminal).await
+}
+
+/// Asks all of them at once, and shows the answers as they come.
+async fn hold(
+    stage: &Stage,
+    questions: &[&'static str],
+    terminal: &mut Terminal,
+) -> Result<usize, Trouble> {
+    let mut board = Board::new(questions, terminal);
     let mut running = FuturesUnordered::new();
-    for (index, question) in QUESTIONS.iter().enumerate() {
+    for (index, question) in questions.iter().enumerate() {
         running.push(listen(index, Talk::begin(stage, question)?));
     }
     while let Some((index, talk, heard)) = running.next().await {
         match heard? {
             Heard::Text(delta) => {
-                rows[index].text += &delta;
+                board.add(index, &delta, terminal);
                 running.push(listen(index, talk));
             }
-            Heard::End(outcome) => rows[index].summary = Some(outcome.summary()),
-        }
-        if terminal.can_move() {
-            draw(&rows, terminal);
-        } else if rows[index].summary.is_some() {
-            rows[index].print(index, terminal);
+            Heard::End(outcome) => board.end(index, outcome.summary(), terminal),
         }
     }
-    terminal.keep_picture();
-    Ok(())
+    board.keep(terminal);
+    Ok(questions.len())
 }
 
 async fn listen(index: usize, mut talk: Talk) -> (usize, Talk, Result<Heard, Trouble>) {
@@ -160,86 +151,5 @@ impl Outcome {
         #[allow(clippy::cast_precision_loss)]
         let speed = tokens.saturating_sub(1) as f64 / self.speaking.as_secs_f64().max(0.001);
         format!("{tokens} tokens, the first after {first} ms, {speed:.0} tokens/s")
-    }
-}
-
-struct Row {
-    question: &'static str,
-    text: String,
-    summary: Option<String>,
-}
-
-impl Row {
-    fn new(question: &'static str) -> Self {
-        Self {
-            question,
-            text: String::new(),
-            summary: None,
-        }
-    }
-
-    fn flat(&self) -> String {
-        printable(&self.text)
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
-    fn print(&self, index: usize, terminal: &mut Terminal) {
-        terminal.line(&format!("  {} {}", index + 1, self.question));
-        terminal.line(&format!("    {}", self.flat()));
-        terminal.line(&format!(
-            "    {}",
-            self.summary.as_deref().unwrap_or_default()
-        ));
-    }
-}
-
-/// A model's words without what a terminal would obey.
-fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control() || *character == '\n')
-        .collect()
-}
-
-/// Each chat's last words, on a line that never wraps, and below them how it went.
-fn draw(rows: &[Row], terminal: &mut Terminal) {
-    let width = terminal.width().saturating_sub(5);
-    let lines = rows.iter().enumerate().flat_map(|(index, row)| {
-        let number = terminal.nth(index, &format!("{}", index + 1));
-        let below = row.summary.as_deref().unwrap_or("…");
-        [
-            format!("  {number} {}", last_columns(&row.flat(), width)),
-            format!("    {}", terminal.dim(below)),
-        ]
-    });
-    let lines: Vec<String> = lines.collect();
-    terminal.picture(&lines);
-}
-
-/// The end of a text, as if every character were one column wide, twice that beyond the first blocks.
-fn last_columns(text: &str, columns: usize) -> String {
-    let mut left = columns;
-    let mut start = text.len();
-    for (index, character) in text.char_indices().rev() {
-        let wide = if u32::from(character) < 0x1100 { 1 } else { 2 };
-        if wide > left {
-            break;
-        }
-        left -= wide;
-        start = index;
-    }
-    text[start..].to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_shows_the_end_of_a_text_and_never_wraps() {
-        assert_eq!(last_columns("hello", 10), "hello");
-        assert_eq!(last_columns("hello", 3), "llo");
-        assert_eq!(last_columns("a🦀🦀", 3), "🦀");
     }
 }

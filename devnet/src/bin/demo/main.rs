@@ -1,13 +1,18 @@
 //! `cargo demo`: the sidecar at work, on a machine that has neither an account with the network nor a GPU.
 //!
+//! `xtask` builds the sidecar and this, side by side, and starts this with the sidecar's path.
+//!
 //! Ends with 0 if all went well; else with 1, after one line that says what to do.
 
+mod board;
 mod chats;
 mod control;
+mod ending;
 mod model_server;
 mod sidecar;
 mod stage;
 mod terminal;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -18,7 +23,7 @@ use terminal::Terminal;
 
 /// Watch the sidecar work: a gateway, an Ollama and the network between them on this machine.
 #[derive(Parser)]
-#[command(name = "cargo demo")]
+#[command(name = "cargo demo", bin_name = "cargo demo --")]
 pub(crate) struct Options {
     /// A real Ollama instead of the stand-in; OLLAMA_HOST does the same
     #[arg(long, value_name = "URL")]
@@ -26,7 +31,7 @@ pub(crate) struct Options {
     /// The model to chat with [default: the first that can chat]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// The sidecar's binary [default: build it]
+    /// The sidecar's binary [default: it is built]
     #[arg(long, value_name = "PATH")]
     sidecar: Option<std::path::PathBuf>,
     /// Leave everything running until Ctrl-C, with a port to chat through and to break things with
@@ -65,12 +70,34 @@ async fn main() -> ExitCode {
 async fn demonstrate(options: &Options, terminal: &mut Terminal) -> Result<(), Trouble> {
     terminal.title("pin-sidecar demo");
     let stage = Stage::set(options, terminal).await?;
-    if options.serve {
+    let asked = if options.serve {
         control::serve(&stage, options.port, terminal).await?;
+        None
     } else {
-        chats::one(&stage, terminal).await?;
-        chats::several(&stage, terminal).await?;
+        let mut asked = chats::one(&stage, terminal).await?;
+        asked += chats::several(&stage, terminal).await?;
         sidecar::report(&stage.sidecar, terminal).await?;
+        Some(asked)
+    };
+    let drain = sidecar::drain(&stage.sidecar, terminal).await?;
+    ending::tell(&stage, asked, drain, terminal);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// It would else build no sidecar for an option that it does not know.
+    #[test]
+    fn xtask_knows_every_option() {
+        let known = include_str!("../../../../xtask/src/arguments.rs");
+        for option in Options::command().get_arguments() {
+            let name = option.get_long().unwrap_or_default();
+            let row = format!("(\"--{name}\", {})", option.get_action().takes_values());
+            assert!(known.contains(&row), "{row}");
+        }
     }
-    sidecar::drain(&stage.sidecar, terminal).await
 }

@@ -45,7 +45,7 @@ impl ModelServer {
             stand_in,
         } = self;
         match stand_in {
-            Some(_) => format!("{url}, a stand-in that repeats what it is asked, as {model}"),
+            Some(_) => format!("{url}, a stand-in that repeats what it is asked"),
             None => format!("{url}, model {model}"),
         }
     }

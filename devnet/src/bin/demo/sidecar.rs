@@ -1,64 +1,13 @@
-//! The sidecar itself: where its binary comes from, what it says of itself, how it ends.
+//! The sidecar itself: what it says of itself, how it ends.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::time::{Duration, Instant};
 
 use devnet::agent::{Agent, Signal};
-use serde_json::Value;
-use tokio::process::Command;
 
 use crate::{Trouble, terminal::Terminal};
 
 /// A drain of 25 s and the 5 s after it, with some to spare.
 const DRAIN_LIMIT: Duration = Duration::from_secs(35);
-
-/// Builds the sidecar with the cargo that runs the demo; gives its path, as cargo tells it.
-pub(crate) async fn build(terminal: &mut Terminal) -> Result<PathBuf, Trouble> {
-    terminal.aside("building the sidecar: the first time takes a minute or two");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args([
-        "build",
-        "--release",
-        "--package",
-        "pin-sidecar",
-        "--bin",
-        "pin-sidecar",
-    ]);
-    command.args(["--message-format", "json-render-diagnostics"]);
-    if let Some(directory) = std::env::var_os("CARGO_MANIFEST_DIR") {
-        command.current_dir(directory);
-    }
-    // What cargo tells the demo about itself makes build scripts that look at it (ring's) run again, and then most of
-    // the sidecar is built anew after every `cargo build`.
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&*name);
-        }
-    }
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .output()
-        .await;
-    let output = output.map_err(|error| {
-        format!("cargo cannot be run ({error}): give the binary with --sidecar")
-    })?;
-    if !output.status.success() {
-        return Err("the sidecar does not build: cargo says why above".to_owned());
-    }
-    executable(&output.stdout).ok_or_else(|| "cargo built no binary named pin-sidecar".to_owned())
-}
-
-/// Finds the binary in cargo's messages, one JSON object on each line.
-fn executable(messages: &[u8]) -> Option<PathBuf> {
-    let messages = messages
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let mut paths = messages.filter(|message| message["target"]["name"] == "pin-sidecar");
-    paths.find_map(|message| message["executable"].as_str().map(PathBuf::from))
-}
 
 /// Shows what the sidecar says of itself, as an orchestrator and Prometheus see it.
 pub(crate) async fn report(sidecar: &Agent, terminal: &mut Terminal) -> Result<(), Trouble> {
@@ -123,21 +72,20 @@ fn number(value: Option<f64>) -> String {
     value.map_or("–".to_owned(), |value| value.to_string())
 }
 
-/// Asks the sidecar to end, as an orchestrator would, and says how it did.
-pub(crate) async fn drain(sidecar: &Agent, terminal: &mut Terminal) -> Result<(), Trouble> {
+/// Asks the sidecar to end, as an orchestrator would, and says how it did; gives how long it took.
+pub(crate) async fn drain(sidecar: &Agent, terminal: &mut Terminal) -> Result<Duration, Trouble> {
     terminal.part("SIGTERM");
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     sidecar.signal(Signal::TERM);
     let status = sidecar.wait_for(DRAIN_LIMIT).await;
+    let took = begun.elapsed();
     let status = status
         .ok_or_else(|| format!("the sidecar did not end within {} s", DRAIN_LIMIT.as_secs()))?;
     match status.code() {
         Some(0) => {
-            terminal.good(
-                "drained",
-                &format!("exit code 0 after {} ms", begun.elapsed().as_millis()),
-            );
-            Ok(())
+            let text = format!("exit code 0 after {} ms", took.as_millis());
+            terminal.good("drained", &text);
+            Ok(took)
         }
         _ => Err(format!(
             "the sidecar ended with {status} instead of exit code 0: its log says why"
@@ -158,15 +106,5 @@ mod tests {
         assert_eq!(sum(metrics, "requests_total"), Some(5.0));
         assert_eq!(sum(metrics, "session_up"), Some(1.0));
         assert_eq!(sum(metrics, "requests"), None);
-    }
-
-    #[test]
-    fn the_binary_is_where_cargo_says_it_is() {
-        let messages =
-            br#"{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/x/other"}
-{"reason":"compiler-artifact","target":{"name":"pin-sidecar"},"executable":null}
-{"reason":"compiler-artifact","target":{"name":"pin-sidecar"},"executable":"/x/pin-sidecar"}
-"#;
-        assert_eq!(executable(messages), Some(PathBuf::from("/x/pin-sidecar")));
     }
 }

@@ -1,14 +1,10 @@
 //! Everything that takes part: the model server, the gateway, the network between gateway and sidecar, the sidecar.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use devnet::{agent::Agent, gateway::Gateway, network::Proxy};
 
-use crate::{Options, Trouble, model_server::ModelServer, sidecar, terminal::Terminal};
+use crate::{Options, Trouble, model_server::ModelServer, terminal::Terminal};
 
 const CLIENT_ID: &str = "op_demo";
 const SECRET: &str = "demo-secret";
@@ -18,6 +14,9 @@ pub(crate) const CAPACITY: usize = 4;
 
 /// From start to ready. Far more than it takes, so that a busy machine is no trouble.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// What is left to say where the demo was not started by `cargo demo`.
+const NO_SIDECAR: &str = "there is no sidecar to start: run `cargo demo`, which builds it, or give its binary with --sidecar";
 
 /// The fields are dropped in this order: the sidecar goes first.
 pub(crate) struct Stage {
@@ -30,11 +29,8 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts all of it and waits until the sidecar is ready.
     pub(crate) async fn set(options: &Options, terminal: &mut Terminal) -> Result<Self, Trouble> {
+        let program = options.sidecar.as_deref().ok_or(NO_SIDECAR)?;
         let model_server = ModelServer::find(options).await?;
-        let program: PathBuf = match &options.sidecar {
-            Some(path) => path.clone(),
-            None => sidecar::build(terminal).await?,
-        };
         terminal.say("ollama", &model_server.description());
 
         let no_port = |error| format!("the gateway found no port on 127.0.0.1: {error}");
@@ -47,11 +43,11 @@ impl Stage {
         let url = gateway.url_at(network.addr());
         terminal.say(
             "gateway",
-            &format!("{url}, by way of a network that can be broken"),
+            &format!("{url}, behind a network that can break"),
         );
 
         let log = std::env::temp_dir().join(format!("pin-sidecar-demo-{}.log", std::process::id()));
-        let sidecar = start(&program, &log, &url, &model_server.url).await?;
+        let sidecar = start(program, &log, &url, &model_server.url).await?;
         terminal.say(
             "sidecar",
             &format!("process {}, log in {}", sidecar.pid(), log.display()),

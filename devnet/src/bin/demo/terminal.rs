@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use rustix::termios::Winsize;
+
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -9,7 +11,10 @@ const GREEN: &str = "32";
 const CYAN: &str = "36";
 
 /// Where a width is not known.
-const USUAL_WIDTH: usize = 100;
+const USUAL_WIDTH: usize = 80;
+
+/// Where a height is not known, in rows.
+const USUAL_HEIGHT: usize = 24;
 
 /// The left column of a line.
 const LABEL_WIDTH: usize = 9;
@@ -40,11 +45,18 @@ impl Terminal {
 
     /// Columns.
     pub(crate) fn width(&self) -> usize {
-        let size = rustix::termios::tcgetwinsize(io::stdout())
-            .ok()
-            .map(|size| usize::from(size.ws_col));
-        size.filter(|columns| self.moving && *columns > 0)
-            .unwrap_or(USUAL_WIDTH)
+        self.size(|size| size.ws_col).unwrap_or(USUAL_WIDTH)
+    }
+
+    /// Rows.
+    pub(crate) fn height(&self) -> usize {
+        self.size(|size| size.ws_row).unwrap_or(USUAL_HEIGHT)
+    }
+
+    fn size(&self, of: impl Fn(Winsize) -> u16) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        let size = usize::from(of(size));
+        (self.moving && size > 0).then_some(size)
     }
 
     pub(crate) fn title(&mut self, text: &str) {
@@ -69,11 +81,6 @@ impl Terminal {
         self.say(label, &text);
     }
 
-    pub(crate) fn aside(&mut self, text: &str) {
-        let text = self.paint(DIM, text);
-        self.line(&format!("  {text}"));
-    }
-
     /// Text that a person will copy: nothing around it.
     pub(crate) fn verbatim(&mut self, text: &str) {
         self.line(&format!("  {text}"));
@@ -91,13 +98,16 @@ impl Terminal {
 
     /// Puts lines in the place of the last picture's.
     pub(crate) fn picture(&mut self, lines: &[String]) {
-        let mut out = String::new();
+        // Without wrapping, so that on a narrow terminal too a line is a line.
+        let mut out = "\x1b[?7l".to_owned();
         if self.picture > 0 {
             out += &format!("\x1b[{}A", self.picture);
         }
         for line in lines {
-            out += &format!("\r\x1b[2K{line}\n");
+            out += &format!("\r{line}\x1b[K\n");
         }
+        // A picture may have fewer lines than the one before.
+        out += "\x1b[J\x1b[?7h";
         self.picture = lines.len();
         self.write(&out);
     }
