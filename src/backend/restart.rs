@@ -8,9 +8,15 @@ use tokio::time::{Instant, sleep};
 
 use super::Backend;
 
-/// How often it is asked. A container that is restarted is mostly away for half a second, for its runtime's sake alone; with
-/// a quarter of a second between two looks a restart was missed on a machine that had other work.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often it is asked. A container that is restarted is mostly away for half a second, for its runtime's sake alone.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How often at first. A hook that has had the node drain is followed by the restart, which was missed once on a machine that
+/// had other work.
+const FIRST_LOOKS: Duration = Duration::from_millis(50);
+
+/// How long that is.
+const AT_FIRST: Duration = Duration::from_secs(60);
 
 /// How long it has to answer without a break (delivery rules, "Drain").
 const STAYS: Duration = Duration::from_secs(10);
@@ -18,8 +24,10 @@ const STAYS: Duration = Duration::from_secs(10);
 impl Backend {
     /// Waits until the server has gone away and has been answering again for ten seconds.
     pub async fn restarted(&self) {
+        let begun = Instant::now();
         while self.server.answers().await {
-            sleep(LOOK).await;
+            let is_new = begun.elapsed() < AT_FIRST;
+            sleep(if is_new { FIRST_LOOKS } else { LOOK }).await;
         }
         let mut back_since = None;
         loop {
