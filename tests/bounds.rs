@@ -223,8 +223,8 @@ async fn a_gateway_that_stops_reading_slows_ollama_instead_of_filling_memory() {
     assert!(grown <= 64.0, "memory grew by {grown:.1} MiB");
 }
 
-/// The formula of docs/memory-and-limits.md: every term of the formula is filled at once. The gateway reads and acknowledges nothing, so that each
-/// answer has to be kept; while they are made, as many requests wait as may.
+/// The formula of docs/memory-and-limits.md: every term of it is filled at once. The gateway reads and acknowledges nothing, so
+/// that each answer has to be kept; while they are made, as many requests wait as may.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_acknowledges_nothing_costs_no_more_memory_than_is_reckoned() {
     const MIB: usize = 1024 * 1024;

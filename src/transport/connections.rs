@@ -8,7 +8,7 @@ use hyper::rt::Executor;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The tasks that keep connections, and whatever else is done on them. Clones share them.
+/// The tasks that keep connections. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
     tasks: TaskTracker,
@@ -16,13 +16,6 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Runs a task until it is done or all are ended. Needs a runtime.
-    pub fn spawn(&self, task: impl Future<Output: Send> + Send + 'static) {
-        let ended = self.ended.clone();
-        self.tasks
-            .spawn(async move { ended.run_until_cancelled_owned(task).await });
-    }
-
     /// Ends them all: those that have not ended by themselves `within` that time are dropped.
     pub async fn end(&self, within: Duration) {
         self.tasks.close();
@@ -40,7 +33,9 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.spawn(task);
+        let ended = self.ended.clone();
+        self.tasks
+            .spawn(async move { ended.run_until_cancelled_owned(task).await });
     }
 }
 
@@ -56,7 +51,7 @@ mod tests {
     async fn a_connection_that_does_not_end_by_itself_is_dropped() {
         let connections = Connections::default();
         let (held, mut all_dropped) = mpsc::channel::<()>(1);
-        connections.spawn(async move {
+        connections.execute(async move {
             let _held = held;
             pending::<()>().await;
         });
