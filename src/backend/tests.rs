@@ -85,6 +85,10 @@ impl ModelServer for Listing {
     fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         ready(Err(HttpError::Broken.into())).boxed()
     }
+
+    fn load<'a>(&'a self, _: &'a Model) -> BoxFuture<'a, Result<(), AskError>> {
+        ready(Ok(())).boxed()
+    }
 }
 
 fn backend(server: &Arc<Listing>, allow: &str) -> Backend {
@@ -116,6 +120,7 @@ async fn a_server_that_does_not_tell_its_version_is_there_all_the_same() {
     there.find_fresh("a").await;
     let expected = Offer {
         is_up: true,
+        is_warm: true,
         why_empty: Some("none of 1".to_owned()),
         ..Offer::default()
     };

@@ -77,6 +77,10 @@ impl ModelServer for Treacherous {
         Ok(Bytes::new())
     }
 
+    fn load<'a>(&'a self, _: &'a Model) -> BoxFuture<'a, Result<(), AskError>> {
+        ready(Ok(())).boxed()
+    }
+
     fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         pending().boxed()
     }
