@@ -82,10 +82,9 @@ impl Backend {
         self.catalogue.find(name)
     }
 
-    /// As [`Backend::find`], after a look at the model server.
-    pub async fn find_fresh(&self, name: &str) -> Option<Model> {
+    /// Looks at the model server.
+    pub async fn look_now(&self) {
         self.catalogue.look_after(Instant::now()).await;
-        self.find(name)
     }
 
     /// Has the server pull the models that the settings name, until all are there or `stop` is told. Needs somebody who
