@@ -112,7 +112,7 @@ impl Overview for View {
                 .map(|model| admin::ModelStatus {
                     name: model.name.to_string(),
                     context_length: model.context_length,
-                    loaded: model.loaded_context.is_some(),
+                    loaded: model.loaded.is_some(),
                 })
                 .collect(),
             pulls: pulls

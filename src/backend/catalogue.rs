@@ -28,7 +28,7 @@ const PULSE: Duration = Duration::from_secs(3);
 const RECOVERY: Duration = Duration::from_secs(1);
 
 /// A model that is offered to the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// The full name as the backend lists it, tag included: `llama3.2:latest`.
     pub name: Arc<str>,
@@ -36,8 +36,29 @@ pub struct Model {
     pub context_length: Option<u64>,
     /// Whether the model can think, that is whether it accepts `think`.
     pub thinks: bool,
-    /// The context it is loaded with just now, in tokens; `None` while it is not in memory.
-    pub loaded_context: Option<u64>,
+    /// What it takes just now; `None` while it is not in memory.
+    pub loaded: Option<Loaded>,
+    /// Whether the operator wants it kept in memory (`PIN_PRELOAD_MODELS`).
+    pub is_preloaded: bool,
+}
+
+impl Model {
+    /// A model of which nothing else is known.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a model that is in memory takes of it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// In all.
+    pub bytes: u64,
+    /// In the GPU's memory.
+    pub gpu_bytes: u64,
 }
 
 /// What a node has to offer just now.

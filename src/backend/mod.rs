@@ -21,14 +21,13 @@ pub(crate) mod tests;
 
 pub use self::{
     answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
-    catalogue::{Catalogue, Model, Offer, Rules},
+    catalogue::{Catalogue, Loaded, Model, Offer, Rules},
     chat::RequestHead,
-    server::{AskError, ModelServer, Seen, Suitability},
+    server::{AskError, ModelServer, Prepared, Seen, Suitability},
 };
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -102,21 +101,22 @@ impl Backend {
         self.server.pulls()
     }
 
-    /// Checks and rewrites a chat with this model by the operator's policy; gives the body to send. Does no I/O.
+    /// Checks and rewrites a chat with this model by the operator's policy; gives what to send. Does no I/O.
+    /// What it gives belongs to one request: it is sent, or dropped.
     ///
     /// # Errors
     /// `invalid`, with what is wrong with the request.
-    pub fn prepare(&self, payload: &[u8], model: &Model) -> Result<Bytes, Failure> {
+    pub fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
         self.server.prepare(payload, model)
     }
 
-    /// Sends a prepared body and waits for the head of the answer.
+    /// Sends a prepared chat and waits for the head of the answer.
     ///
     /// # Errors
     /// `rejected`: it says that the request is at fault. `backend`: it cannot be reached, in which case it is soon looked
     /// at again, or it fails.
-    pub async fn chat(&self, body: Bytes) -> Result<ChatStream, Failure> {
-        let asked = self.server.chat(body).await;
+    pub async fn chat(&self, chat: Prepared) -> Result<ChatStream, Failure> {
+        let asked = self.server.chat(chat).await;
         asked.map_err(|error| self.failure(error))
     }
 

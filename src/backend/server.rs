@@ -8,7 +8,11 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use hyper::{Response, body::Incoming};
 
-use super::{Catalogue, ChatStream, Model, error_text::words_of_status, ollama::PullBoard};
+use super::{
+    Catalogue, ChatStream, Model,
+    error_text::words_of_status,
+    ollama::{PullBoard, SentContext},
+};
 use crate::{
     protocol::{Code, Failure},
     transport::http::{Body, HttpError, read_body, stream},
@@ -37,6 +41,27 @@ pub struct Seen {
     pub vram_bytes: u64,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
+}
+
+/// A chat as its server is to get it.
+pub struct Prepared {
+    /// The model that it is for.
+    pub(super) model: Arc<str>,
+    /// The body to send.
+    pub(super) body: Bytes,
+    /// The context that it carries, where that is to be remembered.
+    pub(super) context: Option<SentContext>,
+}
+
+impl Prepared {
+    /// A chat that needs nothing to be remembered.
+    pub fn new(model: &Model, body: Bytes) -> Self {
+        Self {
+            model: Arc::clone(&model.name),
+            body,
+            context: None,
+        }
+    }
 }
 
 /// Why a server does not do what it is asked for.
@@ -90,10 +115,10 @@ pub trait ModelServer: Send + Sync {
     ///
     /// # Errors
     /// `invalid`, with what is wrong with the request.
-    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Bytes, Failure>;
+    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure>;
 
-    /// Sends a prepared body and waits for the head of the answer.
-    fn chat(&self, body: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>>;
+    /// Sends a prepared chat and waits for the head of the answer.
+    fn chat(&self, chat: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>>;
 
     /// Loads a model as its requests want it, and waits until it is loaded. Dropping it closes the request, upon which a
     /// server may give up loading.
