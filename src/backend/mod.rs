@@ -8,12 +8,14 @@
 //! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
 
 mod answer;
+mod backoff;
 mod catalogue;
 pub mod chat;
 mod completion;
 mod error_text;
 mod object;
 pub mod ollama;
+mod preload;
 mod restart;
 mod server;
 #[cfg(test)]
@@ -23,6 +25,7 @@ pub use self::{
     answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
     catalogue::{Catalogue, Loaded, Model, Offer, Rules},
     chat::RequestHead,
+    preload::{PreloadState, PreloadStatus},
     server::{AskError, ModelServer, Prepared, Seen, Suitability},
 };
 
@@ -31,7 +34,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::ollama::PullBoard;
+use self::{ollama::PullBoard, preload::Preload};
 use crate::{
     protocol::{Code, Failure},
     telemetry::Metrics,
@@ -42,6 +45,7 @@ use crate::{
 pub struct Backend {
     server: Arc<dyn ModelServer>,
     catalogue: Catalogue,
+    preload: Arc<Preload>,
 }
 
 impl Backend {
@@ -52,8 +56,19 @@ impl Backend {
         refresh: Duration,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let catalogue = Catalogue::new(Arc::clone(&server), rules, refresh, Arc::clone(metrics));
-        Self { server, catalogue }
+        let preload = Arc::new(Preload::new(rules.preload.clone()));
+        let catalogue = Catalogue::new(
+            Arc::clone(&server),
+            rules,
+            Arc::clone(&preload),
+            refresh,
+            Arc::clone(metrics),
+        );
+        Self {
+            server,
+            catalogue,
+            preload,
+        }
     }
 
     /// What the network and `/status` call its interface.
@@ -116,8 +131,9 @@ impl Backend {
     /// `rejected`: it says that the request is at fault. `backend`: it cannot be reached, in which case it is soon looked
     /// at again, or it fails.
     pub async fn chat(&self, chat: Prepared) -> Result<ChatStream, Failure> {
+        let model = Arc::clone(&chat.model);
         let asked = self.server.chat(chat).await;
-        asked.map_err(|error| self.failure(error))
+        self.taken(&model, asked)
     }
 
     /// Has the server load a model, with the context and for the time that every request for it asks for, and waits until
@@ -127,6 +143,14 @@ impl Backend {
     /// As [`Backend::chat`].
     pub async fn load(&self, model: &Model) -> Result<(), Failure> {
         let asked = self.server.load(model).await;
+        self.taken(&model.name, asked)
+    }
+
+    fn taken<T>(&self, model: &str, asked: Result<T, AskError>) -> Result<T, Failure> {
+        if asked.is_ok() {
+            self.preload.used(model);
+            self.catalogue.show_warmth();
+        }
         asked.map_err(|error| self.failure(error))
     }
 

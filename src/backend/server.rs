@@ -2,7 +2,10 @@
 //!
 //! Invariant: it keeps nothing of what it shows beyond what makes the next look cheaper, and decides nothing by it.
 
-use std::{future::ready, sync::Arc};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -123,6 +126,12 @@ pub trait ModelServer: Send + Sync {
     /// Loads a model as its requests want it, and waits until it is loaded. Dropping it closes the request, upon which a
     /// server may give up loading.
     fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>>;
+
+    /// Holds a connection over which nothing is said, and waits until the server closes it, as it does when its process ends.
+    /// Ends at once where none can be opened.
+    fn until_closed(&self) -> BoxFuture<'_, ()> {
+        pending().boxed()
+    }
 
     /// Pulls what is to be pulled, until all is there. Dropping it stops it.
     fn keep_pulling<'a>(&'a self, _: &'a Catalogue, _: fastrand::Rng) -> BoxFuture<'a, ()> {

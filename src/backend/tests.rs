@@ -17,10 +17,11 @@ const REFRESH: Duration = Duration::from_secs(600);
 
 /// The rules of an operator with this `PIN_ALLOW_MODELS`, who denies nothing.
 pub(crate) fn allowing(models: &str) -> Rules {
-    let config = config(&[("PIN_ALLOW_MODELS", models)]);
+    let config = config(&[("PIN_ALLOW_MODELS", models), ("PIN_PRELOAD_MODELS", "none")]);
     Rules {
         allow: config.backend.allow,
         deny: config.backend.deny,
+        preload: config.backend.preload,
     }
 }
 
@@ -51,9 +52,7 @@ impl ModelServer for Listing {
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
         self.looks.fetch_add(1, Ordering::Relaxed);
-        let model = |(name, suitability): &(&str, Suitability)| {
-            (Model::named(name), *suitability)
-        };
+        let model = |(name, suitability): &(&str, Suitability)| (Model::named(name), *suitability);
         let seen = self.models.as_ref().map(|models| Seen {
             models: models.iter().map(model).collect(),
             ..Seen::default()

@@ -44,9 +44,7 @@ impl ModelServer for Treacherous {
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
-        let model = |name: &str| {
-            (Model::named(name), Suitability::Suits)
-        };
+        let model = |name: &str| (Model::named(name), Suitability::Suits);
         let models = ["hangs", "panics"].map(model).into();
         let seen = Seen {
             models,

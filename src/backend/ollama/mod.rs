@@ -27,7 +27,8 @@ use self::{
     wire::{Facts, Running, Tag},
 };
 use super::{
-    AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Prepared, Rules, Seen, Suitability,
+    AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Prepared, Rules, Seen,
+    Suitability,
 };
 use crate::{
     config::{BackendSettings, PolicySettings},
@@ -61,6 +62,7 @@ impl Backend {
         let rules = Rules {
             allow: settings.allow,
             deny: settings.deny,
+            preload: settings.preload,
         };
         let client = HttpClient::new(dial, settings.url, connections);
         let server = Ollama {
@@ -167,6 +169,10 @@ impl ModelServer for Ollama {
             Ok(())
         }
         .boxed()
+    }
+
+    fn until_closed(&self) -> BoxFuture<'_, ()> {
+        self.api.until_closed().boxed()
     }
 
     fn keep_pulling<'a>(

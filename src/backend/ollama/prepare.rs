@@ -103,11 +103,9 @@ mod tests {
     use super::*;
     use crate::{
         any_json::{string, value},
-        backend::{
-            chat::{
-                inspect,
-                tests::{AMBIGUOUS, NO_CHATS},
-            },
+        backend::chat::{
+            inspect,
+            tests::{AMBIGUOUS, NO_CHATS},
         },
     };
 
