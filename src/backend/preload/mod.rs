@@ -10,6 +10,8 @@
 //! longer than `PIN_FIRST_TOKEN_TIMEOUT`, nor does one that is not offered: a pull may take a day, and one that is being pulled
 //! is not offered yet, so that it is never loaded meanwhile.
 
+#[cfg(test)]
+mod tests;
 mod wanted;
 
 pub use wanted::PreloadState;
