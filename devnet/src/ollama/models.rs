@@ -62,6 +62,8 @@ struct Loaded {
     kept: Duration,
     users: usize,
     expires: Instant,
+    /// The same for people.
+    expires_at: SystemTime,
     /// Which load it is.
     number: usize,
 }
@@ -166,6 +168,7 @@ impl Models {
                 kept: KEPT,
                 users: 0,
                 expires: ready + KEPT,
+                expires_at: SystemTime::now() + manner.takes + KEPT,
                 number: model.loads,
             });
         }
@@ -182,6 +185,7 @@ impl Models {
         };
         loaded.users -= 1;
         loaded.expires = Instant::now() + loaded.kept;
+        loaded.expires_at = SystemTime::now() + loaded.kept;
         if loaded.users == 0 && (loaded.kept.is_zero() || loaded.ready > Instant::now()) {
             model.loaded = None;
         }
@@ -293,10 +297,9 @@ impl Model {
             .loaded
             .as_ref()
             .filter(|loaded| loaded.ready <= Instant::now())?;
-        let left = loaded.expires.saturating_duration_since(Instant::now());
         Some(json!({
             "name": self.name, "model": self.name, "size": self.shape.size, "digest": self.digest(),
-            "details": self.details(), "expires_at": rfc3339(SystemTime::now() + left),
+            "details": self.details(), "expires_at": rfc3339(loaded.expires_at),
             "size_vram": self.shape.size_vram.unwrap_or(self.shape.size),
             "context_length": loaded.asked.min(self.shape.context_length),
         }))
