@@ -281,11 +281,17 @@ impl Backend {
                 .wait_for(|offer| offer.models.iter().any(is_loaded))
                 .await;
             self.server.until_closed().await;
-            for wanted in self.preload.lock().iter_mut().flatten() {
-                wanted.suspect_restart();
-            }
-            self.catalogue.look_after(Instant::now()).await;
+            self.look_for_restart().await;
             sleep(PAUSE).await;
+            // No connection was held meanwhile.
+            self.look_for_restart().await;
         }
+    }
+
+    async fn look_for_restart(&self) {
+        for wanted in self.preload.lock().iter_mut().flatten() {
+            wanted.suspect_restart();
+        }
+        self.catalogue.look_after(Instant::now()).await;
     }
 }
