@@ -189,6 +189,7 @@ fn the_charts_defaults_are_the_products_own() {
             "PIN_SERVER_URL",
             "PIN_ALLOW_PLAINTEXT",
             "PIN_ALLOW_MODELS",
+            "PIN_PRELOAD_MODELS",
             "PIN_LISTEN_ADDR",
         ];
         set || unset.contains(&name)
