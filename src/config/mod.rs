@@ -128,6 +128,7 @@ impl Config {
                     values.no_proxy.as_ref(),
                 ),
                 url: values.server_url,
+                user_agent: values.user_agent.0,
                 ca_file: values.tls_ca_file.map(|file| file.0),
                 max_frame_bytes: values.max_frame_bytes.0,
                 connect_timeout: values.connect_timeout.0,

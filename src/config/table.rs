@@ -17,7 +17,7 @@ use super::{
     url::{BackendUrl, GatewayUrl},
     value::{
         Choice, ClientId, Count, FilePath, Interval, ListenAddr, Price, PrivateText, Region,
-        Secret, Size, Text, Timeout, Tokens,
+        Secret, Size, Text, Timeout, Tokens, UserAgent,
     },
 };
 use crate::{
@@ -136,6 +136,8 @@ settings! {
         "the file with the secret; it is read again at every login";
     server_url: GatewayUrl, "PIN_SERVER_URL", Is("wss://aiassist.net/api/v1/pin/ws"),
         "the gateway: `wss://HOST/PATH`, or a bare base such as `https://HOST`";
+    user_agent: UserAgent, "PIN_USER_AGENT", FoundOut("pin-sidecar/VERSION"),
+        "what the network's edge is told that we are; some values get a 403 there";
     signature: Choice<SignatureScheme>, "PIN_SIGNATURE", Is("sha256"),
         "how logins are signed: `sha256` or `hmac-sha256`";
     allow_plaintext: Choice<bool>, "PIN_ALLOW_PLAINTEXT", Is("false"),

@@ -13,13 +13,16 @@ pub use websocket::WebSocket;
 #[cfg(test)]
 pub(crate) use websocket::acknowledgements::{Acknowledged, Acknowledgements};
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use crate::protocol::{AgentMessage, Chunk, Control, FromGateway, Reply, Unreadable, encode};
+use crate::{
+    protocol::{AgentMessage, Chunk, Control, FromGateway, Reply, Unreadable, encode},
+    telemetry::printable,
+};
 
 /// Opens links with one gateway.
 pub trait Connect: Send + Sync {
@@ -182,4 +185,15 @@ pub struct CloseFrame {
     pub code: u16,
     /// Why, in its own words; often empty.
     pub reason: String,
+}
+
+impl fmt::Display for CloseFrame {
+    /// Fit for an operator's eyes, whatever the peer wrote.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "code {}", self.code)?;
+        match self.reason.as_str() {
+            "" => Ok(()),
+            reason => write!(f, " ({})", printable(reason)),
+        }
+    }
 }

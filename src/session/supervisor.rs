@@ -267,7 +267,7 @@ impl Supervisor {
         let is_pressing = self.parts.inference.has_work() || self.shared.outbox.undelivered() > 0;
         let limit = is_pressing.then_some(PRESSING);
         let wait = match (why, why.retry_after()) {
-            (NoSession::NotOpened(OpenError::Refused(_)), _) => self.backoff.refused(),
+            (NoSession::NotOpened(OpenError::Refused { .. }), _) => self.backoff.refused(),
             (_, Some(time)) => self.leave_alone(time, limit),
             (NoSession::NotOpened(_), None) => self.backoff.failed(limit),
             (NoSession::Ended(end), None) if end.unreadable => self.backoff.unreadable(limit),
