@@ -46,6 +46,8 @@ pub struct GatewaySettings {
     pub reconnect_min: Duration,
     /// Where the backoff ends.
     pub reconnect_max: Duration,
+    /// How often it may be asked for a session in any 60 s; 0: no limit.
+    pub connects_per_minute: usize,
     /// Time between heartbeats; less than `heartbeat_timeout`.
     pub heartbeat_interval: Duration,
     /// The silence after which the session is given up.

@@ -134,6 +134,7 @@ impl Config {
                 connect_timeout: values.connect_timeout.0,
                 reconnect_min: values.reconnect_min.0,
                 reconnect_max: values.reconnect_max.0,
+                connects_per_minute: values.connects_per_minute.0,
                 heartbeat_interval: values.heartbeat_interval.0,
                 heartbeat_timeout: values.heartbeat_timeout.0,
             },

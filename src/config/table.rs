@@ -206,6 +206,10 @@ settings! {
         "the longest first wait before a reconnect; each further one may be twice as long";
     reconnect_max: Interval, "PIN_RECONNECT_MAX", Is("60s"),
         "the longest wait before a reconnect, unless the gateway asks for more or has refused the login";
+    connects_per_minute: Count<0>, "PIN_CONNECTS_PER_MINUTE", Is("9"),
+        "how often the gateway may be asked for a session in any 60s, whatever else is set: half of them at once, then one \
+         at a time; `0` for no limit. The network turns away an address that asks more than 10 times a minute, so sidecars \
+         behind one address should share these";
     heartbeat_interval: Interval, "PIN_HEARTBEAT_INTERVAL", FoundOut("15s, or a third of PIN_HEARTBEAT_TIMEOUT if that is less"),
         "time between heartbeats; the network drops a node after 60s of silence";
     heartbeat_timeout: Interval, "PIN_HEARTBEAT_TIMEOUT", Is("45s"),

@@ -77,6 +77,7 @@ fn two_settings_are_enough() {
     assert_eq!(config.gateway.ca_file, None);
     assert_eq!(config.gateway.max_frame_bytes, 16 << 20);
     assert_eq!(config.gateway.user_agent, crate::transport::AGENT);
+    assert_eq!(config.gateway.connects_per_minute, 9);
     assert_eq!(config.gateway.heartbeat_interval, Duration::from_secs(15));
     assert_eq!(config.node.alias, "gpu-box");
     assert_eq!(config.node.region, Region::Global);
@@ -129,6 +130,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
         ("PIN_CONNECT_TIMEOUT", "5s"),
         ("PIN_RECONNECT_MIN", "6s"),
         ("PIN_RECONNECT_MAX", "7s"),
+        ("PIN_CONNECTS_PER_MINUTE", "3"),
         ("PIN_RESULT_TTL", "13m"),
         ("PIN_ORPHAN_GRACE", "0s"),
         ("PIN_HEARTBEAT_INTERVAL", "8s"),
@@ -153,7 +155,10 @@ fn every_setting_reaches_the_part_that_wants_it() {
         (gateway.reconnect_min, gateway.reconnect_max),
         (seconds(6), seconds(7))
     );
-    assert_eq!(gateway.user_agent, "my node (a cellar)");
+    assert_eq!(
+        (gateway.user_agent.as_bytes(), gateway.connects_per_minute),
+        (&b"my node (a cellar)"[..], 3)
+    );
     assert_eq!(
         (gateway.heartbeat_interval, gateway.heartbeat_timeout),
         (seconds(8), seconds(9))

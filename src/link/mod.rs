@@ -5,9 +5,11 @@
 //! Invariant: a session does the same over every link. What a transport has of its own, such as logins, Pings, counted
 //! acknowledgements and Close, stays behind its link, since each proves in its own way what was read.
 
+mod budget;
 mod error;
 mod websocket;
 
+pub use budget::ConnectBudget;
 pub use error::OpenError;
 pub use websocket::WebSocket;
 #[cfg(test)]
@@ -29,8 +31,13 @@ pub trait Connect: Send + Sync {
     /// What `/status` calls the transport.
     fn transport(&self) -> &'static str;
 
-    /// Reaches the gateway and logs in. Each step has its own time limit.
-    fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>>;
+    /// Reaches the gateway and logs in. Each step has its own time limit. Each request that asks the gateway for a session
+    /// is taken from the budget, in which the caller has seen that there is one left.
+    fn open<'a>(
+        &'a self,
+        secret: &'a SecretString,
+        budget: &'a ConnectBudget,
+    ) -> BoxFuture<'a, Result<Opened, OpenError>>;
 }
 
 /// A link that has just been opened.

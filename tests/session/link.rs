@@ -236,6 +236,24 @@ async fn links_that_break_are_not_taken_for_a_fight_over_the_id() {
 }
 
 #[tokio::test]
+async fn while_the_limit_of_attempts_holds_the_next_one_back_readyz_says_so() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let settings = quick(&[("PIN_CONNECTS_PER_MINUTE", "1")]);
+    let net = Net::with(CLIENT, gateway, ollama, &settings).await;
+    net.gateway.drop_sessions();
+    let pending = net
+        .sidecar
+        .wait_until_pending("as PIN_CONNECTS_PER_MINUTE allows")
+        .await;
+    assert!(
+        pending[0].starts_with("The connection to the gateway broke"),
+        "{pending:?}"
+    );
+    let wait = next_attempt(&pending);
+    assert!((50..=61).contains(&wait.as_secs()), "{wait:?}");
+}
+
+#[tokio::test]
 async fn a_gateway_that_closes_after_a_failed_interview_is_not_taken_for_a_fight_over_the_id() {
     let (gateway, ollama) = (gateway().await, ollama().await);
     let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &SLOW_AFTER_A_FIGHT);

@@ -21,7 +21,10 @@ use self::{
     acknowledgements::{Acknowledged, Acknowledgements},
     socket::{Message, Receiver, Sender},
 };
-use super::{CloseFrame, Connect, Link, LinkEnd, OpenError, Opened, Outgoing, Position, Received};
+use super::{
+    CloseFrame, Connect, ConnectBudget, Link, LinkEnd, OpenError, Opened, Outgoing, Position,
+    Received,
+};
 use crate::{
     clock::WallClock,
     config::{GatewaySettings, Identity},
@@ -70,7 +73,11 @@ impl WebSocket {
         }
     }
 
-    async fn link(&self, secret: &SecretString) -> Result<Opened, OpenError> {
+    async fn link(
+        &self,
+        secret: &SecretString,
+        budget: &ConnectBudget,
+    ) -> Result<Opened, OpenError> {
         let meter = Meter::new(
             self.metrics.received_bytes_total.clone(),
             self.metrics.sent_bytes_total.clone(),
@@ -79,7 +86,7 @@ impl WebSocket {
             stream: self.dial.dial(&self.gateway).await?,
             meter: Arc::clone(&meter),
         };
-        let (mut sender, mut receiver) = socket::connect(stream, &self.settings).await?;
+        let (mut sender, mut receiver) = socket::connect(stream, &self.settings, budget).await?;
         let node_id = self.log_in(secret, &mut sender, &mut receiver).await?;
         let link = WebSocketLink {
             sender: AsyncMutex::new(sender),
@@ -102,8 +109,12 @@ impl Connect for WebSocket {
         "ws"
     }
 
-    fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>> {
-        self.link(secret).boxed()
+    fn open<'a>(
+        &'a self,
+        secret: &'a SecretString,
+        budget: &'a ConnectBudget,
+    ) -> BoxFuture<'a, Result<Opened, OpenError>> {
+        self.link(secret, budget).boxed()
     }
 }
 

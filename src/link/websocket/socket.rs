@@ -18,7 +18,7 @@ use futures_util::{SinkExt, StreamExt};
 use super::upgrade::{Upgraded, upgrade};
 use crate::{
     config::GatewaySettings,
-    link::{CloseFrame, LinkEnd, OpenError},
+    link::{CloseFrame, ConnectBudget, LinkEnd, OpenError},
     transport::Metered,
 };
 
@@ -53,8 +53,9 @@ pub(super) struct Receiver(WebSocketReceiver<TokioAdapter<Metered>>);
 pub(super) async fn connect(
     stream: Metered,
     gateway: &GatewaySettings,
+    budget: &ConnectBudget,
 ) -> Result<(Sender, Receiver), OpenError> {
-    let Upgraded { stream, read } = upgrade(stream, gateway).await?;
+    let Upgraded { stream, read } = upgrade(stream, gateway, budget).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(gateway.max_frame_bytes))

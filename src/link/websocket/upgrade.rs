@@ -12,12 +12,12 @@ use hyper::{
     header::{self, HeaderName},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::refusal::refusal;
 use crate::{
     config::GatewaySettings,
-    link::OpenError,
+    link::{ConnectBudget, OpenError},
     transport::{DialError, Metered, Step},
 };
 
@@ -30,13 +30,14 @@ pub(super) struct Upgraded {
     pub(super) read: Bytes,
 }
 
-/// Asks for a WebSocket over this connection.
+/// Asks for a WebSocket over this connection, which costs one of the `budget`.
 ///
 /// # Errors
 /// The peer does not upgrade, or not in time.
 pub(super) async fn upgrade(
     stream: Metered,
     gateway: &GatewaySettings,
+    budget: &ConnectBudget,
 ) -> Result<Upgraded, OpenError> {
     let key = generate_key();
     let request = request(gateway, &key)?;
@@ -48,6 +49,7 @@ pub(super) async fn upgrade(
         .await
         .map_err(|error| broken(&error))?;
     let answer = async {
+        budget.spend(Instant::now());
         let response = ask(&mut sender, request, gateway).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
@@ -150,10 +152,7 @@ mod tests {
     use std::time::Duration;
 
     use prometheus::IntCounter;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-        time::Instant,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
     use crate::{config::tests::config, protocol::RetryAfter, transport::Meter};
@@ -193,15 +192,17 @@ mod tests {
             stream: Box::new(ours),
             meter: Meter::new(counter(), counter()),
         };
+        let budget = ConnectBudget::new(1);
         let mut theirs = Peer(theirs);
         let behaviour = async {
             peer(&mut theirs).await;
             std::future::pending::<()>().await;
         };
         let outcome = tokio::select! {
-            outcome = upgrade(stream, &gateway) => outcome,
+            outcome = upgrade(stream, &gateway, &budget) => outcome,
             () = behaviour => unreachable!(),
         };
+        assert!(!budget.held(Instant::now()).is_zero(), "the request counts");
         outcome
     }
 
