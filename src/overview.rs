@@ -222,7 +222,7 @@ fn pull(pull: &PullStatus) -> admin::PullStatus {
 
 fn time_left(phase: Phase) -> Option<Duration> {
     match phase {
-        Phase::Waiting { until } => {
+        Phase::Waiting { until, .. } => {
             Some(until.saturating_duration_since(tokio::time::Instant::now()))
         }
         Phase::Connecting | Phase::Up | Phase::Ended => None,
@@ -252,9 +252,14 @@ fn session_sentence(session: &SessionStatus) -> Option<String> {
         Phase::Up => None,
         Phase::Ended => Some("The session is closed.".to_owned()),
         Phase::Connecting => Some(format!("{} Connecting now.", trouble())),
-        Phase::Waiting { .. } => {
+        Phase::Waiting { is_paced, .. } => {
             let left = time_left(session.phase).unwrap_or_default().as_secs();
-            Some(format!("{} Next attempt in {left} s.", trouble()))
+            let pace = if is_paced {
+                ", as PIN_CONNECTS_PER_MINUTE allows"
+            } else {
+                ""
+            };
+            Some(format!("{} Next attempt in {left} s{pace}.", trouble()))
         }
     }
 }

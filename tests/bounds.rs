@@ -58,6 +58,7 @@ impl Node {
             ("PIN_OLLAMA_URL", &ollama.url()),
             ("PIN_NODE_ALIAS", "node-1"),
             ("PIN_RECONNECT_MIN", "10ms"),
+            ("PIN_CONNECTS_PER_MINUTE", "0"),
         ];
         let program = std::env::var_os(PROGRAM).unwrap_or(env!("CARGO_BIN_EXE_pin-sidecar").into());
         let program = Agent::builder(program);

@@ -7,9 +7,9 @@ use super::{
     error::{ConfigError, Invalid},
     field::Value,
     table::Fields,
-    value::{Choice, Count, Text, Time},
+    value::{Choice, Count, Text, Time, UserAgent},
 };
-use crate::{protocol::Generation, secret::SecretSource};
+use crate::{protocol::Generation, secret::SecretSource, transport::AGENT};
 
 /// The files of the machine that settings fall back to. Tests give their own, so that sidecars can share a process.
 #[derive(Clone, Debug)]
@@ -77,6 +77,7 @@ pub(super) fn find_out_defaults(fields: &mut Fields, surroundings: &Surroundings
         .map(|timeout| timeout.0 / 3);
     let heartbeat = heartbeat.and_then(|third| at_most(third, HEARTBEAT_INTERVAL));
     fields.heartbeat_interval.fill(heartbeat);
+    fields.user_agent.fill(Some(UserAgent::parse(AGENT)));
     if !fields.node_alias.is_set() {
         fields.node_alias.fill(Some(surroundings.hostname()));
     }

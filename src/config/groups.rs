@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use hyper::header::HeaderValue;
 use tracing_subscriber::filter::Targets;
 
 use super::{BackendUrl, GatewayUrl, ModelGlobs, PreloadModels, Price, ProxyUrl, Region};
@@ -33,6 +34,8 @@ pub struct GatewaySettings {
     pub url: GatewayUrl,
     /// The proxy to reach it through.
     pub proxy: Option<ProxyUrl>,
+    /// What it is told that we are.
+    pub user_agent: HeaderValue,
     /// PEM file with more roots to trust.
     pub ca_file: Option<PathBuf>,
     /// The largest frame that is taken.
@@ -43,6 +46,8 @@ pub struct GatewaySettings {
     pub reconnect_min: Duration,
     /// Where the backoff ends.
     pub reconnect_max: Duration,
+    /// How often it may be asked for a session in any 60 s; 0: no limit.
+    pub connects_per_minute: usize,
     /// Time between heartbeats; less than `heartbeat_timeout`.
     pub heartbeat_interval: Duration,
     /// The silence after which the session is given up.

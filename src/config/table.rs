@@ -17,7 +17,7 @@ use super::{
     url::{BackendUrl, GatewayUrl},
     value::{
         Choice, ClientId, Count, FilePath, Interval, ListenAddr, Price, PrivateText, Region,
-        Secret, Size, Text, Timeout, Tokens,
+        Secret, Size, Text, Timeout, Tokens, UserAgent,
     },
 };
 use crate::{
@@ -136,6 +136,8 @@ settings! {
         "the file with the secret; it is read again at every login";
     server_url: GatewayUrl, "PIN_SERVER_URL", Is("wss://aiassist.net/api/v1/pin/ws"),
         "the gateway: `wss://HOST/PATH`, or a bare base such as `https://HOST`";
+    user_agent: UserAgent, "PIN_USER_AGENT", FoundOut("pin-sidecar/VERSION"),
+        "what the network's edge is told that we are; some values get a 403 there";
     signature: Choice<SignatureScheme>, "PIN_SIGNATURE", Is("sha256"),
         "how logins are signed: `sha256` or `hmac-sha256`";
     allow_plaintext: Choice<bool>, "PIN_ALLOW_PLAINTEXT", Is("false"),
@@ -208,6 +210,10 @@ settings! {
         "the longest first wait before a reconnect; each further one may be twice as long";
     reconnect_max: Interval, "PIN_RECONNECT_MAX", Is("60s"),
         "the longest wait before a reconnect, unless the gateway asks for more or has refused the login";
+    connects_per_minute: Count<0>, "PIN_CONNECTS_PER_MINUTE", Is("9"),
+        "how often the gateway may be asked for a session in any 60s, whatever else is set: half of them at once, then one \
+         at a time; `0` for no limit. The network turns away an address that asks more than 10 times a minute, so sidecars \
+         behind one address should share these";
     heartbeat_interval: Interval, "PIN_HEARTBEAT_INTERVAL", FoundOut("15s, or a third of PIN_HEARTBEAT_TIMEOUT if that is less"),
         "time between heartbeats; the network drops a node after 60s of silence";
     heartbeat_timeout: Interval, "PIN_HEARTBEAT_TIMEOUT", Is("45s"),

@@ -76,6 +76,8 @@ fn two_settings_are_enough() {
     );
     assert_eq!(config.gateway.ca_file, None);
     assert_eq!(config.gateway.max_frame_bytes, 16 << 20);
+    assert_eq!(config.gateway.user_agent, crate::transport::AGENT);
+    assert_eq!(config.gateway.connects_per_minute, 9);
     assert_eq!(config.gateway.heartbeat_interval, Duration::from_secs(15));
     assert_eq!(config.node.alias, "gpu-box");
     assert_eq!(config.node.region, Region::Global);
@@ -99,6 +101,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
         ("PIN_CLIENT_ID", "pin_abc"),
         ("PIN_GENERATION", "2"),
         ("PIN_SERVER_URL", "http://pin.example"),
+        ("PIN_USER_AGENT", "my node (a cellar)"),
         ("PIN_SIGNATURE", "hmac-sha256"),
         ("PIN_ALLOW_PLAINTEXT", "true"),
         ("PIN_TLS_CA_FILE", "/ca.pem"),
@@ -128,6 +131,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
         ("PIN_CONNECT_TIMEOUT", "5s"),
         ("PIN_RECONNECT_MIN", "6s"),
         ("PIN_RECONNECT_MAX", "7s"),
+        ("PIN_CONNECTS_PER_MINUTE", "3"),
         ("PIN_RESULT_TTL", "13m"),
         ("PIN_ORPHAN_GRACE", "0s"),
         ("PIN_HEARTBEAT_INTERVAL", "8s"),
@@ -151,6 +155,10 @@ fn every_setting_reaches_the_part_that_wants_it() {
     assert_eq!(
         (gateway.reconnect_min, gateway.reconnect_max),
         (seconds(6), seconds(7))
+    );
+    assert_eq!(
+        (gateway.user_agent.as_bytes(), gateway.connects_per_minute),
+        (&b"my node (a cellar)"[..], 3)
     );
     assert_eq!(
         (gateway.heartbeat_interval, gateway.heartbeat_timeout),
@@ -313,6 +321,23 @@ fn a_value_that_is_not_text_is_told_and_other_programs_variables_are_not_looked_
         read(vars).unwrap_err().to_string(),
         "PIN_REGION: the value is not UTF-8 text"
     );
+}
+
+#[test]
+fn a_user_agent_that_no_header_can_have_is_refused() {
+    for (written, shown) in [
+        ("pin\u{7f}sidecar", r#""pin\u{7f}sidecar""#),
+        ("pin\r\nX-Admin: yes", r#""pin\r\nX-Admin: yes""#),
+        ("pin\tsidecar", r#""pin\tsidecar""#),
+        ("pìn-sidecar", r#""pìn-sidecar""#),
+    ] {
+        assert_eq!(
+            errors(&[("PIN_USER_AGENT", written)]),
+            [format!(
+                "PIN_USER_AGENT: {shown} cannot be sent in an HTTP header; write printable ASCII, such as pin-sidecar/0.1"
+            )]
+        );
+    }
 }
 
 #[test]

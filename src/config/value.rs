@@ -5,6 +5,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
+use hyper::header::HeaderValue;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 
@@ -37,6 +38,28 @@ impl Value for ClientId {
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// What a client calls itself in HTTP, as edges and proxies take it without a doubt: printable ASCII.
+pub(super) struct UserAgent(pub(super) HeaderValue);
+
+impl Value for UserAgent {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let is_printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let value = HeaderValue::from_str(text).ok();
+        value.filter(|_| is_printable).map(Self).ok_or_else(|| {
+            Invalid::value(
+                text,
+                "cannot be sent in an HTTP header; write printable ASCII, such as pin-sidecar/0.1",
+            )
+        })
+    }
+}
+
+impl fmt::Display for UserAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_str().unwrap_or_default())
     }
 }
 

@@ -23,15 +23,26 @@ pub enum OpenError {
         /// How long it asks to stay away (`Retry-After`).
         retry_after: Option<RetryAfter>,
     },
+    /// An edge in front of it does not let us through: no login was tried.
+    #[error("an edge in front of it (Cloudflare or the like) answered HTTP 403")]
+    Edge {
+        /// How long it asks to stay away (`Retry-After`).
+        retry_after: Option<RetryAfter>,
+    },
     /// It closed the connection during the upgrade.
     #[error("it closed the connection before a session was open; it may be restarting")]
     Closed,
     /// It does not speak WebSocket as it should.
     #[error("it does not speak the protocol ({0}); check PIN_SERVER_URL")]
     Protocol(String),
-    /// It said no to the login, in its own words: a human must act.
-    #[error("{0}")]
-    Refused(String),
+    /// It said no to the login: a human must act.
+    #[error("{said}")]
+    Refused {
+        /// How, in its own words as far as it had any.
+        said: String,
+        /// How long it asks to stay away (`Retry-After`).
+        retry_after: Option<RetryAfter>,
+    },
     /// The link ended before the login was answered.
     #[error("{}", cut_off(.0))]
     LoginCutOff(LinkEnd),
@@ -39,7 +50,7 @@ pub enum OpenError {
 
 fn cut_off(end: &LinkEnd) -> String {
     match end {
-        LinkEnd::Closed(Some(frame)) => format!("it closed the link with code {}", frame.code),
+        LinkEnd::Closed(Some(frame)) => format!("it closed the link with {frame}"),
         LinkEnd::Finished
         | LinkEnd::Closed(None)
         | LinkEnd::Reset
@@ -60,9 +71,9 @@ impl OpenError {
     pub fn failure(&self) -> ConnectFailure {
         match self {
             Self::Dial(error) => error.failure(),
-            Self::Http { .. } => ConnectFailure::Http,
+            Self::Http { .. } | Self::Edge { .. } => ConnectFailure::Http,
             Self::Closed | Self::LoginCutOff(LinkEnd::Reset) => ConnectFailure::Tcp,
-            Self::Refused(_) => ConnectFailure::Auth,
+            Self::Refused { .. } => ConnectFailure::Auth,
             Self::Protocol(_) | Self::LoginCutOff(_) => ConnectFailure::Protocol,
         }
     }
@@ -70,12 +81,10 @@ impl OpenError {
     /// How long the gateway wants us to stay away, where it has said so.
     pub fn retry_after(&self) -> Option<RetryAfter> {
         match self {
-            Self::Http { retry_after, .. } => *retry_after,
-            Self::Dial(_)
-            | Self::Closed
-            | Self::Protocol(_)
-            | Self::Refused(_)
-            | Self::LoginCutOff(_) => None,
+            Self::Http { retry_after, .. }
+            | Self::Edge { retry_after }
+            | Self::Refused { retry_after, .. } => *retry_after,
+            Self::Dial(_) | Self::Closed | Self::Protocol(_) | Self::LoginCutOff(_) => None,
         }
     }
 
@@ -85,11 +94,15 @@ impl OpenError {
             Self::Dial(_) | Self::Http { .. } | Self::Closed | Self::Protocol(_) => {
                 format!("The gateway {gateway} cannot be used: {self}.")
             }
+            Self::Edge { .. } => format!(
+                "The gateway {gateway} cannot be reached: {self}. It may not let this User-Agent or this address through; set \
+                 PIN_USER_AGENT to another one."
+            ),
             Self::LoginCutOff(_) => {
                 format!("The gateway {gateway} did not answer the login: {self}.")
             }
-            Self::Refused(message) => format!(
-                "The gateway refused the login ({message}). Check PIN_CLIENT_ID, the secret and this machine's clock."
+            Self::Refused { said, .. } => format!(
+                "The gateway refused the login ({said}). Check PIN_CLIENT_ID, the secret and this machine's clock."
             ),
         }
     }

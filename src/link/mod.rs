@@ -5,29 +5,39 @@
 //! Invariant: a session does the same over every link. What a transport has of its own, such as logins, Pings, counted
 //! acknowledgements and Close, stays behind its link, since each proves in its own way what was read.
 
+mod budget;
 mod error;
 mod websocket;
 
+pub use budget::ConnectBudget;
 pub use error::OpenError;
 pub use websocket::WebSocket;
 #[cfg(test)]
 pub(crate) use websocket::acknowledgements::{Acknowledged, Acknowledgements};
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use crate::protocol::{AgentMessage, Chunk, Control, FromGateway, Reply, Unreadable, encode};
+use crate::{
+    protocol::{AgentMessage, Chunk, Control, FromGateway, Reply, Unreadable, encode},
+    telemetry::printable,
+};
 
 /// Opens links with one gateway.
 pub trait Connect: Send + Sync {
     /// What `/status` calls the transport.
     fn transport(&self) -> &'static str;
 
-    /// Reaches the gateway and logs in. Each step has its own time limit.
-    fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>>;
+    /// Reaches the gateway and logs in. Each step has its own time limit. Each request that asks the gateway for a session
+    /// is taken from the budget, in which the caller has seen that there is one left.
+    fn open<'a>(
+        &'a self,
+        secret: &'a SecretString,
+        budget: &'a ConnectBudget,
+    ) -> BoxFuture<'a, Result<Opened, OpenError>>;
 }
 
 /// A link that has just been opened.
@@ -182,4 +192,15 @@ pub struct CloseFrame {
     pub code: u16,
     /// Why, in its own words; often empty.
     pub reason: String,
+}
+
+impl fmt::Display for CloseFrame {
+    /// Fit for an operator's eyes, whatever the peer wrote.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "code {}", self.code)?;
+        match self.reason.as_str() {
+            "" => Ok(()),
+            reason => write!(f, " ({})", printable(reason)),
+        }
+    }
 }

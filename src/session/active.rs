@@ -38,6 +38,10 @@ const PROOF_WAIT: Duration = Duration::from_secs(2);
 /// How long the peer's Close is waited for: so long that an idle sidecar is gone within a second.
 const CLOSE_WAIT: Duration = Duration::from_millis(800);
 
+/// Codes by which a gateway says that the trouble is its own (RFC 6455, section 7.4.1, and IANA's registry): it goes away, an
+/// internal error, a restart, try again later.
+const CLOSES_OF_RESTARTS: [u16; 4] = [1001, 1011, 1012, 1013];
+
 /// What one session needs of the rest.
 pub(super) struct Active<'a> {
     pub(super) dispatch: Dispatch<'a>,
@@ -51,7 +55,7 @@ pub(super) struct Active<'a> {
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) reason: DisconnectReason,
-    /// Whether the other side ended it without saying why.
+    /// Whether the other side closed it without saying why.
     pub(super) unexplained: bool,
     /// Whether the other side, or the network, ended it. What it did not like may have been an answer.
     pub(super) by_gateway: bool,
@@ -109,11 +113,11 @@ impl Active<'_> {
             // What we have noticed ourselves is the reason, whatever the gateway announced.
             Err(reason) => (reason, None),
         };
-        let is_closed_or_reset =
-            matches!(reason, DisconnectReason::Closed | DisconnectReason::Reset);
+        // Only a Close is: a link that is reset, or ends without one, is a network's or a gateway's trouble.
+        let is_close = matches!(link_end, Some(LinkEnd::Closed(Some(_))));
         End {
             reason,
-            unexplained: is_closed_or_reset && !announced.complained,
+            unexplained: is_close && !announced.complained,
             by_gateway: matches!(link_end, Some(LinkEnd::Closed(_) | LinkEnd::Reset)),
             unreadable: matches!(link_end, Some(LinkEnd::TooLarge | LinkEnd::NotUtf8)),
             retry_after,
@@ -216,7 +220,9 @@ impl Active<'_> {
                     return Err(DisconnectReason::Shutdown);
                 }
                 Err(end) => {
-                    let said_why = |frame: &CloseFrame| !frame.reason.is_empty();
+                    let said_why = |frame: &CloseFrame| {
+                        !frame.reason.is_empty() || CLOSES_OF_RESTARTS.contains(&frame.code)
+                    };
                     announced.complained |=
                         matches!(&end, LinkEnd::Closed(Some(frame)) if said_why(frame));
                     return Ok(end);

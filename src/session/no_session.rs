@@ -28,7 +28,7 @@ impl NoSession {
 
     /// Whether a human must act before a login can succeed.
     pub(super) fn is_refused(&self) -> bool {
-        matches!(self, Self::NotOpened(OpenError::Refused(_)))
+        matches!(self, Self::NotOpened(OpenError::Refused { .. }))
     }
 
     /// How long the gateway wants us to stay away, where it has said so.

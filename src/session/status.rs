@@ -17,6 +17,8 @@ pub enum Phase {
     Waiting {
         /// When the next attempt begins.
         until: Instant,
+        /// Whether `PIN_CONNECTS_PER_MINUTE` allows none before.
+        is_paced: bool,
     },
     /// Shut down; there is no way back.
     Ended,

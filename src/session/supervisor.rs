@@ -1,6 +1,8 @@
 //! Keeps one session up: connects, logs in, lives through the session, and decides how long to stay away after it.
 //!
-//! Invariant: at most one link is open; the old one is dropped before the next is dialled.
+//! Invariant: at most one link is open; the old one is dropped before the next is dialled. Whatever cuts a wait short (a
+//! changed secret, a drain and its end), no attempt begins before the gateway's own time is over and the budget of
+//! attempts has one left.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -21,7 +23,7 @@ use super::{
 use crate::{
     config::{GatewaySettings, Identity},
     inference::Inference,
-    link::{Connect, OpenError, Opened},
+    link::{Connect, ConnectBudget, OpenError, Opened},
     node::Offers,
     outbox::SessionNumber,
     protocol::RetryAfter,
@@ -65,6 +67,7 @@ pub struct Supervisor {
     parts: SupervisorParts,
     shared: Shared,
     backoff: Backoff,
+    budget: ConnectBudget,
     /// Before when the gateway does not want to see us, if it has ever said so.
     not_before: Option<Instant>,
     log: SessionLog,
@@ -85,6 +88,7 @@ impl Supervisor {
             parts.random.fork(),
         );
         Self {
+            budget: ConnectBudget::new(gateway.connects_per_minute),
             gateway,
             announcer: Announcer::new(identity, shared.nodes.clone(), Arc::clone(&shared.outbox)),
             offers: shared.nodes.offers(),
@@ -118,16 +122,12 @@ impl Supervisor {
             () = &mut nothing_left => return self.enter(Phase::Ended),
             () = self.wait_for_first_look() => {}
         }
-        // The gateway may have said so in an earlier run, which ended before that was over.
-        if let Some(until) = self.not_before.filter(|until| *until > Instant::now()) {
-            self.enter(Phase::Waiting { until });
+        loop {
             tokio::select! {
                 biased;
-                () = &mut nothing_left => return self.enter(Phase::Ended),
-                () = sleep_until(until) => {}
+                () = &mut nothing_left => break,
+                () = self.wait_for_turn() => {}
             }
-        }
-        loop {
             self.enter(Phase::Connecting);
             self.parts.status.update(|status| status.attempts += 1);
             self.shared.metrics.connect_attempts_total.inc();
@@ -164,6 +164,33 @@ impl Supervisor {
         });
     }
 
+    fn enter_waiting(&self, wait: Duration, is_paced: bool) {
+        self.shared
+            .metrics
+            .reconnect_backoff_seconds
+            .set(wait.as_secs_f64());
+        self.enter(Phase::Waiting {
+            until: Instant::now() + wait,
+            is_paced,
+        });
+    }
+
+    /// Waits for as long as the gateway wants to be left alone, or the budget has nothing left; both may have come about in
+    /// an earlier run.
+    async fn wait_for_turn(&self) {
+        let now = Instant::now();
+        let asked = self
+            .not_before
+            .unwrap_or(now)
+            .saturating_duration_since(now);
+        let held = self.budget.held(now);
+        let wait = asked.max(held);
+        if !wait.is_zero() {
+            self.enter_waiting(wait, held > asked);
+            sleep(wait).await;
+        }
+    }
+
     async fn wait_for_first_look(&mut self) {
         // Without a look in time the node registers without models, and again once there are some.
         let _ = timeout(FIRST_LOOK, self.offers.all_changed()).await;
@@ -171,7 +198,7 @@ impl Supervisor {
 
     async fn connect(&mut self) -> Result<Opened, OpenError> {
         let secret = self.secret().await;
-        self.parts.connect.open(&secret).await
+        self.parts.connect.open(&secret, &self.budget).await
     }
 
     /// The secret as it is now, before the gateway's time for a login runs.
@@ -263,17 +290,15 @@ impl Supervisor {
 
     /// Decides how long to stay away, and says so.
     fn wait_after(&mut self, why: &NoSession) -> Duration {
-        let is_pressing = self.parts.inference.has_work() || self.shared.outbox.undelivered() > 0;
-        let limit = is_pressing.then_some(PRESSING);
-        let wait = match (why, why.retry_after()) {
-            (NoSession::NotOpened(OpenError::Refused(_)), _) => self.backoff.refused(),
-            (_, Some(time)) => self.leave_alone(time, limit),
-            (NoSession::NotOpened(_), None) => self.backoff.failed(limit),
-            (NoSession::Ended(end), None) if end.unreadable => self.backoff.unreadable(limit),
-            (NoSession::Ended(_), None) if self.backoff.is_pushed_out() => {
-                self.backoff.longest(limit)
-            }
-            (NoSession::Ended(_), None) => self.backoff.failed(limit),
+        let backoff = self.backoff_after(why);
+        let held = self.budget.held(Instant::now());
+        let is_paced = held > backoff;
+        // Nodes whose budget ran out together must not come back together either: what is random goes on top, as far as
+        // somebody who waits can bear it.
+        let wait = if is_paced {
+            held + backoff.min(PRESSING)
+        } else {
+            backoff
         };
         let gateway = Endpoint::from(self.gateway.url.origin());
         let sentence = why.sentence(&gateway, self.backoff.is_pushed_out());
@@ -288,17 +313,29 @@ impl Supervisor {
                 .status
                 .update(|status| status.last_connect_failure = Some(failure));
         }
-        self.shared
-            .metrics
-            .reconnect_backoff_seconds
-            .set(wait.as_secs_f64());
         self.parts
             .status
             .update(|status| status.why_down = Some(sentence));
-        self.enter(Phase::Waiting {
-            until: Instant::now() + wait,
-        });
+        self.enter_waiting(wait, is_paced);
         wait
+    }
+
+    fn backoff_after(&mut self, why: &NoSession) -> Duration {
+        let is_pressing = self.parts.inference.has_work() || self.shared.outbox.undelivered() > 0;
+        let limit = is_pressing.then_some(PRESSING);
+        let asked = why.retry_after().map(|time| self.leave_alone(time, limit));
+        match (why, asked) {
+            (NoSession::NotOpened(OpenError::Refused { .. }), asked) => {
+                self.backoff.refused().max(asked.unwrap_or_default())
+            }
+            (_, Some(asked)) => asked,
+            (NoSession::NotOpened(_), None) => self.backoff.failed(limit),
+            (NoSession::Ended(end), None) if end.unreadable => self.backoff.unreadable(limit),
+            (NoSession::Ended(_), None) if self.backoff.is_pushed_out() => {
+                self.backoff.longest(limit)
+            }
+            (NoSession::Ended(_), None) => self.backoff.failed(limit),
+        }
     }
 
     /// The gateway has asked for this time: it is obeyed by this run and by those that follow.

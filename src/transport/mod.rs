@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::Origin;
 
-/// What we call ourselves, to the gateway and to a proxy.
+/// What we call ourselves: to a proxy, and to the gateway unless PIN_USER_AGENT says otherwise.
 pub(crate) const AGENT: &str = concat!("pin-sidecar/", env!("CARGO_PKG_VERSION"));
 
 /// Where to dial.

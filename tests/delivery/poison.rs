@@ -20,6 +20,7 @@ async fn with_three_answers_that_wait() -> (Gateway, Ollama, Agent, [Chat; 3]) {
         // A node that is taken for one that fights over its id stays away for the longest backoff.
         ("PIN_RECONNECT_MIN", "10ms"),
         ("PIN_RECONNECT_MAX", "60s"),
+        ("PIN_CONNECTS_PER_MINUTE", "0"),
     ];
     let program = settings.iter().fold(
         Agent::builder(env!("CARGO_BIN_EXE_pin-sidecar")),

@@ -204,7 +204,7 @@ fn talk(mut stream: TcpStream, head: &str) {
 const HEADS: [&str; 4] = [
     "",
     "HTTP/1.1 200 OK\r\nx: ",
-    "HTTP/1.1 403 Forbidden\r\ncontent-length: 99999999999\r\n\r\n",
+    "HTTP/1.1 403 Forbidden\r\ncontent-type: text/html\r\ncontent-length: 99999999999\r\n\r\n",
     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffff\r\n",
 ];
 

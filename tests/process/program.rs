@@ -62,6 +62,7 @@ pub(crate) fn between(builder: Builder, gateway: &Gateway, ollama: &Ollama) -> B
         ("PIN_SERVER_URL", &gateway),
         ("PIN_OLLAMA_URL", &ollama),
         ("PIN_NODE_ALIAS", "node-1"),
+        ("PIN_CONNECTS_PER_MINUTE", "0"),
     ];
     with(builder, &settings)
 }

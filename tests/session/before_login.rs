@@ -1,5 +1,5 @@
 //! A gateway that says all sorts of things before it says whether the login is good. Only AUTH_SUCCESS lets in, only an
-//! ERROR refuses, and nothing makes the login last longer than it may.
+//! ERROR or a Close that says so refuses, and nothing makes the login last longer than it may.
 
 use std::{
     net::SocketAddr,
@@ -12,8 +12,8 @@ use async_tungstenite::{
     tungstenite::{
         Message,
         protocol::frame::{
-            Frame,
-            coding::{Data, OpCode},
+            CloseFrame, Frame,
+            coding::{CloseCode, Data, OpCode},
         },
     },
 };
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    quick,
+    next_attempt, quick,
     support::{CLIENT, Sidecar, ollama},
 };
 
@@ -168,5 +168,56 @@ async fn what_may_not_be_read_during_a_login_is_tried_again_later() {
             .unwrap();
         assert_eq!(next(&mut second).await["type"], "REGISTER_NODE");
         assert_eq!(sidecar.metric("connect_attempts_total").await, 2.0);
+    }
+}
+
+fn close(code: u16, reason: &str) -> Message {
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::from(code),
+        reason: reason.to_owned().into(),
+    }))
+}
+
+/// What `/readyz` says after logins that were answered with a Close of these codes, one after the other.
+async fn told_after_closes(codes: &[u16]) -> String {
+    let gateway = Raw::start().await;
+    let (_ollama, sidecar) = start(&gateway, &[]).await;
+    for code in codes {
+        let mut socket = gateway.accept().await;
+        socket
+            .send(close(*code, "no\u{7} such operator"))
+            .await
+            .unwrap();
+    }
+    let (last, times) = (codes[codes.len() - 1], codes.len());
+    let words = format!("it closed the link with code {last} (no  such operator)");
+    let attempts = "connect_attempts_total";
+    sidecar
+        .wait_for_metric(attempts, |count| count >= times as f64)
+        .await;
+    sidecar.wait_until_pending(&words).await.remove(0)
+}
+
+#[tokio::test]
+async fn a_close_in_place_of_an_answer_is_told_with_its_code_and_reason_and_tried_again_soon() {
+    for codes in [&[1008][..], &[1011], &[4400], &[1008, 1011, 1008]] {
+        let told = told_after_closes(codes).await;
+        assert!(
+            told.contains("did not answer the login: it closed"),
+            "{codes:?}: {told}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_close_that_says_no_and_a_second_one_for_reasons_of_policy_are_refused_logins() {
+    for codes in [&[4401][..], &[4403], &[1008, 1008], &[1011, 1008, 1008]] {
+        let told = told_after_closes(codes).await;
+        assert!(
+            told.contains("The gateway refused the login (it closed"),
+            "{codes:?}: {told}"
+        );
+        let wait = next_attempt(&[told]);
+        assert!((46..=72).contains(&wait.as_secs()), "{wait:?}");
     }
 }

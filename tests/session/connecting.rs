@@ -184,6 +184,28 @@ async fn an_address_that_is_no_gateway_is_told() {
     );
 }
 
+#[tokio::test]
+async fn an_edge_that_lets_nobody_through_is_told_and_is_no_refused_login() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(|policy| {
+        policy.login = Login::Http {
+            status: 403,
+            retry_after: None,
+            body: "error code: 1010".to_owned(),
+        }
+    });
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &quick(&[]));
+    let pending = sidecar.wait_until_pending("Cloudflare").await;
+    assert!(pending[0].contains("PIN_USER_AGENT"), "{pending:?}");
+    let failures = |reason| format!("connect_failures_total{{reason=\"{reason}\"}}");
+    sidecar
+        .wait_for_metric(&failures("http"), |count| count >= 2.0)
+        .await;
+    assert_eq!(sidecar.metric(&failures("auth")).await, 0.0);
+    gateway.set_policy(|policy| policy.login = Login::Check);
+    gateway.wait_for_session(1).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_names_a_time_is_left_alone_for_that_long() {
     let wanted = Duration::from_secs(50);

@@ -22,6 +22,10 @@ const BEATS: [(&str, &str); 2] = [
     ("PIN_HEARTBEAT_TIMEOUT", "45s"),
 ];
 
+/// After a fight it would come back in ten minutes.
+const SLOW_AFTER_A_FIGHT: [(&str, &str); 2] =
+    [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "10m")];
+
 /// How much sooner or later may be.
 const NEARLY: Duration = Duration::from_millis(100);
 
@@ -180,8 +184,7 @@ async fn a_gateway_that_closes_three_young_sessions_is_left_alone_and_readyz_say
             reason: String::new(),
         }
     });
-    let settings = [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "10m")];
-    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &SLOW_AFTER_A_FIGHT);
     let pending = sidecar
         .wait_until_pending("another agent may be using this client id")
         .await;
@@ -212,17 +215,54 @@ async fn a_gateway_that_says_why_it_closes_is_not_taken_for_a_fight_over_the_id(
 }
 
 #[tokio::test]
+async fn a_gateway_whose_codes_say_that_it_restarts_is_not_taken_for_a_fight_over_the_id() {
+    for code in [1001, 1011, 1012, 1013] {
+        let (gateway, ollama) = (gateway().await, ollama().await);
+        let reason = String::new();
+        gateway.set_policy(|policy| policy.login = Login::Close { code, reason });
+        let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &SLOW_AFTER_A_FIGHT);
+        gateway.wait_for_session(5).await;
+    }
+}
+
+#[tokio::test]
+async fn links_that_break_are_not_taken_for_a_fight_over_the_id() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &SLOW_AFTER_A_FIGHT);
+    for session in 1..=5 {
+        gateway.wait_for_session(session).await;
+        gateway.drop_sessions();
+    }
+}
+
+#[tokio::test]
+async fn while_the_limit_of_attempts_holds_the_next_one_back_readyz_says_so() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let settings = quick(&[("PIN_CONNECTS_PER_MINUTE", "1")]);
+    let net = Net::with(CLIENT, gateway, ollama, &settings).await;
+    net.gateway.drop_sessions();
+    let pending = net
+        .sidecar
+        .wait_until_pending("as PIN_CONNECTS_PER_MINUTE allows")
+        .await;
+    assert!(
+        pending[0].starts_with("The connection to the gateway broke"),
+        "{pending:?}"
+    );
+    let wait = next_attempt(&pending);
+    assert!((50..=61).contains(&wait.as_secs()), "{wait:?}");
+}
+
+#[tokio::test]
 async fn a_gateway_that_closes_after_a_failed_interview_is_not_taken_for_a_fight_over_the_id() {
     let (gateway, ollama) = (gateway().await, ollama().await);
-    let settings = [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "10m")];
-    let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &SLOW_AFTER_A_FIGHT);
     for session in 1..=4 {
         gateway.wait_for_session(session).await;
         gateway.send(&json!({"type": "INTERVIEW_FAILED", "reason": "too slow"}));
         gateway.close_sessions(1000, "");
         gateway.wait_for_no_session().await;
     }
-    // After a fight it would come back in ten minutes.
     gateway.wait_for_session(5).await;
 }
 

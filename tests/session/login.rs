@@ -10,7 +10,7 @@ use std::{
 };
 
 use devnet::{
-    gateway::{Gateway, Signature},
+    gateway::{Gateway, Login, Signature},
     ollama::{CHAT, Fault},
 };
 use pin_sidecar::clock::WallClock;
@@ -279,6 +279,34 @@ async fn a_refused_secret_is_tried_again_as_soon_as_its_file_changes() {
     );
     assert_eq!(sidecar.metric("connect_attempts_total").await, 2.0);
     sidecar.wait_until_pending("").await;
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_before_it_begins_is_told_and_tried_again_when_the_secret_changes()
+{
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    fs::write(&file, SECRET).unwrap();
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    gateway.set_policy(|policy| {
+        policy.login = Login::Http {
+            status: 403,
+            retry_after: None,
+            body: String::new(),
+        }
+    });
+    let settings = quick(&[("PIN_API_SECRET_FILE", file.to_str().unwrap())]);
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    let pending = sidecar
+        .wait_until_pending("refused the login (HTTP 403)")
+        .await;
+    assert!(
+        next_attempt(&pending) >= Duration::from_secs(46),
+        "{pending:?}"
+    );
+    gateway.set_policy(|policy| policy.login = Login::Check);
+    fs::write(&file, format!("{SECRET}\n")).unwrap();
+    gateway.wait_for_session(1).await;
 }
 
 #[tokio::test]

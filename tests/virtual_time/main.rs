@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod attempts;
 mod backpressure;
 mod drains;
 mod flood;

@@ -206,8 +206,10 @@ impl Link {
             .trace
             .say(format_args!("{}: connection {number} opens", state.name));
         // A link whose server is gone leaves its clients alone with a silent connection, which is what it is.
-        let _ = state.incoming.send(End::new(self, number, Side::Server));
+        let sent = state.incoming.send(End::new(self, number, Side::Server));
         drop(state);
+        // An end that nobody takes closes itself, for which it wants the state.
+        drop(sent);
         End::new(self, number, Side::Client)
     }
 

@@ -1,4 +1,9 @@
 //! The login: a fresh signature, and the gateway's yes or no.
+//!
+//! Invariant: only what says so is a refusal, since a refused login comes back slowly: an ERROR, a Close with a code that
+//! means it, or twice in a row one that may mean it.
+
+use std::sync::atomic::Ordering;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
@@ -15,6 +20,13 @@ use crate::{
     telemetry::printable,
 };
 
+/// Codes of applications (RFC 6455, section 7.4.2) by which gateways say what HTTP says with 401 and 403.
+const CLOSE_UNAUTHORIZED: u16 = 4401;
+const CLOSE_FORBIDDEN: u16 = 4403;
+
+/// RFC 6455, section 7.4.1: a violation of policy, which may be a login or anything else.
+const CLOSE_POLICY: u16 = 1008;
+
 impl WebSocket {
     /// Logs in. Gives the node's id where the gateway tells it.
     pub(super) async fn log_in(
@@ -29,10 +41,30 @@ impl WebSocket {
                 .await?;
             self.answer(sender, receiver).await
         };
-        match timeout(limit, answer).await {
-            Ok(Ok(verdict)) => verdict.map_err(OpenError::Refused),
+        let answer = timeout(limit, answer).await;
+        let closed = match &answer {
+            Ok(Err(LinkEnd::Closed(Some(frame)))) => Some(frame),
+            _ => None,
+        };
+        let is_refusal = self.is_refusal(closed.map(|frame| frame.code));
+        match answer {
+            Ok(Ok(verdict)) => verdict.map_err(refused),
+            Ok(Err(LinkEnd::Closed(Some(frame)))) if is_refusal => {
+                Err(refused(format!("it closed the link with {frame}")))
+            }
             Ok(Err(end)) => Err(OpenError::LoginCutOff(end)),
             Err(_) => Err(OpenError::login_timed_out(limit)),
+        }
+    }
+
+    /// Whether a login that was answered with a Close of this code, or with none, was refused.
+    fn is_refusal(&self, code: Option<u16>) -> bool {
+        let by_policy = code == Some(CLOSE_POLICY);
+        let was_by_policy = self.was_closed_by_policy.swap(by_policy, Ordering::Relaxed);
+        match code {
+            Some(CLOSE_UNAUTHORIZED | CLOSE_FORBIDDEN) => true,
+            Some(CLOSE_POLICY) => was_by_policy,
+            _ => false,
         }
     }
 
@@ -89,5 +121,12 @@ impl WebSocket {
         sender.flush().await?;
         self.metrics.messages_sent_total.of(message).inc();
         Ok(())
+    }
+}
+
+fn refused(said: String) -> OpenError {
+    OpenError::Refused {
+        said,
+        retry_after: None,
     }
 }

@@ -4,7 +4,9 @@
 
 pub(super) mod acknowledgements;
 mod login;
+mod refusal;
 mod socket;
+mod upgrade;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -17,16 +19,19 @@ use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 
 use self::{
     acknowledgements::{Acknowledged, Acknowledgements},
-    socket::{Limits, Message, Receiver, Sender},
+    socket::{Message, Receiver, Sender},
 };
-use super::{CloseFrame, Connect, Link, LinkEnd, OpenError, Opened, Outgoing, Position, Received};
+use super::{
+    CloseFrame, Connect, ConnectBudget, Link, LinkEnd, OpenError, Opened, Outgoing, Position,
+    Received,
+};
 use crate::{
     clock::WallClock,
     config::{GatewaySettings, Identity},
     protocol::{FromGateway, GatewayMessage, SignatureScheme, Unreadable},
     shared::Shared,
     telemetry::Metrics,
-    transport::{Dial, Endpoint, Meter},
+    transport::{Dial, Endpoint, Meter, Metered},
 };
 
 /// RFC 6455, section 7.4.1: the purpose of the connection has been fulfilled.
@@ -42,6 +47,8 @@ pub struct WebSocket {
     settings: GatewaySettings,
     gateway: Endpoint,
     dial: Arc<dyn Dial>,
+    /// Whether the last login was answered with a Close for reasons of policy.
+    was_closed_by_policy: AtomicBool,
     clock: Arc<dyn WallClock>,
     metrics: Arc<Metrics>,
 }
@@ -60,26 +67,26 @@ impl WebSocket {
             gateway: Endpoint::from(settings.url.origin()),
             settings: settings.clone(),
             dial,
+            was_closed_by_policy: AtomicBool::new(false),
             clock: Arc::clone(&shared.clock),
             metrics: Arc::clone(&shared.metrics),
         }
     }
 
-    async fn connect(&self, meter: &Arc<Meter>) -> Result<(Sender, Receiver), OpenError> {
-        let stream = self.dial.dial(&self.gateway).await?;
-        let limits = Limits {
-            max_frame_bytes: self.settings.max_frame_bytes,
-            upgrade_timeout: self.settings.connect_timeout,
-        };
-        socket::connect(stream, Arc::clone(meter), &self.settings.url, limits).await
-    }
-
-    async fn link(&self, secret: &SecretString) -> Result<Opened, OpenError> {
+    async fn link(
+        &self,
+        secret: &SecretString,
+        budget: &ConnectBudget,
+    ) -> Result<Opened, OpenError> {
         let meter = Meter::new(
             self.metrics.received_bytes_total.clone(),
             self.metrics.sent_bytes_total.clone(),
         );
-        let (mut sender, mut receiver) = self.connect(&meter).await?;
+        let stream = Metered {
+            stream: self.dial.dial(&self.gateway).await?,
+            meter: Arc::clone(&meter),
+        };
+        let (mut sender, mut receiver) = socket::connect(stream, &self.settings, budget).await?;
         let node_id = self.log_in(secret, &mut sender, &mut receiver).await?;
         let link = WebSocketLink {
             sender: AsyncMutex::new(sender),
@@ -102,8 +109,12 @@ impl Connect for WebSocket {
         "ws"
     }
 
-    fn open<'a>(&'a self, secret: &'a SecretString) -> BoxFuture<'a, Result<Opened, OpenError>> {
-        self.link(secret).boxed()
+    fn open<'a>(
+        &'a self,
+        secret: &'a SecretString,
+        budget: &'a ConnectBudget,
+    ) -> BoxFuture<'a, Result<Opened, OpenError>> {
+        self.link(secret, budget).boxed()
     }
 }
 

@@ -1,44 +1,29 @@
-//! A WebSocket: upgrade, then a sender and a receiver that work at once. It knows nothing of what its messages mean.
+//! A WebSocket: a sender and a receiver that work at once. It knows nothing of what its messages mean.
 //!
-//! Invariant: nothing that the peer sends makes it hold more than one message of `max_frame_bytes`. Pings of the peer are
+//! Invariant: nothing that the peer sends makes it hold more than one message of `PIN_MAX_FRAME_BYTES`. Pings of the peer are
 //! answered by the receiver itself, whatever the sender is doing.
-
-use std::{sync::Arc, time::Duration};
 
 use async_tungstenite::{
     WebSocketReceiver, WebSocketSender, WebSocketStream,
-    tokio::{TokioAdapter, client_async_with_config},
+    tokio::TokioAdapter,
     tungstenite::{
         self, Utf8Bytes,
-        client::IntoClientRequest,
         error::ProtocolError,
-        handshake::client::{Request, Response},
-        http::{StatusCode, header},
-        protocol::{self, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{self, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tokio::time::timeout;
 
+use super::upgrade::{Upgraded, upgrade};
 use crate::{
-    config::GatewayUrl,
-    link::{CloseFrame, LinkEnd, OpenError},
-    protocol::RetryAfter,
-    transport::{AGENT, DialError, Meter, Metered, Step, Stream},
+    config::GatewaySettings,
+    link::{CloseFrame, ConnectBudget, LinkEnd, OpenError},
+    transport::Metered,
 };
 
 /// Enough for the head of a frame and many small ones. Larger buffers only cost an idle operator memory.
 const READ_BUFFER: usize = 32 * 1024;
-
-/// Bounds of a socket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// The largest message that is read, in bytes.
-    pub(super) max_frame_bytes: usize,
-    /// How long the upgrade may take.
-    pub(super) upgrade_timeout: Duration,
-}
 
 /// What can be received while the socket is open.
 #[derive(Debug)]
@@ -61,84 +46,25 @@ pub(super) struct Sender(WebSocketSender<TokioAdapter<Metered>>);
 /// The half of a socket that reads.
 pub(super) struct Receiver(WebSocketReceiver<TokioAdapter<Metered>>);
 
-/// Upgrades a connection to the gateway.
+/// Has the gateway make a WebSocket of a connection.
 ///
 /// # Errors
-/// The peer does not upgrade, or not in time.
+/// It does not, or not in time.
 pub(super) async fn connect(
-    stream: Stream,
-    meter: Arc<Meter>,
-    url: &GatewayUrl,
-    limits: Limits,
+    stream: Metered,
+    gateway: &GatewaySettings,
+    budget: &ConnectBudget,
 ) -> Result<(Sender, Receiver), OpenError> {
+    let Upgraded { stream, read } = upgrade(stream, gateway, budget).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
-        .max_message_size(Some(limits.max_frame_bytes))
-        .max_frame_size(Some(limits.max_frame_bytes));
-    let upgrade = client_async_with_config(request(url)?, Metered { stream, meter }, Some(config));
-    match timeout(limits.upgrade_timeout, upgrade).await {
-        Ok(Ok((socket, _))) => {
-            let (sender, receiver) = socket.split();
-            Ok((Sender(sender), Receiver(receiver)))
-        }
-        Ok(Err(error)) => Err(refusal(error)),
-        Err(_) => Err(DialError::Timeout {
-            step: Step::Upgrade,
-            limit: limits.upgrade_timeout,
-        }
-        .into()),
-    }
-}
-
-fn request(url: &GatewayUrl) -> Result<Request, OpenError> {
-    let scheme = if url.origin().tls() { "wss" } else { "ws" };
-    let uri = format!(
-        "{scheme}://{}{}",
-        url.origin().authority(),
-        url.path_and_query()
-    );
-    let mut request = uri
-        .into_client_request()
-        .map_err(|error| OpenError::Protocol(error.to_string()))?;
-    let agent = header::HeaderValue::from_static(AGENT);
-    request.headers_mut().insert(header::USER_AGENT, agent);
-    Ok(request)
-}
-
-fn refusal(error: tungstenite::Error) -> OpenError {
-    match error {
-        tungstenite::Error::Http(response) => OpenError::Http {
-            status: response.status().as_u16(),
-            retry_after: retry_after(&response),
-        },
-        tungstenite::Error::Io(_)
-        | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => OpenError::Closed,
-        error => OpenError::Protocol(error.to_string()),
-    }
-}
-
-/// `Retry-After`, where the status gives it a meaning (RFC 9110, section 10.2.3; RFC 6585, section 4): seconds, or a
-/// date, which is read against the answer's own `Date`.
-fn retry_after(response: &Response) -> Option<RetryAfter> {
-    if !matches!(
-        response.status(),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-    ) {
-        return None;
-    }
-    let text = |name| response.headers().get(name)?.to_str().ok().map(str::trim);
-    let date = |text| httpdate::parse_http_date(text).ok();
-    let retry_after = text(header::RETRY_AFTER)?;
-    let is_number = !retry_after.is_empty() && retry_after.bytes().all(|b| b.is_ascii_digit());
-    if is_number {
-        // More seconds than can be counted are more than anybody may ask for.
-        let seconds = retry_after.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds).into());
-    }
-    date(retry_after)?
-        .duration_since(date(text(header::DATE)?)?)
-        .ok()
-        .map(RetryAfter::from)
+        .max_message_size(Some(gateway.max_frame_bytes))
+        .max_frame_size(Some(gateway.max_frame_bytes));
+    let stream = TokioAdapter::new(stream);
+    let socket =
+        WebSocketStream::from_partially_read(stream, read.into(), Role::Client, Some(config)).await;
+    let (sender, receiver) = socket.split();
+    Ok((Sender(sender), Receiver(receiver)))
 }
 
 impl Sender {
