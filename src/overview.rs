@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -22,6 +22,7 @@ use crate::{
     service::{Service, Stage},
     session::{Phase, SessionStatus, StatusBoard},
     shared::Shared,
+    telemetry::Tier,
 };
 
 /// The data path's sign of life, given every second by a task among its own.
@@ -77,21 +78,27 @@ impl Overview for View {
     fn pending(&self) -> Vec<String> {
         let service = service_sentence(self.service.stage());
         let session = session_sentence(&self.status.read());
+        // While there is a session the others may earn, or this one again.
+        let interview = session
+            .as_ref()
+            .and_then(|_| self.shared.nodes.sole())
+            .and_then(|node| barred_sentence(node));
         let mut backends: Vec<_> = self.shared.nodes.iter().map(backend_sentence).collect();
         if backends.iter().any(Option::is_none) {
             // One that can be used is enough.
             backends.clear();
         }
-        let all = [service, session].into_iter().chain(backends);
+        let all = [service, session, interview].into_iter().chain(backends);
         all.flatten().collect()
     }
 
     fn warnings(&self) -> Vec<String> {
         let trouble = self.status.read().secret_error;
-        trouble
-            .map(|trouble| format!("The last good secret is in use: {trouble}."))
-            .into_iter()
-            .collect()
+        let secret = trouble.map(|trouble| format!("The last good secret is in use: {trouble}."));
+        let nodes = self.shared.nodes.iter();
+        let interviews =
+            nodes.filter_map(|node| barred_sentence(node).or_else(|| failed_sentence(node)));
+        secret.into_iter().chain(interviews).collect()
     }
 
     fn status(&self) -> Status {
@@ -105,7 +112,7 @@ impl Overview for View {
                 .shared
                 .nodes
                 .iter()
-                .map(|node| self.node(node, &session))
+                .map(|node| self.node(node))
                 .collect(),
             session: self.session(&session),
             models: models
@@ -154,15 +161,28 @@ impl View {
         }
     }
 
-    fn node(&self, node: &Node, session: &SessionStatus) -> admin::NodeStatus {
-        let registered = session.registered.get(&node.alias);
+    fn node(&self, node: &Node) -> admin::NodeStatus {
+        let (alias, node_id) = match node.standing.registered() {
+            Some(registered) => (registered.alias, Some(registered.node_id)),
+            None => (node.alias.to_string(), None),
+        };
         admin::NodeStatus {
-            alias: registered.map_or_else(|| node.alias.to_string(), |node| node.alias.clone()),
-            node_id: registered.map(|node| node.node_id.clone()),
+            alias,
+            node_id,
             region: node.settings.region.as_str().to_owned(),
             api_mode: node.backend.mode(),
             capacity: node.slots.capacity(),
             quality_tier: self.shared.metrics.quality_tier.get(),
+            interview: node
+                .standing
+                .verdict()
+                .map(|verdict| admin::InterviewStatus {
+                    at: verdict.at,
+                    passed: verdict.tier != Tier::Failed,
+                    accuracy: verdict.accuracy,
+                    tokens_per_second: verdict.tokens_per_second,
+                    retry_at: verdict.barred_until.map(|(_, at)| at),
+                }),
         }
     }
 
@@ -223,6 +243,31 @@ fn session_sentence(session: &SessionStatus) -> Option<String> {
             Some(format!("{} Next attempt in {left} s.", trouble()))
         }
     }
+}
+
+/// Why a node stays away from the network, and until when.
+fn barred_sentence(node: &Node) -> Option<String> {
+    node.standing.barred_until()?;
+    let failed = failed_sentence(node)?;
+    let (_, at) = node.standing.verdict()?.barred_until?;
+    let at = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at));
+    Some(format!(
+        "{failed} It wants to see the node again at {at} and not before."
+    ))
+}
+
+/// That the network does not want a node as it is.
+fn failed_sentence(node: &Node) -> Option<String> {
+    let verdict = node.standing.verdict()?;
+    let reason = match verdict.reason.as_str() {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    let failed = format!(
+        "The network failed the interview of node {}{reason}.",
+        node.alias
+    );
+    (verdict.tier == Tier::Failed).then_some(failed)
 }
 
 /// Why a node has nothing to offer. A pull says more than that there is no model yet, but nothing to somebody whose model

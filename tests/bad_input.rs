@@ -81,6 +81,13 @@ async fn a_status_that_is_no_success_is_told_whatever_comes_with_it() {
             status(404, ("x", "y"), r#"{"error":"model 'llama3.2' not found"}"#),
             "backend: model 'llama3.2' not found",
         ),
+        (
+            status(422, ("x", "y"), r#"{"error":"seed must be a number"}"#),
+            "rejected: seed must be a number",
+        ),
+        (status(413, ("x", "y"), "<html>"), "rejected: HTTP 413"),
+        (status(400, ("x", "y"), ""), "rejected: HTTP 400"),
+        (status(401, ("x", "y"), ""), "backend: HTTP 401"),
     ] {
         for error in failures(&net, fault).await {
             assert_eq!(error, told);

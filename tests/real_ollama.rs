@@ -339,7 +339,7 @@ async fn a_feature_that_the_model_lacks_is_refused_in_ollamas_words(server: Serv
     thinking["think"] = json!(true);
     assert_eq!(
         net.ask(thinking).await.error(),
-        r#"backend: "tiny" does not support thinking"#
+        r#"rejected: "tiny" does not support thinking"#
     );
     let mut wrong = payload(5);
     wrong["options"] = json!({"num_predict": "many"});

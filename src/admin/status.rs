@@ -81,6 +81,23 @@ pub struct NodeStatus {
     /// The tier that its last interview gave, once there was one.
     #[serde(serialize_with = "word")]
     pub quality_tier: Option<Tier>,
+    /// How its last interview ended, once one has.
+    pub interview: Option<InterviewStatus>,
+}
+
+/// How an interview ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterviewStatus {
+    /// When the network said so.
+    pub at: u64,
+    /// Whether it gave a tier to earn in.
+    pub passed: bool,
+    /// The share of answers that were right, where the network says.
+    pub accuracy: Option<f64>,
+    /// The speed that the network measured, where it says.
+    pub tokens_per_second: Option<f64>,
+    /// Before when the network does not want to see the node again.
+    pub retry_at: Option<u64>,
 }
 
 /// A model that is offered.

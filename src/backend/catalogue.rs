@@ -45,6 +45,9 @@ pub struct Model {
 pub struct Offer {
     /// Whether the backend answers.
     pub is_up: bool,
+    /// Whether what is to be loaded before the node is registered is loaded, or was waited for long enough. Never while the
+    /// backend does not answer.
+    pub is_warm: bool,
     /// The models that are served, by name; none while the backend does not answer.
     pub models: Vec<Model>,
     /// GPU memory that loaded models take, in bytes.
@@ -209,6 +212,7 @@ impl Catalogue {
         let models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
         Offer {
             is_up: true,
+            is_warm: true,
             why_empty: models.is_empty().then(|| self.server.why_nothing(count)),
             models,
             vram_bytes: seen.vram_bytes,

@@ -82,10 +82,9 @@ impl Backend {
         self.catalogue.find(name)
     }
 
-    /// As [`Backend::find`], after a look at the model server.
-    pub async fn find_fresh(&self, name: &str) -> Option<Model> {
+    /// Looks at the model server.
+    pub async fn look_now(&self) {
         self.catalogue.look_after(Instant::now()).await;
-        self.find(name)
     }
 
     /// Has the server pull the models that the settings name, until all are there or `stop` is told. Needs somebody who
@@ -113,12 +112,28 @@ impl Backend {
     /// Sends a prepared body and waits for the head of the answer.
     ///
     /// # Errors
-    /// `backend`: it cannot be reached, in which case it is soon looked at again, or it refuses.
+    /// `rejected`: it says that the request is at fault. `backend`: it cannot be reached, in which case it is soon looked
+    /// at again, or it fails.
     pub async fn chat(&self, body: Bytes) -> Result<ChatStream, Failure> {
-        self.server.chat(body).await.map_err(|error| match error {
+        let asked = self.server.chat(body).await;
+        asked.map_err(|error| self.failure(error))
+    }
+
+    /// Has the server load a model, with the context and for the time that every request for it asks for, and waits until
+    /// it is loaded. Not tried again. Dropping it closes the request, and Ollama then gives up loading.
+    ///
+    /// # Errors
+    /// As [`Backend::chat`].
+    pub async fn load(&self, model: &Model) -> Result<(), Failure> {
+        let asked = self.server.load(model).await;
+        asked.map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: AskError) -> Failure {
+        match error {
             AskError::Http(error) => self.unreachable(&error),
-            AskError::Refused { status: _, words } => Failure::new(Code::Backend, words),
-        })
+            AskError::Refused { status, words } => Failure::new(AskError::code_of(status), words),
+        }
     }
 
     fn unreachable(&self, error: &HttpError) -> Failure {

@@ -10,7 +10,7 @@ use hyper::{Response, body::Incoming};
 
 use super::{Catalogue, ChatStream, Model, error_text::words_of_status, ollama::PullBoard};
 use crate::{
-    protocol::Failure,
+    protocol::{Code, Failure},
     transport::http::{Body, HttpError, read_body, stream},
 };
 
@@ -55,6 +55,17 @@ pub enum AskError {
     },
 }
 
+impl AskError {
+    /// Whose fault a refusal with this status is, as the network is told.
+    pub(super) fn code_of(status: u16) -> Code {
+        match status {
+            // A malformed request, one that is too large, one that cannot be done as asked.
+            400 | 413 | 422 => Code::Rejected,
+            _ => Code::Backend,
+        }
+    }
+}
+
 /// A model server, in its own dialect. It is looked at and asked by a [`super::Backend`], which keeps what it shows.
 pub trait ModelServer: Send + Sync {
     /// What the network and `/status` call its interface.
@@ -83,6 +94,10 @@ pub trait ModelServer: Send + Sync {
 
     /// Sends a prepared body and waits for the head of the answer.
     fn chat(&self, body: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>>;
+
+    /// Loads a model as its requests want it, and waits until it is loaded. Dropping it closes the request, upon which a
+    /// server may give up loading.
+    fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>>;
 
     /// Pulls what is to be pulled, until all is there. Dropping it stops it.
     fn keep_pulling<'a>(&'a self, _: &'a Catalogue, _: fastrand::Rng) -> BoxFuture<'a, ()> {

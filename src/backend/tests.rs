@@ -85,6 +85,10 @@ impl ModelServer for Listing {
     fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         ready(Err(HttpError::Broken.into())).boxed()
     }
+
+    fn load<'a>(&'a self, _: &'a Model) -> BoxFuture<'a, Result<(), AskError>> {
+        ready(Ok(())).boxed()
+    }
 }
 
 fn backend(server: &Arc<Listing>, allow: &str) -> Backend {
@@ -103,7 +107,8 @@ async fn what_does_not_suit_is_offered_by_its_full_name_and_what_is_not_known_by
         ("e:latest", Unknown),
     ]);
     let backend = backend(&server, "a*,b*,c,d*,e");
-    assert!(backend.find_fresh("A").await.is_some());
+    backend.look_now().await;
+    assert!(backend.find("A").is_some());
     let offer = backend.offer();
     let names: Vec<_> = offer.borrow().names().map(ToString::to_string).collect();
     assert_eq!(names, ["a:latest", "c:latest"]);
@@ -113,15 +118,16 @@ async fn what_does_not_suit_is_offered_by_its_full_name_and_what_is_not_known_by
 async fn a_server_that_does_not_tell_its_version_is_there_all_the_same() {
     let server = Listing::has(&[("a", Suitability::Unknown)]);
     let there = backend(&server, "*");
-    there.find_fresh("a").await;
+    there.look_now().await;
     let expected = Offer {
         is_up: true,
+        is_warm: true,
         why_empty: Some("none of 1".to_owned()),
         ..Offer::default()
     };
     assert_eq!(*there.offer().borrow(), expected);
     let away = backend(&Arc::default(), "*");
-    away.find_fresh("a").await;
+    away.look_now().await;
     let expected = Offer {
         why_empty: Some("it is away: the connection broke".to_owned()),
         ..Offer::default()

@@ -1,7 +1,7 @@
 //! Who may run a job now, who may wait for it, and how many.
 //!
-//! Invariant: never more than `queue` jobs or `queue_bytes` bytes wait, over all nodes together. Dropping a place gives back
-//! all that it holds.
+//! Invariant: never more than `queue` jobs or `queue_bytes` bytes wait, over all nodes together, beside one interview a node.
+//! Dropping a place gives back all that it holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     config::AdmissionSettings,
-    node::{Slot, Slots, Waiting},
+    node::{InterviewPlace, Node, Slot, Slots, Turn, Waiting},
     protocol::{Code, Failure},
 };
 
@@ -35,21 +35,38 @@ pub struct Load {
 }
 
 /// A job's claim to run, now or later.
-pub(super) struct Reservation {
-    claim: Claim,
-    /// The longest wait.
-    timeout: Duration,
+pub(super) enum Reservation {
+    /// A chat's, or what waits like one.
+    Job {
+        claim: Claim,
+        /// The longest wait.
+        timeout: Duration,
+    },
+    /// An interview's, on the node that it is for.
+    Interview(Interviewed),
 }
 
-enum Claim {
-    /// It may run.
+/// It may run, or waits in the room.
+pub(super) enum Claim {
     Slot(Slot),
-    /// It waits in the room.
     Waiting {
         _claim: Waiting,
         _place: OwnedSemaphorePermit,
         _bytes: OwnedSemaphorePermit,
     },
+}
+
+/// An interview's place on its node, and its slot or its claim to the next one.
+pub(super) struct Interviewed {
+    place: InterviewPlace,
+    slot: Option<Slot>,
+    _claim: Option<Waiting>,
+}
+
+/// The right to run, which ends when this is dropped.
+pub(super) struct Running {
+    pub(super) slot: Slot,
+    _interview: Option<InterviewPlace>,
 }
 
 impl Admission {
@@ -67,14 +84,28 @@ impl Admission {
     /// Takes a job of so many bytes in, for the first of these that has a slot free; `None` if none has and there is no
     /// place to wait.
     pub(super) fn enter(&self, slots: &[Arc<Slots>], bytes: usize) -> Option<Reservation> {
-        let claim = match slots.iter().find_map(Slots::take) {
+        let free = slots.iter().find_map(|slots| slots.take(Turn::Last));
+        let claim = match free {
             Some(slot) => Claim::Slot(slot),
             None => self.wait(slots, bytes)?,
         };
-        Some(Reservation {
+        Some(Reservation::Job {
             claim,
             timeout: self.settings.queue_timeout,
         })
+    }
+
+    /// Takes an interview of this node in, ahead of all that wait for a slot; `None` if one is run and another waits.
+    pub(super) fn enter_interview(node: &Node) -> Option<Reservation> {
+        let place = node.interviews.enter()?;
+        let has_turn = place.has_turn();
+        let slot = has_turn.then(|| node.slots.take(Turn::First)).flatten();
+        let slots = [Arc::clone(&node.slots)];
+        Some(Reservation::Interview(Interviewed {
+            _claim: (has_turn && slot.is_none()).then(|| Waiting::for_any(&slots)),
+            place,
+            slot,
+        }))
     }
 
     fn wait(&self, slots: &[Arc<Slots>], bytes: usize) -> Option<Claim> {
@@ -116,25 +147,53 @@ impl Reservation {
         self,
         slots: &[Arc<Slots>],
         room: impl Future<Output = ()>,
-    ) -> Result<Slot, Failure> {
+    ) -> Result<Running, Failure> {
+        let (claim, limit) = match self {
+            Self::Job { claim, timeout } => (claim, timeout),
+            Self::Interview(interviewed) => return Ok(interviewed.slot(slots).await),
+        };
         let is_right = |slot: &Slot| slots.iter().any(|slots| slot.is_of(slots));
-        let held = match self.claim {
-            Claim::Slot(slot) if is_right(&slot) => return Ok(slot),
+        let held = match claim {
+            Claim::Slot(slot) if is_right(&slot) => return Ok(slot.into()),
             // A slot of another node was taken before it was known which nodes there are to choose from.
             held => held,
         };
         let may_run = async {
-            let slot = Slot::next_of(slots).await;
+            let slot = Slot::next_of(slots, Turn::Last).await;
             // Its place in the waiting room is free for another.
             drop(held);
             room.await;
-            slot
+            slot.into()
         };
-        timeout(self.timeout, may_run).await.map_err(|_| {
-            let limit = humantime::format_duration(self.timeout);
+        timeout(limit, may_run).await.map_err(|_| {
+            let limit = humantime::format_duration(limit);
             let sentence = format!("no slot became free within {limit}");
             Failure::new(Code::QueueTimeout, sentence)
         })
+    }
+}
+
+impl Interviewed {
+    /// Waits for as long as it takes: until no other interview of the node is run, and for the node's next slot.
+    async fn slot(mut self, slots: &[Arc<Slots>]) -> Running {
+        self.place.turn().await;
+        let slot = match self.slot {
+            Some(slot) => slot,
+            None => Slot::next_of(slots, Turn::First).await,
+        };
+        Running {
+            slot,
+            _interview: Some(self.place),
+        }
+    }
+}
+
+impl From<Slot> for Running {
+    fn from(slot: Slot) -> Self {
+        Self {
+            slot,
+            _interview: None,
+        }
     }
 }
 
@@ -173,13 +232,19 @@ mod tests {
             self.admission.load()
         }
 
-        async fn slot(&self, place: Reservation) -> Result<Slot, Failure> {
+        async fn slot(&self, place: Reservation) -> Result<Running, Failure> {
             place.slot(&self.slots, ready(())).await
         }
     }
 
     fn waits(place: &Reservation) -> bool {
-        matches!(place.claim, Claim::Waiting { .. })
+        matches!(
+            place,
+            Reservation::Job {
+                claim: Claim::Waiting { .. },
+                ..
+            }
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,8 +328,8 @@ mod tests {
         };
         let admission = Admission::new(both.to_vec(), settings);
         let early = admission.enter(&both, 1).unwrap();
-        let slot = early.slot(&both[1..], ready(())).await.unwrap();
-        assert!(slot.is_of(&both[1]));
+        let running = early.slot(&both[1..], ready(())).await.unwrap();
+        assert!(running.slot.is_of(&both[1]));
         assert_eq!(both[0].taken(), 0);
     }
 }

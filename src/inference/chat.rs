@@ -5,44 +5,67 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{
     answer_reader::AnswerReader,
     chunks::Chunks,
-    work::{Done, Progress, Task, Work},
+    work::{Done, Head, Progress, Task, Work},
 };
 use crate::{
     backend::{RequestHead, ResultContext, chat},
     protocol::{AgentMessage, Body, Failure, Operation, Reply},
 };
 
-pub(super) struct Chat;
+pub(super) struct Chat {
+    /// Empty once the backend has been asked.
+    payload: String,
+    head: Result<RequestHead, Failure>,
+}
+
+impl Chat {
+    pub(super) fn read(payload: String) -> Self {
+        Self {
+            head: chat::inspect(payload.as_bytes()),
+            payload,
+        }
+    }
+}
 
 impl Work for Chat {
     fn operation(&self) -> Operation {
         Operation::Chat
     }
 
-    fn inspect(&self, payload: &str) -> Result<RequestHead, Failure> {
-        chat::inspect(payload.as_bytes())
+    fn head(&self) -> Result<Head, Failure> {
+        let head = self.head.as_ref().map_err(Clone::clone)?;
+        Ok(Head {
+            model: head.model.clone(),
+            node: None,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.payload.len()
     }
 
     fn perform<'a>(
-        &'a self,
+        &'a mut self,
         task: Task<'a>,
         progress: &'a mut Progress,
     ) -> BoxFuture<'a, Result<(), Failure>> {
-        generate(task, progress).boxed()
+        generate(self, task, progress).boxed()
     }
 
-    fn error(&self) -> AgentMessage {
-        AgentMessage::InferenceError
+    fn without_result(&self, failure: &Failure) -> (AgentMessage, Body) {
+        (AgentMessage::InferenceError, Body::Error(failure.text()))
     }
 }
 
-async fn generate(task: Task<'_>, progress: &mut Progress) -> Result<(), Failure> {
+async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> Result<(), Failure> {
     let backend = &task.on.node.backend;
-    let body = backend.prepare(&task.payload, &task.on.model)?;
-    // It is the largest thing that a job holds.
-    drop(task.payload);
+    // The payload is the largest thing that a job holds.
+    let payload = std::mem::take(&mut chat.payload);
+    let body = backend.prepare(payload.as_bytes(), &task.on.model)?;
+    drop(payload);
     let outbox = &task.shared.outbox;
-    let chunks = Chunks::new(outbox, task.request_id.clone(), task.handle, task.stream);
+    let wants_chunks = chat.head.as_ref().is_ok_and(|head| head.stream);
+    let chunks = Chunks::new(outbox, task.request_id.clone(), task.handle, wants_chunks);
     let mut generation = AnswerReader::new(task.settings, task.deadline, chunks);
     let decoder = generation
         .read(backend.chat(body), &mut progress.times)

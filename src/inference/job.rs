@@ -5,34 +5,41 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Inference,
-    admission::Reservation,
+    admission::{Admission, Reservation, Running},
     answer_reader::overdue,
     jobs::{Handle, Stop},
     record::{Ended, Record},
-    work::{Done, Progress, Task, Work, without_result},
+    work::{Done, Head, Progress, Task, Work},
 };
 use crate::{
-    backend::RequestHead,
-    node::{Offered, Slot, Slots},
-    protocol::{Code, Failure, RequestId},
+    node::{Offered, Slots},
+    protocol::{Code, Failure, Operation, RequestId},
 };
 
 /// An admitted request.
 pub(super) struct Job {
-    pub(super) work: &'static dyn Work,
+    pub(super) work: Box<dyn Work>,
     pub(super) request_id: RequestId,
-    pub(super) head: RequestHead,
+    pub(super) place: Place,
+    pub(super) received: Instant,
+}
+
+/// Where a job is to run, and its claim to.
+pub(super) struct Place {
+    pub(super) head: Head,
     /// Where its model is offered; nowhere, where the backends have to be asked once more.
     pub(super) offering: Vec<Offered>,
-    pub(super) payload: Bytes,
-    pub(super) reservation: Reservation,
-    pub(super) received: Instant,
+    /// None yet for an interview of which it is not known whose it is.
+    pub(super) reservation: Option<Reservation>,
+}
+
+pub(super) fn busy() -> Failure {
+    Failure::new(Code::Busy, "all slots and places to wait are taken")
 }
 
 pub(super) fn model_not_found() -> Failure {
@@ -48,16 +55,24 @@ pub(super) fn slots_of(offering: &[Offered]) -> Vec<Arc<Slots>> {
 impl Inference {
     /// Runs a job to its end and sends its answer.
     pub(super) async fn run(&self, job: Job, handle: &Handle) {
-        let work = job.work;
         let mut record = Record::new(&job, self.shared.nodes.sole());
         let mut progress = Progress::default();
-        let performed = AssertUnwindSafe(self.perform(job, handle, &mut record, &mut progress));
+        let mut work = job.work;
+        let performed = self.perform(&mut *work, job.place, handle, &mut record, &mut progress);
+        let performed = AssertUnwindSafe(performed);
         // Told to stop it does nothing more, not even what could be done at once.
         let performed = tokio::select! {
             biased;
             () = handle.token.cancelled() => None,
             performed = performed.catch_unwind() => Some(performed),
         };
+        record.times = progress.times;
+        if let Some(stop) = handle.stopped()
+            && (stop.is_final() || (progress.done.is_none() && stop.silences(record.operation)))
+        {
+            self.count_request(&record);
+            return record.log(handle.session(), Ended::Silenced(stop));
+        }
         let outcome = match (progress.done, performed) {
             // What cut it short was the sending of its last chunks, and the answer has it all.
             (Some(done), _) => Ok(done),
@@ -68,11 +83,6 @@ impl Inference {
                 "a defect of the sidecar; its log has the place",
             )),
         };
-        record.times = progress.times;
-        if handle.stopped() == Some(Stop::Cancelled) {
-            self.count_request(&record);
-            return record.log(handle.session(), Ended::Cancelled);
-        }
         self.count(&record, &outcome);
         record.log(handle.session(), Ended::of(&outcome));
         let (reply, earning) = match outcome {
@@ -80,7 +90,7 @@ impl Inference {
                 let earning = record.earning(&done);
                 (done.reply, earning)
             }
-            Err(failure) => (without_result(work, record.request_id, &failure), None),
+            Err(failure) => (work.failed(record.request_id, &failure), None),
         };
         self.shared.outbox.answer(reply, earning);
     }
@@ -98,24 +108,22 @@ impl Inference {
     /// Waits until a job may run, and has its work done.
     async fn perform(
         &self,
-        mut job: Job,
+        work: &mut dyn Work,
+        place: Place,
         handle: &Handle,
         record: &mut Record,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let deadline = job.received + self.settings.request_timeout;
-        let offering = std::mem::take(&mut job.offering);
-        let admitted = self.admitted(offering, &job.head.model, job.reservation, record);
-        let (on, _slot) = timeout_at(deadline, admitted)
+        let deadline = record.received + work.limit(&self.settings);
+        let request_id = record.request_id.clone();
+        let (on, _running) = timeout_at(deadline, self.admitted(place, record))
             .await
             .unwrap_or_else(|_| Err(overdue(&self.settings)))?;
         handle.runs_now();
         self.show_load();
         progress.times.started = Some(Instant::now());
         let task = Task {
-            request_id: &job.request_id,
-            payload: job.payload,
-            stream: job.head.stream,
+            request_id: &request_id,
             on: &on,
             deadline,
             handle,
@@ -123,30 +131,50 @@ impl Inference {
             shared: &self.shared,
             generation: self.generation,
         };
-        job.work.perform(task, progress).await
+        work.perform(task, progress).await
     }
 
     /// Finds out where a job runs, and waits for its slot there.
     async fn admitted(
         &self,
-        mut offering: Vec<Offered>,
-        model: &str,
-        reservation: Reservation,
+        place: Place,
         record: &mut Record,
-    ) -> Result<(Offered, Slot), Failure> {
+    ) -> Result<(Offered, Running), Failure> {
+        let mut offering = place.offering;
         if offering.is_empty() {
-            offering = self.shared.nodes.offering_now(model).await;
+            self.shared.nodes.look_now().await;
+            offering = self.offering(record.operation, &place.head);
         }
-        record.offered_by(offering.first().ok_or_else(model_not_found)?);
+        let first = offering.first().ok_or_else(model_not_found)?;
+        record.offered_by(first);
+        let reservation = match place.reservation {
+            Some(reservation) => reservation,
+            None => Admission::enter_interview(&first.node).ok_or_else(busy)?,
+        };
         let slots = slots_of(&offering);
-        let slot = reservation.slot(&slots, self.shared.outbox.room()).await?;
-        let is_here = |offered: &Offered| slot.is_of(&offered.node.slots);
+        let room = self.shared.outbox.room();
+        let running = reservation.slot(&slots, room).await?;
+        let is_here = |offered: &Offered| running.slot.is_of(&offered.node.slots);
         let on = offering
             .into_iter()
             .find(is_here)
             .ok_or_else(model_not_found)?;
         record.offered_by(&on);
-        Ok((on, slot))
+        Ok((on, running))
+    }
+
+    /// Where a request may run. An interview is for one node: the one that it names, if we have that, else the first that
+    /// has the model.
+    pub(super) fn offering(&self, operation: Operation, head: &Head) -> Vec<Offered> {
+        let nodes = &self.shared.nodes;
+        let mut offering = nodes.offering(&head.model);
+        if operation == Operation::Interview {
+            if let Some(node) = head.node.as_deref().and_then(|name| nodes.named(name)) {
+                offering.retain(|offered| Arc::ptr_eq(&offered.node, node));
+            }
+            offering.truncate(1);
+        }
+        offering
     }
 
     fn count_request(&self, record: &Record) {

@@ -1,7 +1,7 @@
 //! The jobs that have not answered yet, by request id, and the state of each.
 //!
 //! Invariant: an id is in here from its admission until its job has answered or has been told to stop without an answer.
-//! Of several reasons to stop the first counts, save that whoever is cancelled says nothing, whatever came before.
+//! Of several reasons to stop the first counts, save that whoever is told to say nothing says nothing, whatever came before.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,10 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{outbox::SessionNumber, protocol::RequestId};
+use crate::{
+    outbox::SessionNumber,
+    protocol::{Operation, RequestId},
+};
 
 /// What a job is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +32,47 @@ enum State {
 pub(super) enum Stop {
     /// The gateway no longer wants it: nothing more is said of it.
     Cancelled,
+    /// An interview of an earlier session, instead of which the gateway has asked for another: likewise.
+    Superseded,
     /// The session has been down for longer than `PIN_ORPHAN_GRACE`.
     Orphaned,
     /// The sidecar drains: the answer says so.
     Draining,
 }
 
+impl Stop {
+    /// Whether a job that is stopped for this reason before it has a result says nothing. Half an interview would be judged
+    /// as a failed one.
+    pub(super) fn silences(self, operation: Operation) -> bool {
+        match self {
+            Self::Cancelled | Self::Superseded => true,
+            Self::Draining => operation == Operation::Interview,
+            Self::Orphaned => false,
+        }
+    }
+
+    /// Whether nobody wants its result any more, should it have one.
+    pub(super) fn is_final(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Superseded)
+    }
+
+    /// As the log has it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Orphaned => "orphaned",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// What outsiders hold of a job.
 #[derive(Debug)]
 pub(super) struct Handle {
+    operation: Operation,
+    /// The node, by its alias, as far as that is known.
+    node: Option<Arc<str>>,
     state: Mutex<State>,
     pub(super) token: CancellationToken,
     /// The last session that its request came by: chunks go over that one and no other.
@@ -46,8 +81,10 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    fn new(session: SessionNumber) -> Self {
+    fn new(session: SessionNumber, operation: Operation, node: Option<Arc<str>>) -> Self {
         Self {
+            operation,
+            node,
             state: Mutex::new(State::Waiting),
             token: CancellationToken::new(),
             session: Mutex::new(session),
@@ -96,7 +133,7 @@ impl Handle {
         {
             let mut state = lock(&self.state);
             let is_stopped = matches!(*state, State::Stopped(_));
-            if !is_stopped || reason == Stop::Cancelled {
+            if !is_stopped || reason.is_final() {
                 *state = State::Stopped(reason);
             }
         }
@@ -112,9 +149,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Jobs(Mutex<BTreeMap<RequestId, Arc<Handle>>>);
 
 impl Jobs {
-    /// Enters a new job that came by this session. There is none of this id; see [`Jobs::attach`].
-    pub(super) fn enter(&self, request_id: &RequestId, session: SessionNumber) -> Arc<Handle> {
-        let handle = Arc::new(Handle::new(session));
+    /// Enters a new job that came by this session. There is none of this id; see [`Jobs::attach`]. `node`: where it is to
+    /// run, by the alias, as far as that is known.
+    pub(super) fn enter(
+        &self,
+        request_id: &RequestId,
+        session: SessionNumber,
+        operation: Operation,
+        node: Option<Arc<str>>,
+    ) -> Arc<Handle> {
+        let handle = Arc::new(Handle::new(session, operation, node));
         self.lock().insert(request_id.clone(), Arc::clone(&handle));
         handle
     }
@@ -158,9 +202,31 @@ impl Jobs {
         self.stop_where(reason, Handle::waits);
     }
 
+    /// Stops those that nobody waits for once their session is gone. An interview has a time of its own.
+    pub(super) fn stop_orphans(&self) {
+        self.stop_where(Stop::Orphaned, |job| job.operation != Operation::Interview);
+    }
+
     /// Stops all.
     pub(super) fn stop_all(&self, reason: Stop) {
         self.stop_where(reason, |_| true);
+    }
+
+    /// The gateway has asked for another interview of this node by this session: stops and forgets those that only an earlier
+    /// one has asked for. Tells whether there was one.
+    pub(super) fn supersede_interviews(&self, node: &str, session: SessionNumber) -> bool {
+        let mut jobs = self.lock();
+        let before = jobs.len();
+        jobs.retain(|_, job| {
+            let is_interview = job.operation == Operation::Interview;
+            let is_its = is_interview && job.node.as_deref() == Some(node);
+            let stays = !is_its || job.session() >= session;
+            if !stays {
+                job.stop(Stop::Superseded);
+            }
+            stays
+        });
+        jobs.len() < before
     }
 
     fn stop_where(&self, reason: Stop, matches: impl Fn(&Handle) -> bool) {

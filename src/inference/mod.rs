@@ -8,6 +8,7 @@ mod answer_reader;
 mod chat;
 mod chunks;
 mod idle_timeout;
+mod interview;
 mod job;
 mod jobs;
 mod record;
@@ -21,15 +22,14 @@ pub use admission::{Admission, Load};
 
 use std::{convert::Infallible, sync::Arc};
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::yield_now, time::Instant};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use self::{
     admission::Reservation,
-    job::{Job, model_not_found, slots_of},
+    job::{Job, Place, busy, model_not_found, slots_of},
     jobs::{Jobs, Stop},
     refusals::{Refusal, Refusals},
     work::Work,
@@ -105,24 +105,30 @@ impl Inference {
         request_id: RequestId,
         payload: Option<Box<RawValue>>,
     ) {
-        let Some(work) = work::of(operation) else {
-            return self.shared.metrics.ignored_requests_total.inc();
-        };
-        match self.known(&request_id, session) {
-            Known::Answers => return self.count_duplicate(&request_id),
-            Known::Forgotten => {
-                self.count_duplicate(&request_id);
-                let sentence = "this request was answered before, and the answer is no longer held";
-                let failure = Failure::new(Code::Duplicate, sentence);
-                return self.refuse(work, &request_id, None, &failure).await;
-            }
-            Known::New => {}
+        let known = self.known(&request_id, session);
+        if matches!(known, Known::Answers) {
+            return self.count_duplicate(&request_id);
         }
-        match self.admit(work, &request_id, payload) {
-            Ok(job) => self.start(session, job),
+        let work = work::read(operation, payload);
+        if matches!(known, Known::Forgotten) {
+            self.count_duplicate(&request_id);
+            let sentence = "this request was answered before, and the answer is no longer held";
+            let failure = Failure::new(Code::Duplicate, sentence);
+            return self.refuse(&*work, &request_id, None, &failure).await;
+        }
+        match self.admit(&*work, session).await {
+            Ok(place) => {
+                let job = Job {
+                    work,
+                    request_id,
+                    place,
+                    received: Instant::now(),
+                };
+                self.start(session, job);
+            }
             Err((model, failure)) => {
                 let model = model.as_deref();
-                self.refuse(work, &request_id, model, &failure).await;
+                self.refuse(&*work, &request_id, model, &failure).await;
             }
         }
     }
@@ -134,12 +140,10 @@ impl Inference {
         request_id: &RequestId,
         reason: &str,
     ) {
-        let Some(work) = work::of(operation) else {
-            return self.shared.metrics.ignored_requests_total.inc();
-        };
         let sentence = format!("the frame cannot be read: {reason}");
         let failure = Failure::new(Code::Invalid, sentence);
-        self.refuse(work, request_id, None, &failure).await;
+        let work = work::read(operation, None);
+        self.refuse(&*work, request_id, None, &failure).await;
     }
 
     async fn refuse(
@@ -159,7 +163,7 @@ impl Inference {
         let requests = &self.shared.metrics.requests_total;
         requests.of(model, operation).inc();
         self.count_failure(operation, failure.code);
-        let reply = work::without_result(work, request_id.clone(), failure);
+        let reply = work.failed(request_id.clone(), failure);
         self.shared.outbox.refuse(reply).await;
     }
 
@@ -173,12 +177,20 @@ impl Inference {
         self.refusals.tell_rest();
     }
 
-    /// The gateway no longer wants a request: its work stops and nothing more is said of it.
+    /// The gateway no longer wants a request: its work stops and nothing more is said of it. An interview is cancelled by its
+    /// id where nothing else has it.
     pub fn cancel(&self, request_id: &RequestId) {
-        if self.jobs.cancel(request_id) {
+        if !self.cancel_one(request_id) {
+            self.cancel_one(&request_id.clone().of_interview());
+        }
+    }
+
+    fn cancel_one(&self, request_id: &RequestId) -> bool {
+        let is_job = self.jobs.cancel(request_id);
+        if is_job {
             self.shared.metrics.cancelled_requests_total.inc();
         }
-        self.shared.outbox.cancel(request_id);
+        self.shared.outbox.cancel(request_id) || is_job
     }
 
     /// A session is up.
@@ -203,7 +215,7 @@ impl Inference {
                 biased;
                 // Cannot fail: `self` holds the sender.
                 _ = down_since.changed() => continue,
-                () = over => self.jobs.stop_all(Stop::Orphaned),
+                () = over => self.jobs.stop_orphans(),
             }
             let _ = down_since.changed().await;
         }
@@ -262,62 +274,68 @@ impl Inference {
 
     /// The checks of the delivery rules, "Receipt", in their order. An error comes with the model it was about, where
     /// that is one of those offered.
-    fn admit(
+    async fn admit(
         &self,
-        work: &'static dyn Work,
-        request_id: &RequestId,
-        payload: Option<Box<RawValue>>,
-    ) -> Result<Job, (Option<Arc<str>>, Failure)> {
+        work: &dyn Work,
+        session: SessionNumber,
+    ) -> Result<Place, (Option<Arc<str>>, Failure)> {
         if !self.stages.is_open() {
             let failure = Failure::new(Code::Draining, "this node is shutting down");
             return Err((None, failure));
         }
-        let payload = payload.map_or_else(Box::default, Box::<str>::from);
-        let head = work.inspect(&payload).map_err(|failure| (None, failure))?;
-        let nodes = &self.shared.nodes;
-        let offering = nodes.offering(&head.model);
-        if offering.is_empty() && nodes.are_fresh() {
+        let head = work.head().map_err(|failure| (None, failure))?;
+        let offering = self.offering(work.operation(), &head);
+        if offering.is_empty() && self.shared.nodes.are_fresh() {
             return Err((None, model_not_found()));
         }
-        let Some(reservation) = self.reserve(&offering, payload.len()) else {
-            return Err(match offering.into_iter().next() {
-                Some(offered) => {
-                    let sentence = "all slots and places to wait are taken";
-                    let failure = Failure::new(Code::Busy, sentence);
-                    (Some(offered.model.name), failure)
-                }
+        if work.operation() == Operation::Interview
+            && let Some(offered) = offering.first()
+            && self.jobs.supersede_interviews(&offered.node.alias, session)
+        {
+            // The earlier one's task lets go of its place.
+            yield_now().await;
+        }
+        match self.reserve(work, &offering) {
+            Some(reservation) => Ok(Place {
+                head,
+                offering,
+                reservation,
+            }),
+            None => Err(match offering.into_iter().next() {
+                Some(offered) => (Some(offered.model.name), busy()),
                 // There is no place to wait for a look at the backends either, so that what is known has to do.
                 None => (None, model_not_found()),
-            });
-        };
-        Ok(Job {
-            work,
-            request_id: request_id.clone(),
-            head,
-            offering,
-            payload: Bytes::from(String::from(payload)),
-            reservation,
-            received: Instant::now(),
-        })
+            }),
+        }
     }
 
-    /// A place on one of these nodes; on any, while it is not known who offers the model.
-    fn reserve(&self, offering: &[Offered], bytes: usize) -> Option<Reservation> {
+    /// A place on one of these nodes; on any, while it is not known who offers the model. `None`: there is no place. An
+    /// interview has none yet while it is not known which node it is for.
+    fn reserve(&self, work: &dyn Work, offering: &[Offered]) -> Option<Option<Reservation>> {
         if !self.shared.outbox.has_room() {
             return None;
+        }
+        if work.operation() == Operation::Interview {
+            return match offering.first() {
+                Some(offered) => Admission::enter_interview(&offered.node).map(Some),
+                None => Some(None),
+            };
         }
         let slots = if offering.is_empty() {
             self.shared.nodes.slots()
         } else {
             slots_of(offering)
         };
-        self.admission.enter(&slots, bytes)
+        self.admission.enter(&slots, work.bytes()).map(Some)
     }
 
     fn start(self: &Arc<Self>, session: SessionNumber, job: Job) {
         let request_id = job.request_id.clone();
         self.shared.outbox.supersede(&request_id);
-        let handle = self.jobs.enter(&request_id, session);
+        let node = job.place.offering.first();
+        let node = node.map(|offered| Arc::clone(&offered.node.alias));
+        let operation = job.work.operation();
+        let handle = self.jobs.enter(&request_id, session, operation, node);
         let inference = Arc::clone(self);
         self.tasks.spawn(async move {
             inference.run(job, &handle).await;

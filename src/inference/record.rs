@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{job::Job, work::Done};
+use super::{job::Job, jobs::Stop, work::Done};
 use crate::{
     clock::millis,
     label::Label,
@@ -41,7 +41,8 @@ pub(super) struct Record {
 pub(super) enum Ended<'a> {
     Answered(&'a Done),
     Failed(Code),
-    Cancelled,
+    /// It was stopped, and nothing is said of it.
+    Silenced(Stop),
 }
 
 impl<'a> Ended<'a> {
@@ -56,14 +57,14 @@ impl<'a> Ended<'a> {
         match self {
             Self::Answered(_) => "ok",
             Self::Failed(code) => code.as_str(),
-            Self::Cancelled => "cancelled",
+            Self::Silenced(stop) => stop.as_str(),
         }
     }
 
     fn tokens(self) -> Option<(u64, u64)> {
         match self {
             Self::Answered(done) => Some((done.prompt_tokens, done.generation_tokens)),
-            Self::Failed(_) | Self::Cancelled => None,
+            Self::Failed(_) | Self::Silenced(_) => None,
         }
     }
 
@@ -99,7 +100,7 @@ impl Record {
             node: sole.cloned(),
             times: Times::default(),
         };
-        if let Some(offered) = job.offering.first() {
+        if let Some(offered) = job.place.offering.first() {
             record.offered_by(offered);
         }
         record
@@ -111,8 +112,11 @@ impl Record {
         self.node = Some(Arc::clone(&offered.node));
     }
 
-    /// What an answer earns, by an estimate, if it is delivered.
+    /// What an answer earns, by an estimate, if it is delivered. Nobody pays for an interview.
     pub(super) fn earning(&self, done: &Done) -> Option<Earning> {
+        if self.operation == Operation::Interview {
+            return None;
+        }
         let price = self
             .node
             .as_ref()?
@@ -149,7 +153,7 @@ impl Record {
             };
         }
         match ended {
-            Ended::Answered(_) | Ended::Cancelled => line!(info, "request ended"),
+            Ended::Answered(_) | Ended::Silenced(_) => line!(info, "request ended"),
             Ended::Failed(_) if ended.is_operators_concern() => line!(warn, "request failed"),
             Ended::Failed(_) => line!(info, "request failed"),
         }

@@ -5,11 +5,8 @@ use futures_util::{
     future::{BoxFuture, ready},
 };
 
-use super::work::{Progress, Task, Work};
-use crate::{
-    backend::RequestHead,
-    protocol::{AgentMessage, Code, Failure, Operation},
-};
+use super::work::{Head, Progress, Task, Work};
+use crate::protocol::{AgentMessage, Body, Code, Failure, Operation};
 
 pub(super) struct Speech;
 
@@ -18,20 +15,24 @@ impl Work for Speech {
         Operation::Speech
     }
 
-    fn inspect(&self, _: &str) -> Result<RequestHead, Failure> {
+    fn head(&self) -> Result<Head, Failure> {
         Err(no_backend())
     }
 
+    fn bytes(&self) -> usize {
+        0
+    }
+
     fn perform<'a>(
-        &'a self,
+        &'a mut self,
         _: Task<'a>,
         _: &'a mut Progress,
     ) -> BoxFuture<'a, Result<(), Failure>> {
         ready(Err(no_backend())).boxed()
     }
 
-    fn error(&self) -> AgentMessage {
-        AgentMessage::TtsError
+    fn without_result(&self, failure: &Failure) -> (AgentMessage, Body) {
+        (AgentMessage::TtsError, Body::Error(failure.text()))
     }
 }
 

@@ -3,47 +3,46 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{chat::Chat, jobs::Handle, record::Times, speech::Speech};
+use super::{chat::Chat, interview::Interview, jobs::Handle, record::Times, speech::Speech};
 use crate::{
-    backend::RequestHead,
     config::JobSettings,
     node::Offered,
     protocol::{AgentMessage, Body, Failure, Generation, Operation, Reply, RequestId},
     shared::Shared,
 };
 
-/// Who does work of this kind; `None` if nobody here does.
-pub(super) fn of(operation: Operation) -> Option<&'static dyn Work> {
+/// Reads a request for this kind of work. Whatever is wrong with it is told by [`Work::head`].
+pub(super) fn read(operation: Operation, payload: Option<Box<RawValue>>) -> Box<dyn Work> {
+    let payload = payload.map_or_else(String::new, |payload| Box::<str>::from(payload).into());
     match operation {
-        Operation::Chat => Some(&Chat),
-        Operation::Speech => Some(&Speech),
-        Operation::Interview => None,
+        Operation::Chat => Box::new(Chat::read(payload)),
+        Operation::Speech => Box::new(Speech),
+        Operation::Interview => Box::new(Interview::read(&payload)),
     }
 }
 
-/// The frame that ends a request for this kind of work without a result.
-pub(super) fn without_result(work: &dyn Work, request_id: RequestId, failure: &Failure) -> Reply {
-    Reply {
-        message: work.error(),
-        request_id,
-        body: Body::Error(failure.text()),
-    }
-}
-
-/// A kind of work.
+/// A request, of whatever kind.
 pub(super) trait Work: Send + Sync {
-    /// Which one.
+    /// Which kind of work it asks for.
     fn operation(&self) -> Operation;
 
-    /// Checks what is asked for, and tells what it says of itself.
+    /// What it says of itself.
     ///
     /// # Errors
-    /// The request cannot be taken.
-    fn inspect(&self, payload: &str) -> Result<RequestHead, Failure>;
+    /// It cannot be taken.
+    fn head(&self) -> Result<Head, Failure>;
+
+    /// How much memory it takes while it waits, in bytes.
+    fn bytes(&self) -> usize;
+
+    /// How long it may take, from its receipt to its answer.
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.request_timeout
+    }
 
     /// Does it, and ends by the task's deadline. `progress` has the result as soon as that is whole; all that this does
     /// afterwards may be cut short.
@@ -51,20 +50,37 @@ pub(super) trait Work: Send + Sync {
     /// # Errors
     /// There is no result.
     fn perform<'a>(
-        &'a self,
+        &'a mut self,
         task: Task<'a>,
         progress: &'a mut Progress,
     ) -> BoxFuture<'a, Result<(), Failure>>;
 
-    /// The type of the frame that ends a request without a result.
-    fn error(&self) -> AgentMessage;
+    /// The type and the body of the frame that ends it without a result.
+    fn without_result(&self, failure: &Failure) -> (AgentMessage, Body);
+
+    /// The frame that ends it without a result.
+    fn failed(&self, request_id: RequestId, failure: &Failure) -> Reply {
+        let (message, body) = self.without_result(failure);
+        Reply {
+            message,
+            request_id,
+            body,
+        }
+    }
+}
+
+/// What a request says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The model that it names.
+    pub(super) model: String,
+    /// The node that it is for, by its id or alias, where it is for one.
+    pub(super) node: Option<String>,
 }
 
 /// A request that may run now.
 pub(super) struct Task<'a> {
     pub(super) request_id: &'a RequestId,
-    pub(super) payload: Bytes,
-    pub(super) stream: bool,
     /// Where it runs.
     pub(super) on: &'a Offered,
     /// When its time is over.

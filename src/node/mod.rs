@@ -3,11 +3,15 @@
 //!
 //! Invariant: a request goes to a node that offers its model, and to none else.
 
+mod interviews;
 mod slots;
+mod standing;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use slots::{Slot, Slots, Waiting};
+pub use interviews::{InterviewPlace, Interviews};
+pub use slots::{Slot, Slots, Turn, Waiting};
+pub use standing::{Registered, Standing, Verdict};
 
 use std::{cmp::Reverse, future::pending, ops::Deref, sync::Arc};
 
@@ -29,6 +33,10 @@ pub struct Node {
     pub backend: Backend,
     /// The jobs that it may run at once.
     pub slots: Arc<Slots>,
+    /// The interviews that it may run or have wait.
+    pub interviews: Interviews,
+    /// What the network has said of it.
+    pub standing: Standing,
 }
 
 impl Node {
@@ -37,6 +45,8 @@ impl Node {
         Self {
             alias: settings.alias.as_str().into(),
             slots: Slots::new(settings.capacity),
+            interviews: Interviews::default(),
+            standing: Standing::default(),
             settings,
             backend,
         }
@@ -82,10 +92,17 @@ impl Nodes {
         offering
     }
 
-    /// As [`Nodes::offering`], after a look at every model server.
-    pub async fn offering_now(&self, model: &str) -> Vec<Offered> {
-        join_all(self.iter().map(|node| node.backend.find_fresh(model))).await;
-        self.offering(model)
+    /// Looks at every model server.
+    pub async fn look_now(&self) {
+        join_all(self.iter().map(|node| node.backend.look_now())).await;
+    }
+
+    /// The node that the gateway means, by the id or the alias that it gave it or by the node's own alias.
+    pub fn named(&self, name: &str) -> Option<&Arc<Node>> {
+        let mut nodes = self.iter();
+        nodes
+            .find(|node| node.standing.goes_by(name))
+            .or_else(|| self.iter().find(|node| *node.alias == *name))
     }
 
     /// The slots of each.

@@ -41,7 +41,7 @@ async fn nodes(of: &[(&str, usize, &[&'static str])]) -> Nodes {
         )
     };
     let nodes: Nodes = of.iter().map(node).collect();
-    nodes.offering_now("any").await;
+    nodes.look_now().await;
     nodes
 }
 
@@ -66,7 +66,10 @@ async fn a_request_goes_to_a_node_that_offers_the_model_the_one_with_most_free_s
         aliases(&nodes.offering("both")),
         ["large", "equal", "small"]
     );
-    let _taken = [nodes[1].slots.take(), nodes[1].slots.take()];
+    let _taken = [
+        nodes[1].slots.take(Turn::Last),
+        nodes[1].slots.take(Turn::Last),
+    ];
     assert_eq!(
         aliases(&nodes.offering("both")),
         ["equal", "small", "large"]
@@ -76,17 +79,20 @@ async fn a_request_goes_to_a_node_that_offers_the_model_the_one_with_most_free_s
 #[tokio::test]
 async fn a_slot_that_becomes_free_goes_to_whoever_has_waited_longest_for_one_of_that_node() {
     let (one, other) = (Slots::new(1), Slots::new(1));
-    let (held, other_held) = (one.take().unwrap(), other.take().unwrap());
+    let (held, other_held) = (
+        one.take(Turn::Last).unwrap(),
+        other.take(Turn::Last).unwrap(),
+    );
     let (of_one, of_any) = ([Arc::clone(&one)], [Arc::clone(&one), Arc::clone(&other)]);
     let _waiting = [Waiting::for_any(&of_one), Waiting::for_any(&of_any)];
     let (mut first, mut second) = (
-        Box::pin(Slot::next_of(&of_one)),
-        Box::pin(Slot::next_of(&of_any)),
+        Box::pin(Slot::next_of(&of_one, Turn::Last)),
+        Box::pin(Slot::next_of(&of_any, Turn::Last)),
     );
     assert!(first.as_mut().now_or_never().is_none());
     assert!(second.as_mut().now_or_never().is_none());
     drop(held);
-    assert!(one.take().is_none(), "no newcomer has it");
+    assert!(one.take(Turn::Last).is_none(), "no newcomer has it");
     assert!(second.as_mut().now_or_never().is_none());
     let first = first.now_or_never().unwrap();
     assert!(first.is_of(&one));

@@ -258,17 +258,18 @@ impl Outbox {
         self.remove(request_id, DropReason::Superseded);
     }
 
-    /// Removes what waits or is remembered of a request that is no longer wanted.
-    pub fn cancel(&self, request_id: &RequestId) {
+    /// Removes what waits or is remembered of a request that is no longer wanted. Tells whether an answer to it was here.
+    pub fn cancel(&self, request_id: &RequestId) -> bool {
         if let Some(session) = &mut self.lock().session {
             session.lanes.cancel(request_id);
         }
-        self.remove(request_id, DropReason::Cancelled);
+        self.remove(request_id, DropReason::Cancelled)
     }
 
-    fn remove(&self, request_id: &RequestId, reason: DropReason) {
+    fn remove(&self, request_id: &RequestId, reason: DropReason) -> bool {
         let mut state = self.lock();
-        if let Some(removed) = state.answers.remove(request_id) {
+        let removed = state.answers.remove(request_id);
+        if let Some(removed) = removed {
             info!(
                 request_id = request_id.as_str(),
                 %reason,
@@ -280,6 +281,7 @@ impl Outbox {
             }
         }
         self.changed(state);
+        removed.is_some()
     }
 
     /// Whether another request may be admitted.

@@ -20,7 +20,9 @@ labels! {
         ModelNotFound = "model_not_found",
         /// The backend was silent for too long, or the whole took too long.
         Timeout = "timeout",
-        /// The backend failed or refused; the sentence has its own words, cleaned.
+        /// The backend says that the request is at fault; the sentence has its own words, cleaned.
+        Rejected = "rejected",
+        /// The backend failed; the sentence has its own words, cleaned.
         Backend = "backend",
         /// The backend's answer is larger than `PIN_MAX_RESULT_BYTES`.
         TooLarge = "too_large",
@@ -45,7 +47,11 @@ impl Code {
             | Self::TooLarge
             | Self::Internal
             | Self::Orphaned => true,
-            Self::Draining | Self::Invalid | Self::ModelNotFound | Self::Duplicate => false,
+            Self::Draining
+            | Self::Invalid
+            | Self::ModelNotFound
+            | Self::Rejected
+            | Self::Duplicate => false,
         }
     }
 }

@@ -91,7 +91,7 @@ pub enum FromGateway {
         operation: Operation,
         /// Its id.
         request_id: RequestId,
-        /// What is asked for; `None` where the frame does not say.
+        /// What is asked for; `None` where the frame does not say. An interview's is the frame.
         payload: Option<Box<RawValue>>,
     },
     /// Stop working on a request and say nothing more of it.
@@ -99,23 +99,29 @@ pub enum FromGateway {
         /// Its id.
         request_id: RequestId,
     },
-    /// Prompts that measure this node.
-    InterviewRequest,
     /// An interview's verdict.
     InterviewComplete {
+        /// Of which node, by the gateway's id or its alias.
+        node: Option<String>,
         /// The tier that the node is in now.
         tier: String,
         /// How many of the answers were right, as the gateway wrote it: a ratio or a percentage.
         accuracy: Option<f64>,
         /// The speed that the gateway measured.
         tokens_per_second: Option<f64>,
+        /// More about it, in the gateway's words.
+        reason: String,
     },
     /// An interview that went wrong; a close follows.
     InterviewFailed {
+        /// Of which node, by the gateway's id or its alias.
+        node: Option<String>,
         /// Why, in the gateway's words.
         reason: String,
         /// How long to stay away.
         retry_after: Option<RetryAfter>,
+        /// Models of which the network wants one.
+        required_models: Vec<String>,
     },
     /// A type that this agent has not heard of.
     Unknown {
@@ -158,7 +164,7 @@ impl FromGateway {
         }
         match kind {
             None => Err(fields.unreadable(message, "it has no type")),
-            Some(kind) => Ok((message, fields.frame(message, kind)?)),
+            Some(kind) => Ok((message, fields.frame(message, kind, text)?)),
         }
     }
 }
@@ -169,6 +175,7 @@ impl GatewayMessage {
         match self {
             Self::InferenceRequest => Some(Operation::Chat),
             Self::TtsRequest => Some(Operation::Speech),
+            Self::InterviewRequest => Some(Operation::Interview),
             Self::AuthSuccess
             | Self::Error
             | Self::Ping
@@ -178,7 +185,6 @@ impl GatewayMessage {
             | Self::RegisterNodeAck
             | Self::UpdateWalletAck
             | Self::CancelRequest
-            | Self::InterviewRequest
             | Self::InterviewComplete
             | Self::InterviewFailed
             | Self::Unknown => None,
@@ -191,6 +197,7 @@ labels! {
     enum Key {
         Type = "type",
         RequestId = "request_id",
+        InterviewId = "interview_id",
         NodeId = "node_id",
         Alias = "alias",
         Message = "message",
@@ -200,6 +207,7 @@ labels! {
         Accuracy = "accuracy",
         TokensPerSec = "tokens_per_sec",
         RetryAfterSeconds = "retry_after_seconds",
+        RequiredModels = "required_models",
         Payload = "payload",
     }
 }
@@ -225,9 +233,50 @@ impl<'a> Fields<'a> {
         RequestId::new(&self.get(Key::RequestId).and_then(string)?)
     }
 
+    fn interview_id(&self) -> Option<RequestId> {
+        let id = RequestId::new(&self.get(Key::InterviewId).and_then(string)?)?;
+        Some(id.of_interview())
+    }
+
+    /// What a frame names that asks for this kind of work.
+    fn id_of(&self, operation: Operation) -> Option<RequestId> {
+        match operation {
+            Operation::Chat | Operation::Speech => self.id(),
+            Operation::Interview => self.interview_id(),
+        }
+    }
+
     fn needed_id(&self, message: GatewayMessage) -> Result<RequestId, Unreadable> {
-        let reason = "its request_id is not 1 to 256 bytes of text";
-        self.id().ok_or_else(|| self.unreadable(message, reason))
+        let (id, reason) = match message {
+            GatewayMessage::InterviewRequest => (
+                self.interview_id(),
+                "its interview_id is not 1 to 256 bytes of text",
+            ),
+            _ => (self.id(), "its request_id is not 1 to 256 bytes of text"),
+        };
+        id.ok_or_else(|| self.unreadable(message, reason))
+    }
+
+    /// `text`: the whole frame, which is one JSON object.
+    fn interview(&self, text: &str) -> Result<FromGateway, Unreadable> {
+        Ok(FromGateway::Request {
+            operation: Operation::Interview,
+            request_id: self.needed_id(GatewayMessage::InterviewRequest)?,
+            payload: RawValue::from_string(text.trim().to_owned()).ok(),
+        })
+    }
+
+    fn reason(&self) -> String {
+        let reason = self.text(Key::Reason).or_else(|| self.text(Key::Message));
+        reason.unwrap_or_default()
+    }
+
+    /// The names in a list; what is no text in it is left out.
+    fn names(&self, key: Key) -> Vec<String> {
+        let list = self.get(key).map(|raw| serde_json::from_str(raw.get()));
+        let entries: Vec<&RawValue> = list.and_then(Result::ok).unwrap_or_default();
+        let names = entries.into_iter().filter_map(string);
+        names.map(Cow::into_owned).collect()
     }
 
     fn request(
@@ -248,7 +297,7 @@ impl<'a> Fields<'a> {
             message,
             reason,
             operation,
-            request_id: operation.and_then(|_| self.id()),
+            request_id: operation.and_then(|operation| self.id_of(operation)),
         }
     }
 
@@ -256,6 +305,7 @@ impl<'a> Fields<'a> {
         &self,
         message: GatewayMessage,
         kind: Cow<'_, str>,
+        text: &str,
     ) -> Result<FromGateway, Unreadable> {
         Ok(match message {
             GatewayMessage::AuthSuccess => FromGateway::AuthSuccess {
@@ -283,20 +333,19 @@ impl<'a> Fields<'a> {
             GatewayMessage::CancelRequest => FromGateway::CancelRequest {
                 request_id: self.needed_id(message)?,
             },
-            GatewayMessage::InterviewRequest => FromGateway::InterviewRequest,
+            GatewayMessage::InterviewRequest => self.interview(text)?,
             GatewayMessage::InterviewComplete => FromGateway::InterviewComplete {
+                node: self.text(Key::NodeId),
                 tier: self.text(Key::Tier).unwrap_or_default(),
                 accuracy: self.number(Key::Accuracy),
                 tokens_per_second: self.number(Key::TokensPerSec),
+                reason: self.reason(),
             },
             GatewayMessage::InterviewFailed => FromGateway::InterviewFailed {
-                reason: self
-                    .get(Key::Reason)
-                    .or(self.get(Key::Message))
-                    .and_then(string)
-                    .map(Cow::into_owned)
-                    .unwrap_or_default(),
+                node: self.text(Key::NodeId),
+                reason: self.reason(),
                 retry_after: self.get(Key::RetryAfterSeconds).and_then(seconds),
+                required_models: self.names(Key::RequiredModels),
             },
             GatewayMessage::InferenceRequest => self.request(message, Operation::Chat)?,
             GatewayMessage::TtsRequest => self.request(message, Operation::Speech)?,
@@ -374,7 +423,7 @@ mod tests {
     #[test]
     fn every_type_of_the_protocol_is_read_as_itself() {
         for message in GatewayMessage::ALL {
-            let text = format!(r#"{{"type":"{message}","request_id":"r"}}"#);
+            let text = format!(r#"{{"type":"{message}","request_id":"r","interview_id":"i"}}"#);
             assert_eq!(FromGateway::read(&text).unwrap().0, *message);
         }
     }
@@ -477,7 +526,7 @@ mod tests {
         )
         .unwrap();
         assert!(
-            matches!(frame, FromGateway::InterviewFailed { retry_after: None, reason } if reason.is_empty())
+            matches!(frame, FromGateway::InterviewFailed { retry_after: None, reason, .. } if reason.is_empty())
         );
         let (_, frame) =
             FromGateway::read(r#"{"type":"INTERVIEW_FAILED","retry_after_seconds":-1}"#).unwrap();
@@ -492,8 +541,10 @@ mod tests {
 
     /// Fields of a frame with any values, each key once, in any order.
     fn fields() -> impl Strategy<Value = Vec<(&'static str, String)>> {
-        const KEYS: [&str; 12] = [
+        const KEYS: [&str; 14] = [
             "request_id",
+            "interview_id",
+            "required_models",
             "node_id",
             "alias",
             "message",
@@ -528,9 +579,16 @@ mod tests {
     }
 
     /// The id as any JSON library reads it.
-    fn expected_id(fields: &[(&str, String)]) -> Option<RequestId> {
-        let id: String = serde_json::from_str(field(fields, "request_id")?).ok()?;
-        (!id.is_empty() && id.len() <= 256).then(|| request_id(&id))
+    fn expected_id(message: GatewayMessage, fields: &[(&str, String)]) -> Option<RequestId> {
+        let is_interview = message == GatewayMessage::InterviewRequest;
+        let key = if is_interview {
+            "interview_id"
+        } else {
+            "request_id"
+        };
+        let id: String = serde_json::from_str(field(fields, key)?).ok()?;
+        let id = (!id.is_empty() && id.len() <= 256).then(|| request_id(&id))?;
+        Some(if is_interview { id.of_interview() } else { id })
     }
 
     proptest! {
@@ -547,7 +605,7 @@ mod tests {
         ) {
             fields.insert(at.index(fields.len() + 1), ("type", format!("\"{message}\"")));
             let text = frame(&fields);
-            let id = expected_id(&fields);
+            let id = expected_id(message, &fields);
             let needs_id = message.operation().is_some() || message == GatewayMessage::CancelRequest;
             match FromGateway::read(&text) {
                 Ok((kind, frame)) => {
@@ -556,7 +614,9 @@ mod tests {
                     match frame {
                         FromGateway::Request { request_id, payload, .. } => {
                             prop_assert_eq!(Some(request_id), id);
-                            prop_assert_eq!(payload.as_deref().map(RawValue::get), field(&fields, "payload"));
+                            let is_interview = message == GatewayMessage::InterviewRequest;
+                            let expected = if is_interview { Some(&*text) } else { field(&fields, "payload") };
+                            prop_assert_eq!(payload.as_deref().map(RawValue::get), expected);
                         }
                         FromGateway::CancelRequest { request_id } => prop_assert_eq!(Some(request_id), id),
                         FromGateway::ResultAck { request_id } => prop_assert_eq!(request_id, id),

@@ -15,7 +15,8 @@ pub use generation::Generation;
 pub use incoming::{FromGateway, GatewayMessage, Unreadable};
 pub use operation::Operation;
 pub use outgoing::{
-    AgentMessage, Auth, Body, Chunk, ChunkKind, Control, Health, NodeRegistration, Reply, encode,
+    AgentMessage, Auth, Body, Chunk, ChunkKind, Control, Health, InterviewAnswers,
+    NodeRegistration, PromptAnswer, Reply, encode,
 };
 pub use request_id::RequestId;
 pub use retry_after::RetryAfter;

@@ -32,6 +32,8 @@ labels! {
         InferenceResponse = "INFERENCE_RESPONSE",
         /// A refusal or a failure.
         InferenceError = "INFERENCE_ERROR",
+        /// The answers to an interview, or its refusal.
+        InterviewResult = "INTERVIEW_RESULT",
         /// A refusal or failure of a speech request.
         TtsError = "TTS_ERROR",
     }
@@ -185,12 +187,74 @@ pub enum Body {
     Result(Box<RawValue>),
     /// Why there is none: `<code>: <sentence>`.
     Error(String),
+    /// What came of an interview.
+    Interview(InterviewAnswers),
+}
+
+/// What came of an interview, prompt by prompt.
+#[derive(Debug)]
+pub struct InterviewAnswers {
+    /// The model that was asked.
+    pub model: String,
+    /// A list of [`PromptAnswer`]s, in the order of the prompts.
+    pub results: Box<RawValue>,
+    /// Whether any prompt was run, so that none is ever run again.
+    pub was_run: bool,
+}
+
+/// What came of one prompt of an interview.
+#[derive(Clone, Debug, Serialize)]
+pub struct PromptAnswer {
+    /// The prompt, by the id that the network gave it.
+    pub prompt_id: Box<RawValue>,
+    /// The whole text of the answer.
+    pub response: String,
+    /// From the sending of the prompt to the first token, in milliseconds.
+    pub ttft_ms: u64,
+    /// From the sending of the prompt to the last byte of its answer, in milliseconds.
+    pub total_ms: u64,
+    /// How many tokens were generated, as the backend counts them.
+    pub tokens_generated: u64,
+    /// Why there is no answer, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl PromptAnswer {
+    /// That there is no answer, and why.
+    pub fn failed(prompt_id: Box<RawValue>, error: String) -> Self {
+        Self {
+            prompt_id,
+            response: String::new(),
+            ttft_ms: 0,
+            total_ms: 0,
+            tokens_generated: 0,
+            error: Some(error),
+        }
+    }
+}
+
+impl InterviewAnswers {
+    /// Puts the answers of a model together.
+    pub fn new(model: String, results: &[PromptAnswer], was_run: bool) -> Self {
+        // As with `encode`, this cannot fail.
+        let results = serde_json::value::to_raw_value(results).unwrap_or_default();
+        Self {
+            model,
+            results,
+            was_run,
+        }
+    }
 }
 
 impl Reply {
     /// Whether it has the whole answer.
     pub fn is_result(&self) -> bool {
-        matches!(self.body, Body::Result(_))
+        match &self.body {
+            Body::Result(_) => true,
+            Body::Error(_) => false,
+            Body::Interview(answers) => answers.was_run,
+        }
     }
 
     /// The length of what it says, in bytes.
@@ -198,18 +262,29 @@ impl Reply {
         match &self.body {
             Body::Result(result) => result.get().len(),
             Body::Error(error) => error.len(),
+            Body::Interview(answers) => answers.model.len() + answers.results.get().len(),
         }
     }
 }
 
 impl Serialize for Reply {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut frame = serializer.serialize_struct("Reply", 3)?;
+        let mut frame = serializer.serialize_struct("Reply", 4)?;
         frame.serialize_field("type", self.message.as_str())?;
-        frame.serialize_field("request_id", &self.request_id)?;
         match &self.body {
-            Body::Result(result) => frame.serialize_field("result", result)?,
-            Body::Error(error) => frame.serialize_field("error", error)?,
+            Body::Result(result) => {
+                frame.serialize_field("request_id", &self.request_id)?;
+                frame.serialize_field("result", result)?;
+            }
+            Body::Error(error) => {
+                frame.serialize_field("request_id", &self.request_id)?;
+                frame.serialize_field("error", error)?;
+            }
+            Body::Interview(answers) => {
+                frame.serialize_field("interview_id", &self.request_id)?;
+                frame.serialize_field("model", &answers.model)?;
+                frame.serialize_field("results", &answers.results)?;
+            }
         }
         frame.end()
     }

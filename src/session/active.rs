@@ -72,8 +72,7 @@ impl Active<'_> {
     pub(super) async fn run(self, link: Box<dyn Link>) -> End {
         let began = Instant::now();
         let mut announced = Announced::default();
-        let offers = self.current_offers();
-        self.announcer.introduce(&offers);
+        self.announcer.introduce(&self.current_offers());
         let end = {
             let (session, link) = (&self, link.as_ref());
             // Nothing more is taken or sent.
@@ -86,7 +85,7 @@ impl Active<'_> {
                 reason = session.watch_silence(link) => Err(reason),
                 () = session.stages.overdue() => Err(DisconnectReason::Shutdown),
                 never = session.beat() => match never {},
-                never = session.tell_news(offers) => match never {},
+                never = session.tell_news() => match never {},
             }
         };
         if let Ok(link_end) = &end {
@@ -262,7 +261,7 @@ impl Active<'_> {
             until_models -= 1;
             if until_models == 0 {
                 until_models = MODEL_LIST_EVERY;
-                self.announcer.list_models(&self.current_offers());
+                self.announcer.list_models();
             }
         }
     }
@@ -274,19 +273,17 @@ impl Active<'_> {
             .heartbeat(&offers, load.running + load.waiting);
     }
 
-    /// Tells the gateway whenever the models are others than it was `told`, and that there are none once we drain.
-    async fn tell_news(&self, mut told: Vec<Offer>) -> Infallible {
+    /// Tells the gateway whenever the models are others than it was told, and that there are none once we drain.
+    async fn tell_news(&self) -> Infallible {
         let mut offers = self.offers.clone();
         loop {
-            let tells_some = told.iter().any(|offer| !offer.models.is_empty());
             tokio::select! {
                 biased;
                 () = offers.changed() => {}
-                () = self.stages.draining(), if tells_some => {}
+                () = self.stages.draining(), if self.announcer.has_listed_models() => {}
+                () = sleep_until_any(self.announcer.next_registration()) => {}
             }
-            let now = self.current_offers();
-            self.announcer.update(&told, &now);
-            told = now;
+            self.announcer.update(&self.current_offers());
         }
     }
 

@@ -1,6 +1,14 @@
 //! What the gateway is told about the nodes, and how: generation 1 lists models, generation 2 registers its nodes first.
+//!
+//! Invariant: a node is registered at most once a session, since that starts an interview: when it first has a model to
+//! offer and is warm, and the network wants to see it. All that changes later goes by MODEL_LIST.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::time::Instant;
 
 use crate::{
     backend::Offer,
@@ -16,6 +24,16 @@ pub(super) struct Announcer {
     payout_address: Option<String>,
     nodes: Nodes,
     outbox: Arc<Outbox>,
+    told: Mutex<Told>,
+}
+
+/// What the gateway was told in this session.
+#[derive(Default)]
+struct Told {
+    /// Which nodes are registered, in their order.
+    registered: Vec<bool>,
+    /// The models on the last list.
+    models: Vec<Arc<str>>,
 }
 
 impl Announcer {
@@ -25,6 +43,7 @@ impl Announcer {
             payout_address: identity.payout_address,
             nodes,
             outbox,
+            told: Mutex::default(),
         }
     }
 
@@ -35,34 +54,52 @@ impl Announcer {
                 payout_address: payout_address.clone(),
             });
         }
-        for (node, offer) in self.nodes.iter().zip(offers) {
-            self.register(node, offer);
+        {
+            let mut told = self.told();
+            *told = Told {
+                registered: vec![false; self.nodes.len()],
+                ..Told::default()
+            };
+            self.register_nodes(&mut told, offers);
+            told.models = self.models(&told, offers);
         }
-        self.list_models(offers);
+        self.list_models();
     }
 
-    /// Tells what is offered now, if that is anything else than what was `told`.
-    pub(super) fn update(&self, told: &[Offer], offers: &[Offer]) {
-        let offered = self.nodes.iter().zip(offers);
-        let changed: Vec<_> = offered
-            .zip(told)
-            .filter(|((_, now), before)| !now.names().eq(before.names()))
-            .map(|(changed, _)| changed)
-            .collect();
-        for (node, offer) in &changed {
-            self.register(node, offer);
-        }
-        if !changed.is_empty() {
-            self.list_models(offers);
+    /// Tells what is offered now, if that is anything else than what was told.
+    pub(super) fn update(&self, offers: &[Offer]) {
+        let is_news = {
+            let mut told = self.told();
+            self.register_nodes(&mut told, offers);
+            let models = self.models(&told, offers);
+            let is_news = models != told.models;
+            told.models = models;
+            is_news
+        };
+        if is_news {
+            self.list_models();
         }
     }
 
-    /// Tells the models of all nodes, each once.
-    pub(super) fn list_models(&self, offers: &[Offer]) {
-        let mut listed = HashSet::new();
-        let names = offers.iter().flat_map(Offer::names);
-        let models = names.filter(|name| listed.insert(*name)).cloned().collect();
+    /// Tells the models once more.
+    pub(super) fn list_models(&self) {
+        let models = self.told().models.clone();
         self.outbox.control(Control::ModelList { models });
+    }
+
+    /// Whether the gateway believes that there are models here.
+    pub(super) fn has_listed_models(&self) -> bool {
+        !self.told().models.is_empty()
+    }
+
+    /// When the network wants to see a node again that is not registered for that reason alone.
+    pub(super) fn next_registration(&self) -> Option<Instant> {
+        let told = self.told();
+        let missing = self.nodes.iter().zip(&told.registered);
+        let missing = missing.filter(|(_, is_registered)| !**is_registered);
+        missing
+            .filter_map(|(node, _)| self.barred_until(node))
+            .min()
     }
 
     /// A sign of life.
@@ -77,10 +114,29 @@ impl Announcer {
         self.outbox.control(Control::Heartbeat { health });
     }
 
-    fn register(&self, node: &Node, offer: &Offer) {
+    fn register_nodes(&self, told: &mut Told, offers: &[Offer]) {
         if self.generation == Generation::Desktop {
             return;
         }
+        let nodes = self.nodes.iter().zip(offers);
+        for ((node, offer), is_registered) in nodes.zip(&mut told.registered) {
+            let may =
+                offer.is_warm && !offer.models.is_empty() && self.barred_until(node).is_none();
+            if may && !*is_registered {
+                *is_registered = true;
+                self.register(node, offer);
+            }
+        }
+    }
+
+    /// Until when the network does not want to see this node. Where it is the only one, the session stays away instead.
+    fn barred_until(&self, node: &Node) -> Option<Instant> {
+        node.standing
+            .barred_until()
+            .filter(|_| self.nodes.sole().is_none())
+    }
+
+    fn register(&self, node: &Node, offer: &Offer) {
         let settings = &node.settings;
         let price = settings.price_per_thousand_tokens.as_json();
         self.outbox.control(Control::RegisterNode(NodeRegistration {
@@ -92,5 +148,20 @@ impl Announcer {
             interview_model: settings.interview_model.clone(),
             api_mode: node.backend.mode(),
         }));
+    }
+
+    /// The models of all nodes that the gateway knows of, each once.
+    fn models(&self, told: &Told, offers: &[Offer]) -> Vec<Arc<str>> {
+        let mut listed = HashSet::new();
+        let known = |(_, is_registered): &(&Offer, &bool)| {
+            self.generation == Generation::Desktop || **is_registered
+        };
+        let known = offers.iter().zip(&told.registered).filter(known);
+        let names = known.flat_map(|(offer, _)| offer.names());
+        names.filter(|name| listed.insert(*name)).cloned().collect()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

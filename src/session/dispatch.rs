@@ -9,16 +9,16 @@ use tokio::{task::yield_now, time::Instant};
 use tracing::debug;
 
 use super::{
-    StatusBoard,
+    interviews::{Ended, why_failed},
     notices::{Notices, Topic},
-    status::Registered,
 };
 use crate::{
     inference::Inference,
+    node::Registered,
     outbox::SessionNumber,
     protocol::{Control, FromGateway, RetryAfter, Unreadable},
     shared::Shared,
-    telemetry::{printable, throttled},
+    telemetry::{Tier, printable, throttled},
 };
 
 /// A close that comes later than this after it was announced is another one.
@@ -29,7 +29,6 @@ pub(super) struct Dispatch<'a> {
     pub(super) session: SessionNumber,
     pub(super) shared: &'a Shared,
     pub(super) inference: &'a Arc<Inference>,
-    pub(super) status: &'a StatusBoard,
     pub(super) notices: &'a Notices,
 }
 
@@ -85,19 +84,42 @@ impl Dispatch<'_> {
             FromGateway::UpdateWalletAck { success, message } => {
                 self.wallet(success, &printable(&message));
             }
-            FromGateway::InterviewRequest => self.interview_requested(),
             FromGateway::InterviewComplete {
+                node,
                 tier,
                 accuracy,
                 tokens_per_second,
-            } => self.interview_complete(&tier, accuracy, tokens_per_second),
+                reason,
+            } => {
+                let tier = Tier::of(&tier);
+                announced.complained |= tier == Tier::Failed;
+                self.interview_ended(Ended {
+                    node: node.as_deref(),
+                    tier,
+                    accuracy,
+                    tokens_per_second,
+                    reason: printable(&reason),
+                    retry_after: None,
+                });
+            }
             FromGateway::InterviewFailed {
+                node,
                 reason,
                 retry_after,
+                required_models,
             } => {
-                self.interview_failed(&printable(&reason), retry_after);
                 announced.complained = true;
-                announced.retry_after = retry_after.map(|wait| (wait, Instant::now()));
+                let ended = Ended {
+                    node: node.as_deref(),
+                    tier: Tier::Failed,
+                    accuracy: None,
+                    tokens_per_second: None,
+                    reason: printable(&why_failed(&reason, &required_models)),
+                    retry_after,
+                };
+                if !self.interview_ended(ended) {
+                    announced.retry_after = retry_after.map(|wait| (wait, Instant::now()));
+                }
             }
             FromGateway::Error { message } => {
                 self.complaint(&printable(&message));
@@ -150,12 +172,7 @@ impl Dispatch<'_> {
         self.shared
             .metrics
             .set_node(&node.alias, &alias, &node_id, region);
-        self.status.update(|status| {
-            let registered = Registered { alias, node_id };
-            status
-                .registered
-                .insert(Arc::clone(&node.alias), registered);
-        });
+        node.standing.register(Registered { alias, node_id });
     }
 
     fn complaint(&self, said: &str) {

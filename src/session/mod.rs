@@ -14,5 +14,5 @@ mod notices;
 mod status;
 mod supervisor;
 
-pub use status::{Phase, Registered, SessionStatus, StatusBoard};
+pub use status::{Phase, SessionStatus, StatusBoard};
 pub use supervisor::{Supervisor, SupervisorParts};

@@ -19,7 +19,6 @@ const MAX_UNKNOWN_TYPES: usize = 64;
 pub(super) enum Topic {
     Error,
     Wallet,
-    InterviewRequest,
     InterviewEnd,
     Alias,
 }

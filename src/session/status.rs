@@ -1,9 +1,6 @@
 //! What others may see of the session. The supervisor writes it, the admin server reads it on its own thread.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
@@ -25,15 +22,6 @@ pub enum Phase {
     Ended,
 }
 
-/// A node as the gateway knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registered {
-    /// The alias that it goes by, which may differ from the one asked for.
-    pub alias: String,
-    /// The gateway's id for it.
-    pub node_id: String,
-}
-
 /// A snapshot.
 #[derive(Clone, Debug)]
 pub struct SessionStatus {
@@ -49,8 +37,6 @@ pub struct SessionStatus {
     pub up_since: Option<u64>,
     /// How often a session was tried.
     pub attempts: u64,
-    /// Nodes as the gateway has acknowledged them, by their own aliases.
-    pub registered: BTreeMap<Arc<str>, Registered>,
     /// Why the last session ended.
     pub last_disconnect: Option<DisconnectReason>,
     /// Why the last attempt that failed did so.
@@ -69,7 +55,6 @@ impl Default for StatusBoard {
             secret_error: None,
             up_since: None,
             attempts: 0,
-            registered: BTreeMap::new(),
             last_disconnect: None,
             last_connect_failure: None,
         }))

@@ -195,7 +195,6 @@ impl Supervisor {
             session,
             shared: &self.shared,
             inference: &self.parts.inference,
-            status: &self.parts.status,
             notices: &self.notices,
         };
         let active = Active {

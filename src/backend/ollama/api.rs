@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::wire::{Facts, Running, Show, Tag, Tags, Version};
@@ -56,6 +57,16 @@ impl Api {
 
     pub(super) async fn chat(&self, body: Bytes) -> Result<Body, AskError> {
         accepted(self.client.post("/api/chat", body)).await
+    }
+
+    /// Sends a chat without messages, which only loads its model, and waits until that is done.
+    pub(super) async fn load(&self, body: Bytes) -> Result<(), AskError> {
+        let mut answer = self.chat(body).await?;
+        let mut left = MAX_BODY;
+        while let Some(bytes) = answer.next().await {
+            left = left.checked_sub(bytes?.len()).ok_or(HttpError::TooLarge)?;
+        }
+        Ok(())
     }
 
     pub(super) async fn pull(&self, model: &str) -> Result<Body, AskError> {

@@ -146,6 +146,10 @@ impl ModelServer for Ollama {
         .boxed()
     }
 
+    fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>> {
+        self.api.load(prepare::load(model, &self.policy)).boxed()
+    }
+
     fn keep_pulling<'a>(
         &'a self,
         catalogue: &'a Catalogue,

@@ -7,7 +7,11 @@ use bytes::Bytes;
 
 use super::translate::{translate_keys, translate_messages};
 use crate::{
-    backend::{Model, chat::ChatRequest, object::Value},
+    backend::{
+        Model,
+        chat::ChatRequest,
+        object::{Object, Value},
+    },
     config::PolicySettings,
     protocol::Failure,
 };
@@ -42,16 +46,34 @@ pub(super) fn prepare(
         top.set("options", Value::Object(options));
     }
     if !is_same_model(&asked, &model.name) {
-        top.set(
-            "model",
-            Value::Json(serde_json::Value::from(&*model.name).to_string()),
-        );
+        top.set("model", name(model));
     }
     top.set("stream", Value::Raw("true"));
 
     let mut body = String::with_capacity(payload.len() + APPENDED_BYTES);
     top.write(&mut body);
     Ok(body.into())
+}
+
+/// The body of the `POST /api/chat` that only loads a model.
+pub(super) fn load(model: &Model, policy: &PolicySettings) -> Bytes {
+    let mut options = Object::default();
+    if let Some(context) = policy.max_context {
+        options.set("num_ctx", Value::Json(context.to_string()));
+    }
+    let mut top = Object::default();
+    top.set("model", name(model));
+    if !options.is_empty() {
+        top.set("options", Value::Object(options));
+    }
+    top.set("stream", Value::Raw("false"));
+    let mut body = String::with_capacity(APPENDED_BYTES);
+    top.write(&mut body);
+    body.into()
+}
+
+fn name(model: &Model) -> Value<'static> {
+    Value::Json(serde_json::Value::from(&*model.name).to_string())
 }
 
 /// Whether Ollama takes both names for the same one without our help.

@@ -176,7 +176,8 @@ impl Acknowledgements {
     }
 
     fn ended(&mut self, request_id: &RequestId, answer: Option<Position>) {
-        self.unacknowledged.push(request_id.clone(), answer);
+        let named = request_id.clone().of_request();
+        self.unacknowledged.push(named, answer);
         if self.unacknowledged.len() > MAX_UNACKNOWLEDGED {
             self.unacknowledged.pop_front();
         }
