@@ -107,7 +107,7 @@ impl Interviewed {
                 let speed = verdict.tokens_per_second;
                 Ok(Self::Failed(if speed < floor {
                     format!(
-                        "{speed:.1} tokens/s, and the network wants {floor:.0}: a GPU or a smaller model is faster"
+                        "{speed:.1} tokens/s, {floor:.0} are wanted: try a GPU, or a smaller model"
                     )
                 } else {
                     format!(
@@ -118,7 +118,7 @@ impl Interviewed {
             }
             InterviewState::Judged(verdict) => Ok(Self::Passed(verdict.clone())),
             InterviewState::TimedOut => Ok(Self::Failed(
-                "no result in time: a GPU or a smaller model is faster".to_owned(),
+                "no result in time: try a GPU, or a smaller model".to_owned(),
             )),
             InterviewState::Running | InterviewState::Broken | InterviewState::Superseded => {
                 Err("the interview's session broke: the sidecar's log says why".to_owned())
@@ -170,7 +170,7 @@ mod tests {
         );
         let slow = sentence(verdict(Tier::Failed, 1.0, 3.1)).unwrap_or_default();
         assert!(
-            slow.starts_with("failed: 3.1 tokens/s, and the network wants 10"),
+            slow.starts_with("failed: 3.1 tokens/s, 10 are wanted"),
             "{slow}"
         );
         let wrong = sentence(verdict(Tier::Failed, 0.4, 50.0)).unwrap_or_default();
