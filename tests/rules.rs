@@ -40,10 +40,11 @@ const ALERTS: [&str; 14] = [
 ];
 
 /// Codes that cost the operator nothing that he could mend.
-const NOBODYS_FAULT: [Code; 4] = [
+const NOBODYS_FAULT: [Code; 5] = [
     Code::Draining,
     Code::Invalid,
     Code::ModelNotFound,
+    Code::Rejected,
     Code::Duplicate,
 ];
 

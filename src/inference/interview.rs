@@ -312,7 +312,6 @@ struct Sum {
     prompt_tokens: u64,
     tokens: u64,
     time: Duration,
-    first_token: Option<Duration>,
 }
 
 impl Sum {
@@ -320,17 +319,15 @@ impl Sum {
         self.prompt_tokens = self.prompt_tokens.saturating_add(answered.prompt_tokens);
         self.tokens = self.tokens.saturating_add(answered.tokens);
         self.time += answered.total;
-        self.first_token = self.first_token.max(Some(answered.first_token));
     }
 
     fn log(&self, task: &Task<'_>, prompts: usize) {
         info!(
-            interview_id = task.request_id.as_str(),
+            request_id = task.request_id.as_str(),
             model = &*task.on.model.name,
             node = &*task.on.node.alias,
             prompts,
             failed = self.failed,
-            slowest_first_token_ms = self.first_token.map(millis),
             tokens_per_second = self.tokens as f64 / self.time.as_secs_f64().max(0.001),
             "interview answered"
         );

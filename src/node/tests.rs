@@ -22,7 +22,7 @@ pub(crate) fn node_settings(capacity: usize) -> NodeSettings {
 }
 
 /// Nodes with capacity and models, all of which have been looked at.
-async fn nodes(of: &[(&str, usize, &[&'static str])]) -> Nodes {
+pub(crate) async fn nodes(of: &[(&str, usize, &[&'static str])]) -> Nodes {
     let metrics = Arc::new(Metrics::new());
     let node = |(alias, capacity, models): &(&str, usize, &[&'static str])| {
         let models: Vec<_> = models
@@ -98,6 +98,73 @@ async fn a_slot_that_becomes_free_goes_to_whoever_has_waited_longest_for_one_of_
     assert!(first.is_of(&one));
     drop(other_held);
     assert!(second.now_or_never().unwrap().is_of(&other));
+}
+
+#[tokio::test]
+async fn an_interview_has_the_next_slot_before_all_who_wait_and_a_free_one_that_is_promised_to_them()
+ {
+    let slots = Slots::new(1);
+    let of = [Arc::clone(&slots)];
+    let held = slots.take(Turn::Last).unwrap();
+    let _waiting = Waiting::for_any(&of);
+    let mut chat = Box::pin(Slot::next_of(&of, Turn::Last));
+    assert!(chat.as_mut().now_or_never().is_none());
+    let mut interview = Box::pin(Slot::next_of(&of, Turn::First));
+    assert!(interview.as_mut().now_or_never().is_none());
+    drop(held);
+    assert!(chat.as_mut().now_or_never().is_none());
+    drop(interview.now_or_never().unwrap());
+    drop(chat.now_or_never().unwrap());
+    assert_eq!(slots.taken(), 0);
+    // The chat that waits has not come for it yet.
+    assert!(slots.take(Turn::Last).is_none());
+    assert!(slots.take(Turn::First).is_some());
+}
+
+#[tokio::test]
+async fn whoever_no_longer_waits_for_a_slot_keeps_it_from_nobody() {
+    let slots = Slots::new(1);
+    let of = [Arc::clone(&slots)];
+    let held = slots.take(Turn::Last).unwrap();
+    let mut first = Box::pin(Slot::next_of(&of, Turn::Last));
+    let mut second = Box::pin(Slot::next_of(&of, Turn::Last));
+    let mut third = Box::pin(Slot::next_of(&of, Turn::Last));
+    for waiting in [&mut first, &mut second, &mut third] {
+        assert!(waiting.as_mut().now_or_never().is_none());
+    }
+    drop(first);
+    drop(held);
+    // It has been given the slot, and gives up before it has seen it.
+    drop(second);
+    drop(third.now_or_never().unwrap());
+    assert_eq!(slots.taken(), 0);
+}
+
+#[tokio::test]
+async fn one_interview_of_a_node_is_run_another_waits_and_there_is_no_place_for_a_third() {
+    let interviews = Interviews::default();
+    let first = interviews.enter().unwrap();
+    let mut second = interviews.enter().unwrap();
+    assert!(first.has_turn() && !second.has_turn());
+    assert!(interviews.enter().is_none());
+    assert!(second.turn().now_or_never().is_none());
+    drop(first);
+    assert!(second.turn().now_or_never().is_some());
+    assert!(second.has_turn());
+    assert!(interviews.enter().is_some_and(|third| !third.has_turn()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_meant_by_what_the_network_calls_it_before_what_another_calls_itself() {
+    let nodes = nodes(&[("gpu", 1, &[]), ("gpu-a", 1, &[])]).await;
+    let named = |name| nodes.named(name).map(|node| &*node.alias);
+    assert_eq!(named("gpu-a"), Some("gpu-a"));
+    let (alias, node_id) = ("gpu-a".to_owned(), "node_7".to_owned());
+    nodes[0].standing.register(Registered { alias, node_id });
+    assert_eq!(named("node_7"), Some("gpu"));
+    assert_eq!(named("gpu-a"), Some("gpu"));
+    assert_eq!(named("gpu"), Some("gpu"));
+    assert_eq!(named("node_8"), None);
 }
 
 #[tokio::test]

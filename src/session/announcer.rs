@@ -165,3 +165,122 @@ impl Announcer {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        config::{OutboxSettings, tests::config},
+        link::Outgoing,
+        node::{Verdict, tests::nodes},
+        protocol::encode,
+        telemetry::{Metrics, Tier},
+    };
+
+    struct Bench {
+        announcer: Announcer,
+        nodes: Nodes,
+        outbox: Arc<Outbox>,
+    }
+
+    async fn bench(client_id: &str, of: &[(&str, usize, &[&'static str])]) -> Bench {
+        let settings = OutboxSettings {
+            max_bytes: 1 << 20,
+            result_ttl: Duration::from_secs(600),
+        };
+        let outbox = Arc::new(Outbox::new(settings, Arc::new(Metrics::new())));
+        outbox.open();
+        let nodes = nodes(of).await;
+        let identity = config(&[("PIN_CLIENT_ID", client_id)]).identity;
+        Bench {
+            announcer: Announcer::new(identity, nodes.clone(), Arc::clone(&outbox)),
+            nodes,
+            outbox,
+        }
+    }
+
+    impl Bench {
+        fn offers(&self) -> Vec<Offer> {
+            self.nodes.offers().now()
+        }
+
+        /// What was told since the last time: the aliases of nodes that were registered, and the lists of models.
+        fn told(&self) -> Vec<String> {
+            let batch = self.outbox.take();
+            let frames = batch.into_iter().flat_map(|batch| batch.outgoing);
+            let told = frames.map(|frame| match frame {
+                Outgoing::Control(Control::RegisterNode(node)) => node.alias.to_string(),
+                Outgoing::Control(Control::ModelList { models }) => models.join(" "),
+                Outgoing::Control(other) => encode(&other),
+                _ => String::new(),
+            });
+            told.collect()
+        }
+    }
+
+    fn failed(wait: Duration) -> Verdict {
+        Verdict {
+            tier: Tier::Failed,
+            accuracy: None,
+            tokens_per_second: None,
+            reason: "too slow".to_owned(),
+            at: 0,
+            barred_until: Some((Instant::now() + wait, 0)),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_registered_when_it_is_warm_and_its_models_are_listed_then() {
+        let bench = bench(
+            "op_test",
+            &[("one", 1, &["a", "b"]), ("two", 1, &["b", "c"])],
+        )
+        .await;
+        let mut offers = bench.offers();
+        offers[1].is_warm = false;
+        bench.announcer.introduce(&offers);
+        assert_eq!(bench.told(), ["one", "a b"]);
+        offers[1].is_warm = true;
+        bench.announcer.update(&offers);
+        assert_eq!(bench.told(), ["two", "a b c"]);
+        // Both are known now, whatever becomes of them in this session.
+        bench
+            .announcer
+            .update(&[Offer::default(), Offer::default()]);
+        assert_eq!(bench.told(), [""]);
+        assert!(!bench.announcer.has_listed_models());
+        bench.announcer.update(&offers);
+        assert_eq!(bench.told(), ["a b c"]);
+        bench.announcer.update(&offers);
+        assert_eq!(bench.told(), [""; 0]);
+        bench.announcer.introduce(&offers);
+        assert_eq!(bench.told(), ["one", "two", "a b c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_desktop_client_registers_no_node_and_waits_for_no_load() {
+        let bench = bench("pin_test", &[("one", 1, &["a"])]).await;
+        let mut offers = bench.offers();
+        offers[0].is_warm = false;
+        bench.announcer.introduce(&offers);
+        assert_eq!(bench.told(), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_node_of_several_that_failed_is_not_registered_before_its_time_and_the_others_are()
+    {
+        let bench = bench("op_test", &[("one", 1, &["a"]), ("two", 1, &["b"])]).await;
+        let wait = Duration::from_secs(259);
+        bench.nodes[0].standing.judge(failed(wait));
+        bench.announcer.introduce(&bench.offers());
+        assert_eq!(bench.told(), ["two", "b"]);
+        let next = bench.announcer.next_registration();
+        assert_eq!(next, Some(Instant::now() + wait));
+        tokio::time::advance(wait).await;
+        bench.announcer.update(&bench.offers());
+        assert_eq!(bench.told(), ["one", "a b"]);
+        assert_eq!(bench.announcer.next_registration(), None);
+    }
+}

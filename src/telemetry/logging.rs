@@ -11,8 +11,8 @@
 //! | `request_id` | the network's id of a request |
 //! | `model` | a model that is offered, by its full name |
 //! | `node` | the node's alias, as the operator set it |
-//! | `operation` | `chat` or `speech` |
-//! | `outcome` | `ok`, `cancelled`, or the code that the error begins with |
+//! | `operation` | `chat`, `speech` or `interview` |
+//! | `outcome` | `ok`; `cancelled`, or `superseded` by another interview; or the code that the error begins with |
 //! | `session` | the session's number, 1 for the first; of a request the last that it came by |
 //! | `queue_ms`, `first_token_ms`, `duration_ms` | from a request's receipt until it ran, had its first token, ended |
 //! | `prompt_tokens`, `generation_tokens` | as the backend counted them |
@@ -26,6 +26,7 @@
 //! | `retry_after_s` | how long the gateway wants the node to stay away |
 //! | `node_id`, `alias` | what the network calls this node |
 //! | `tier`, `accuracy`, `tokens_per_second` | what an interview has found |
+//! | `prompts`, `failed` | how many an interview had, and how many of them gave no answer |
 //! | `frame` | the type of a frame |
 //! | `bytes` | the size of an answer |
 //! | `completed_bytes`, `total_bytes` | of a model that is pulled, as far as Ollama has told |

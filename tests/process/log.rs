@@ -174,7 +174,7 @@ async fn a_log_in_json_is_one_object_a_line_and_each_request_ends_with_the_same_
         assert!(
             end["model"] == MODEL
                 && end["node"] == "node-1"
-                && end["operation"] == "chat"
+                && (end["operation"] == "chat" || end["operation"] == "interview")
                 && end["session"] == 1
                 && end["request_id"].is_string()
                 && end["duration_ms"].is_u64(),

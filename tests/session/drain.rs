@@ -60,7 +60,6 @@ async fn a_running_chat_finishes_and_is_delivered_while_waiting_and_new_ones_are
         "draining: this node is shutting down"
     );
     // Whoever sends chats is told that there is nothing to send them to.
-    net.gateway.wait_for(offers_nothing("REGISTER_NODE")).await;
     net.gateway.wait_for(offers_nothing("MODEL_LIST")).await;
     // Probes are answered all the while.
     let (status, readyz) = net.sidecar.get("/readyz").await;
@@ -139,7 +138,7 @@ async fn an_answer_whose_session_breaks_during_a_drain_is_delivered_over_another
     let frames = net.gateway.frames().len();
     net.gateway.drop_sessions();
     net.gateway
-        .wait_for_since(frames, offers_nothing("REGISTER_NODE"))
+        .wait_for_since(frames, offers_nothing("MODEL_LIST"))
         .await;
     let outcome = running.outcome().await;
     assert_eq!(outcome.error(), "draining: this node is shutting down");

@@ -96,7 +96,7 @@ async fn what_cannot_be_read_or_makes_no_sense_leaves_the_session_up() {
             .await
             >= 15.0
     );
-    assert_eq!(net.sidecar.metric("ignored_requests_total").await, 5.0);
+    assert_eq!(net.sidecar.metric("ignored_requests_total").await, 6.0);
 }
 
 #[tokio::test]
