@@ -208,11 +208,8 @@ impl Interviews {
         let (tokens, time, first): (f64, f64, f64) =
             (sum("tokens_generated"), sum("total_ms"), sum("ttft_ms"));
         let accuracy = share(right, prompts);
-        let tokens_per_second = if time > 0.0 {
-            1000.0 * tokens / time
-        } else {
-            0.0
-        };
+        // Times are whole milliseconds, and a stand-in may take none.
+        let tokens_per_second = 1000.0 * tokens / time.max(1.0);
         Verdict {
             tier: self.tier(self.speeds(mode), accuracy, tokens_per_second),
             accuracy,
