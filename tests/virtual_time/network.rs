@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use devnet::gateway::{InterviewState, Interviews, Policy, Probes, Standing, Tier, Verdict};
+use devnet::gateway::{
+    Interview, InterviewState, Interviews, Policy, Probes, Standing, Tier, Verdict,
+};
 
 use crate::{
     SECOND,
@@ -89,4 +91,29 @@ async fn a_node_whose_session_breaks_in_its_interview_passes_over_the_next_one()
     let judged = judged.filter(|one| matches!(one.state, InterviewState::Judged(_)));
     assert_eq!((judged.count(), net.gateway.sessions().ever), (1, 2));
     assert!(net.gateway.books().altered().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_too_slow_stays_away_for_its_time_and_not_longer_and_may_try_again() {
+    let net = fresh_node();
+    net.ollama
+        .set_behaviour(|behaviour| behaviour.token_delay = 5 * BETWEEN);
+    let failed = net
+        .gateway
+        .wait_for(|frame| frame.is_from_gateway("INTERVIEW_FAILED"))
+        .await;
+    assert_eq!(failed.value["reason"], "too_slow");
+    net.ollama
+        .set_behaviour(|behaviour| behaviour.token_delay = BETWEEN);
+    let passed = |one: &Interview| matches!(&one.state, InterviewState::Judged(verdict) if verdict.tier == Tier::Elite);
+    let second = net.gateway.until_interview(passed).await;
+    let away = second.asked - failed.at;
+    let wanted = Interviews::default().retry_after;
+    assert!((wanted..wanted + 60 * SECOND).contains(&away), "{away:?}");
+    let failures = net.gateway.frames();
+    let failures = failures
+        .iter()
+        .filter(|frame| frame.is_from_gateway("INTERVIEW_FAILED"));
+    assert_eq!(failures.count(), 1, "nobody knocked too early");
+    assert_eq!(net.gateway.attempts().len(), 2);
 }

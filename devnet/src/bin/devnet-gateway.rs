@@ -51,8 +51,7 @@ struct Options {
     /// Send a chat this often, to the first model that is offered
     #[arg(long, value_name = "TIME", value_parser = interval)]
     chat_every: Option<Duration>,
-    /// Do all that the network does by itself: interview new nodes, probe good ones, limit attempts to connect, end
-    /// sessions that do not answer PING, give up chats of which nothing comes
+    /// Interview and probe nodes, limit attempts to connect, and what else the network does by itself
     #[arg(long)]
     network_rules: bool,
 }
