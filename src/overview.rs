@@ -98,7 +98,13 @@ impl Overview for View {
         let nodes = self.shared.nodes.iter();
         let interviews =
             nodes.filter_map(|node| barred_sentence(node).or_else(|| failed_sentence(node)));
-        secret.into_iter().chain(interviews).collect()
+        let preloads = self.shared.nodes.iter();
+        let preloads = preloads.filter_map(|node| node.backend.preload_sentence());
+        secret
+            .into_iter()
+            .chain(interviews)
+            .chain(preloads)
+            .collect()
     }
 
     fn status(&self) -> Status {
@@ -107,6 +113,8 @@ impl Overview for View {
         let version = offers.iter().find_map(|offer| offer.version.clone());
         let models = offers.iter().flat_map(|offer| &offer.models);
         let pulls = self.shared.nodes.iter().map(|node| node.backend.pulls());
+        let preloads = self.shared.nodes.iter();
+        let preloads = preloads.flat_map(|node| node.backend.preloads());
         Status {
             nodes: self
                 .shared
@@ -119,12 +127,18 @@ impl Overview for View {
                 .map(|model| admin::ModelStatus {
                     name: model.name.to_string(),
                     context_length: model.context_length,
-                    loaded: model.loaded_context.is_some(),
+                    loaded: model.loaded.is_some(),
                 })
                 .collect(),
             pulls: pulls
                 .flat_map(|board| board.list())
                 .map(|status| pull(&status))
+                .collect(),
+            preloads: preloads
+                .map(|preload| admin::PreloadStatus {
+                    model: preload.model.to_string(),
+                    state: preload.state.as_str(),
+                })
                 .collect(),
             load: self.load(),
             counts: admin::Counts::of(&self.shared.metrics),

@@ -188,7 +188,13 @@ async fn a_model_is_loaded_once_and_anew_for_another_context() {
         (json!({}), 1),
         (json!({}), 1),
         (json!({"num_ctx": 512}), 2),
-        (json!({}), 2),
+        (json!({"num_ctx": 512}), 2),
+        // No wish is one for the context that Ollama gives by itself.
+        (json!({}), 3),
+        // Compared is what was asked for, not what the model got.
+        (json!({"num_ctx": 100_000}), 4),
+        (json!({"num_ctx": 100_000}), 4),
+        (json!({"num_ctx": 512}), 5),
     ] {
         ask(&ollama, chat("tiny", &json!({"options": context}))).await;
         assert_eq!(ollama.loads("tiny"), loads);
@@ -206,6 +212,52 @@ async fn a_model_is_loaded_once_and_anew_for_another_context() {
         "load"
     );
     assert!(ollama.is_loaded("tiny"));
+}
+
+#[tokio::test]
+async fn a_model_stays_for_as_long_as_its_requests_say() {
+    let ollama = ollama().await;
+    let load = async |keep_alive: Value| {
+        ask(&ollama, json!({"model": "tiny", "keep_alive": keep_alive})).await;
+        ollama.is_loaded("tiny")
+    };
+    assert!(load(json!("30m")).await);
+    assert!(load(json!(null)).await);
+    assert!(load(json!(-1)).await);
+    load(json!("1ms")).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(!ollama.is_loaded("tiny"));
+    ask(&ollama, chat("tiny", &json!({"keep_alive": 0}))).await;
+    assert!(!ollama.is_loaded("tiny"));
+}
+
+#[tokio::test]
+async fn one_model_too_many_throws_out_the_one_that_was_to_go_first() {
+    let ollama = ollama().await;
+    ollama.set_behaviour(|behaviour| behaviour.room = 1);
+    for model in ["tiny", "clever:7b", "tiny"] {
+        ask(&ollama, json!({"model": model, "keep_alive": "30m"})).await;
+        let loaded = ["tiny", "clever:7b"].map(|model| ollama.is_loaded(model));
+        assert_eq!(loaded, [model == "tiny", model != "tiny"]);
+    }
+    ollama.unload("tiny");
+    assert!(!ollama.is_loaded("tiny"));
+    assert_eq!(ollama.load_requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_load_whose_request_goes_away_is_given_up() {
+    let ollama = ollama().await;
+    let slow = Duration::from_secs(60);
+    ollama.set_behaviour(|behaviour| behaviour.load_delay = slow);
+    let url = ollama.url() + CHAT;
+    let load = tokio::spawn(async move { http::post(&url, r#"{"model":"tiny"}"#).await });
+    let request = ollama.wait_for_request(CHAT).await;
+    load.abort();
+    request.wait_until_left().await;
+    ollama.set_behaviour(|behaviour| behaviour.load_delay = Duration::ZERO);
+    ask(&ollama, json!({"model": "tiny"})).await;
+    assert_eq!(ollama.loads("tiny"), 2);
 }
 
 #[tokio::test]

@@ -30,8 +30,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use healthcheck::{HealthcheckError, HealthcheckTarget, healthcheck};
 pub use status::{
-    BackendStatus, Counts, InterviewStatus, Load, ModelStatus, NodeStatus, PullStatus,
-    SessionStatus, Status, Versions,
+    BackendStatus, Counts, InterviewStatus, Load, ModelStatus, NodeStatus, PreloadStatus,
+    PullStatus, SessionStatus, Status, Versions,
 };
 
 use crate::telemetry::Metrics;

@@ -23,6 +23,8 @@ pub struct Status {
     pub models: Vec<ModelStatus>,
     /// The models that Ollama was told to pull, in the order of the settings.
     pub pulls: Vec<PullStatus>,
+    /// The models that are kept loaded, in their order.
+    pub preloads: Vec<PreloadStatus>,
     /// How busy it is.
     pub load: Load,
     /// What was counted since the start.
@@ -122,6 +124,15 @@ pub struct PullStatus {
     pub completed_bytes: u64,
     /// How large it is, in bytes, as far as is known: Ollama tells it layer by layer.
     pub total_bytes: u64,
+}
+
+/// A model that is to be kept loaded.
+#[derive(Clone, Debug, Serialize)]
+pub struct PreloadStatus {
+    /// Its name, in full once it is offered.
+    pub model: String,
+    /// `waiting`, `loading`, `loaded`, `failed` or `evicted`; what failed is tried again.
+    pub state: &'static str,
 }
 
 /// How busy it is, in requests.

@@ -103,6 +103,10 @@ impl Overview for Scripted {
                 context_length: Some(2_048),
                 loaded: true,
             }],
+            preloads: vec![PreloadStatus {
+                model: "big:latest".to_owned(),
+                state: "waiting",
+            }],
             pulls: vec![PullStatus {
                 model: "big:latest".into(),
                 state: "pulling",
@@ -274,6 +278,7 @@ fn status_is_json_whose_fields_keep_their_order() {
         r#""attempts":2,"last_disconnect":"silent","last_connect_failure":null,"backoff_until":null},"nodes":[],"#,
         r#""models":[{"name":"tiny:latest","context_length":2048,"loaded":true}],"#,
         r#""pulls":[{"model":"big:latest","state":"pulling","completed_bytes":34,"total_bytes":100}],"#,
+        r#""preloads":[{"model":"big:latest","state":"waiting"}],"#,
         r#""load":{"running":1,"waiting":0,"capacity":4,"queue":4},"counts":{"requests":0,"failures":{},"#,
     );
     assert!(answer.body.starts_with(expected), "{}", answer.body);

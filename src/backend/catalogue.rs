@@ -3,7 +3,7 @@
 //!
 //! Invariant: what does not answer is not offered. One look at a time, however many want one.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Notify, watch},
@@ -11,9 +11,9 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{ModelServer, Seen, Suitability};
+use super::{ModelServer, Seen, Suitability, preload::Preload};
 use crate::{
-    config::ModelGlobs,
+    config::{ModelGlobs, PreloadSettings},
     telemetry::{LogThrottle, Metrics, gauge, throttled},
     transport::http::HttpError,
 };
@@ -28,7 +28,7 @@ const PULSE: Duration = Duration::from_secs(3);
 const RECOVERY: Duration = Duration::from_secs(1);
 
 /// A model that is offered to the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// The full name as the backend lists it, tag included: `llama3.2:latest`.
     pub name: Arc<str>,
@@ -36,8 +36,36 @@ pub struct Model {
     pub context_length: Option<u64>,
     /// Whether the model can think, that is whether it accepts `think`.
     pub thinks: bool,
-    /// The context it is loaded with just now, in tokens; `None` while it is not in memory.
-    pub loaded_context: Option<u64>,
+    /// What it takes just now; `None` while it is not in memory.
+    pub loaded: Option<Loaded>,
+    /// Whether the operator wants it kept in memory (`PIN_PRELOAD_MODELS`).
+    pub is_preloaded: bool,
+}
+
+impl Model {
+    /// A model of which nothing else is known.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether this is its name, whatever its case; no tag means `latest`.
+    pub fn is_called(&self, name: &str) -> bool {
+        let short = self.name.strip_suffix(":latest");
+        let mut names = [Some(&*self.name), short].into_iter().flatten();
+        names.any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+/// What a model that is in memory takes of it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// In all.
+    pub bytes: u64,
+    /// In the GPU's memory.
+    pub gpu_bytes: u64,
 }
 
 /// What a node has to offer just now.
@@ -48,7 +76,8 @@ pub struct Offer {
     /// Whether what is to be loaded before the node is registered is loaded, or was waited for long enough. Never while the
     /// backend does not answer.
     pub is_warm: bool,
-    /// The models that are served, by name; none while the backend does not answer.
+    /// The models that are served, in the order in which the network is told: the one to interview, those that are kept
+    /// loaded, the others by name. None while the backend does not answer.
     pub models: Vec<Model>,
     /// GPU memory that loaded models take, in bytes.
     pub vram_bytes: u64,
@@ -65,13 +94,15 @@ impl Offer {
     }
 }
 
-/// Which models may be offered.
+/// Which models may be offered, and which of them come first and stay loaded.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Those to offer.
     pub allow: ModelGlobs,
     /// Those not to offer, even if allowed.
     pub deny: ModelGlobs,
+    /// Those to keep loaded.
+    pub preload: PreloadSettings,
 }
 
 impl Rules {
@@ -90,6 +121,7 @@ impl Rules {
 pub struct Catalogue {
     server: Arc<dyn ModelServer>,
     rules: Rules,
+    preload: Arc<Preload>,
     refresh: Duration,
     offer: watch::Sender<Offer>,
     /// When the last look that has ended began.
@@ -104,12 +136,14 @@ impl Catalogue {
     pub(super) fn new(
         server: Arc<dyn ModelServer>,
         rules: Rules,
+        preload: Arc<Preload>,
         refresh: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             server,
             rules,
+            preload,
             refresh,
             offer: watch::Sender::default(),
             last_look: watch::Sender::default(),
@@ -155,12 +189,9 @@ impl Catalogue {
 
     /// An offered model by its name, whatever its case; no tag means `latest`.
     pub(super) fn find(&self, name: &str) -> Option<Model> {
-        let is_it = |model: &&Model| {
-            let short = model.name.strip_suffix(":latest");
-            let mut names = [Some(&*model.name), short].into_iter().flatten();
-            names.any(|known| known.eq_ignore_ascii_case(name))
-        };
-        self.offer.borrow().models.iter().find(is_it).cloned()
+        let offer = self.offer.borrow();
+        let mut models = offer.models.iter();
+        models.find(|model| model.is_called(name)).cloned()
     }
 
     pub(super) fn is_fresh(&self) -> bool {
@@ -175,7 +206,7 @@ impl Catalogue {
         if self.last_look.borrow().is_none_or(|last| last < since) {
             let began = Instant::now();
             let seen = self.server.look().await;
-            self.publish(seen, &mut outage);
+            self.publish(seen, began, &mut outage);
             self.last_look.send_replace(Some(began));
         }
     }
@@ -184,13 +215,21 @@ impl Catalogue {
         self.offer.borrow().is_up
     }
 
-    fn publish(&self, seen: Result<Seen, HttpError>, outage: &mut LogThrottle<String>) {
+    fn publish(
+        &self,
+        seen: Result<Seen, HttpError>,
+        began: Instant,
+        outage: &mut LogThrottle<String>,
+    ) {
         let offer = match seen {
-            Ok(seen) => self.offer_of(seen),
-            Err(error) => Offer {
-                why_empty: Some(self.server.why_silent(&error)),
-                ..Offer::default()
-            },
+            Ok(seen) => self.offer_of(seen, began),
+            Err(error) => {
+                self.preload.server_is_away();
+                Offer {
+                    why_empty: Some(self.server.why_silent(&error)),
+                    ..Offer::default()
+                }
+            }
         };
         self.show(&offer);
         self.tell_trouble(&offer, outage);
@@ -204,15 +243,24 @@ impl Catalogue {
         });
     }
 
-    fn offer_of(&self, seen: Seen) -> Offer {
+    /// Tells whether registration has something to wait for, where that has changed.
+    pub(super) fn show_warmth(&self) {
+        self.offer.send_if_modified(|offer| {
+            let is_warm = offer.is_up && self.preload.is_warm();
+            mem::replace(&mut offer.is_warm, is_warm) != is_warm
+        });
+    }
+
+    fn offer_of(&self, seen: Seen, began: Instant) -> Offer {
         let count = seen.models.len();
         let offered = |(model, suitability): (Model, Suitability)| {
             self.rules.offers(&model.name, suitability).then_some(model)
         };
-        let models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
+        let mut models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
+        self.preload.arrange(&mut models, began);
         Offer {
             is_up: true,
-            is_warm: true,
+            is_warm: self.preload.is_warm(),
             why_empty: models.is_empty().then(|| self.server.why_nothing(count)),
             models,
             vram_bytes: seen.vram_bytes,

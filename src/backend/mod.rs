@@ -8,12 +8,14 @@
 //! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
 
 mod answer;
+mod backoff;
 mod catalogue;
 pub mod chat;
 mod completion;
 mod error_text;
 mod object;
 pub mod ollama;
+mod preload;
 mod restart;
 mod server;
 #[cfg(test)]
@@ -21,18 +23,18 @@ pub(crate) mod tests;
 
 pub use self::{
     answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
-    catalogue::{Catalogue, Model, Offer, Rules},
+    catalogue::{Catalogue, Loaded, Model, Offer, Rules},
     chat::RequestHead,
-    server::{AskError, ModelServer, Seen, Suitability},
+    preload::{PreloadState, PreloadStatus},
+    server::{AskError, ModelServer, Prepared, Seen, Suitability},
 };
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::ollama::PullBoard;
+use self::{ollama::PullBoard, preload::Preload};
 use crate::{
     protocol::{Code, Failure},
     telemetry::Metrics,
@@ -43,6 +45,7 @@ use crate::{
 pub struct Backend {
     server: Arc<dyn ModelServer>,
     catalogue: Catalogue,
+    preload: Arc<Preload>,
 }
 
 impl Backend {
@@ -53,8 +56,19 @@ impl Backend {
         refresh: Duration,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let catalogue = Catalogue::new(Arc::clone(&server), rules, refresh, Arc::clone(metrics));
-        Self { server, catalogue }
+        let preload = Arc::new(Preload::new(rules.preload.clone()));
+        let catalogue = Catalogue::new(
+            Arc::clone(&server),
+            rules,
+            Arc::clone(&preload),
+            refresh,
+            Arc::clone(metrics),
+        );
+        Self {
+            server,
+            catalogue,
+            preload,
+        }
     }
 
     /// What the network and `/status` call its interface.
@@ -101,22 +115,24 @@ impl Backend {
         self.server.pulls()
     }
 
-    /// Checks and rewrites a chat with this model by the operator's policy; gives the body to send. Does no I/O.
+    /// Checks and rewrites a chat with this model by the operator's policy; gives what to send. Does no I/O.
+    /// What it gives belongs to one request: it is sent, or dropped.
     ///
     /// # Errors
     /// `invalid`, with what is wrong with the request.
-    pub fn prepare(&self, payload: &[u8], model: &Model) -> Result<Bytes, Failure> {
+    pub fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
         self.server.prepare(payload, model)
     }
 
-    /// Sends a prepared body and waits for the head of the answer.
+    /// Sends a prepared chat and waits for the head of the answer.
     ///
     /// # Errors
     /// `rejected`: it says that the request is at fault. `backend`: it cannot be reached, in which case it is soon looked
     /// at again, or it fails.
-    pub async fn chat(&self, body: Bytes) -> Result<ChatStream, Failure> {
-        let asked = self.server.chat(body).await;
-        asked.map_err(|error| self.failure(error))
+    pub async fn chat(&self, chat: Prepared) -> Result<ChatStream, Failure> {
+        let model = Arc::clone(&chat.model);
+        let asked = self.server.chat(chat).await;
+        self.taken(&model, asked)
     }
 
     /// Has the server load a model, with the context and for the time that every request for it asks for, and waits until
@@ -126,6 +142,14 @@ impl Backend {
     /// As [`Backend::chat`].
     pub async fn load(&self, model: &Model) -> Result<(), Failure> {
         let asked = self.server.load(model).await;
+        self.taken(&model.name, asked)
+    }
+
+    fn taken<T>(&self, model: &str, asked: Result<T, AskError>) -> Result<T, Failure> {
+        if asked.is_ok() {
+            self.preload.used(model);
+            self.catalogue.show_warmth();
+        }
         asked.map_err(|error| self.failure(error))
     }
 

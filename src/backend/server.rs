@@ -2,13 +2,20 @@
 //!
 //! Invariant: it keeps nothing of what it shows beyond what makes the next look cheaper, and decides nothing by it.
 
-use std::{future::ready, sync::Arc};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use hyper::{Response, body::Incoming};
 
-use super::{Catalogue, ChatStream, Model, error_text::words_of_status, ollama::PullBoard};
+use super::{
+    Catalogue, ChatStream, Model,
+    error_text::words_of_status,
+    ollama::{PullBoard, SentContext},
+};
 use crate::{
     protocol::{Code, Failure},
     transport::http::{Body, HttpError, read_body, stream},
@@ -37,6 +44,27 @@ pub struct Seen {
     pub vram_bytes: u64,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
+}
+
+/// A chat as its server is to get it.
+pub struct Prepared {
+    /// The model that it is for.
+    pub(super) model: Arc<str>,
+    /// The body to send.
+    pub(super) body: Bytes,
+    /// The context that it carries, where that is to be remembered.
+    pub(super) context: Option<SentContext>,
+}
+
+impl Prepared {
+    /// A chat that needs nothing to be remembered.
+    pub fn new(model: &Model, body: Bytes) -> Self {
+        Self {
+            model: Arc::clone(&model.name),
+            body,
+            context: None,
+        }
+    }
 }
 
 /// Why a server does not do what it is asked for.
@@ -90,14 +118,20 @@ pub trait ModelServer: Send + Sync {
     ///
     /// # Errors
     /// `invalid`, with what is wrong with the request.
-    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Bytes, Failure>;
+    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure>;
 
-    /// Sends a prepared body and waits for the head of the answer.
-    fn chat(&self, body: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>>;
+    /// Sends a prepared chat and waits for the head of the answer.
+    fn chat(&self, chat: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>>;
 
     /// Loads a model as its requests want it, and waits until it is loaded. Dropping it closes the request, upon which a
     /// server may give up loading.
     fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>>;
+
+    /// Holds a connection over which nothing is said, and waits until the server closes it, as it does when its process ends.
+    /// Ends at once where none can be opened.
+    fn until_closed(&self) -> BoxFuture<'_, ()> {
+        pending().boxed()
+    }
 
     /// Pulls what is to be pulled, until all is there. Dropping it stops it.
     fn keep_pulling<'a>(&'a self, _: &'a Catalogue, _: fastrand::Rng) -> BoxFuture<'a, ()> {

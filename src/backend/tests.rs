@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::*;
@@ -16,10 +17,11 @@ const REFRESH: Duration = Duration::from_secs(600);
 
 /// The rules of an operator with this `PIN_ALLOW_MODELS`, who denies nothing.
 pub(crate) fn allowing(models: &str) -> Rules {
-    let config = config(&[("PIN_ALLOW_MODELS", models)]);
+    let config = config(&[("PIN_ALLOW_MODELS", models), ("PIN_PRELOAD_MODELS", "none")]);
     Rules {
         allow: config.backend.allow,
         deny: config.backend.deny,
+        preload: config.backend.preload,
     }
 }
 
@@ -50,15 +52,7 @@ impl ModelServer for Listing {
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
         self.looks.fetch_add(1, Ordering::Relaxed);
-        let model = |(name, suitability): &(&str, Suitability)| {
-            let model = Model {
-                name: (*name).into(),
-                context_length: None,
-                thinks: false,
-                loaded_context: None,
-            };
-            (model, *suitability)
-        };
+        let model = |(name, suitability): &(&str, Suitability)| (Model::named(name), *suitability);
         let seen = self.models.as_ref().map(|models| Seen {
             models: models.iter().map(model).collect(),
             ..Seen::default()
@@ -78,11 +72,11 @@ impl ModelServer for Listing {
         format!("none of {models}")
     }
 
-    fn prepare(&self, payload: &[u8], _: &Model) -> Result<Bytes, Failure> {
-        Ok(Bytes::copy_from_slice(payload))
+    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
+        Ok(Prepared::new(model, Bytes::copy_from_slice(payload)))
     }
 
-    fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
+    fn chat(&self, _: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         ready(Err(HttpError::Broken.into())).boxed()
     }
 
@@ -143,7 +137,8 @@ async fn a_server_that_breaks_off_a_chat_is_looked_at_again_at_once() {
     let following = tokio::spawn(async move { followed.follow().await });
     tokio::time::sleep(REFRESH / 2).await;
     assert_eq!(server.looks.load(Ordering::Relaxed), 1);
-    let failure = backend.chat(Bytes::new()).await.err().unwrap();
+    let chat = backend.prepare(b"", &Model::named("a")).unwrap();
+    let failure = backend.chat(chat).await.err().unwrap();
     assert_eq!(
         failure.text(),
         "backend: the connection to the model server broke before it answered"

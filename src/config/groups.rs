@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tracing_subscriber::filter::Targets;
 
-use super::{BackendUrl, GatewayUrl, ModelGlobs, Price, ProxyUrl, Region};
+use super::{BackendUrl, GatewayUrl, ModelGlobs, PreloadModels, Price, ProxyUrl, Region};
 use crate::{
     protocol::{Generation, SignatureScheme},
     secret::SecretSource,
@@ -79,6 +79,19 @@ pub struct BackendSettings {
     pub deny: ModelGlobs,
     /// Models that it is to pull, by the names under which it lists them; each once, and few.
     pub pull: Vec<Arc<str>>,
+    /// Which of its models come first and stay loaded.
+    pub preload: PreloadSettings,
+}
+
+/// What is to be loaded before the node is registered, and kept loaded.
+#[derive(Clone, Debug)]
+pub struct PreloadSettings {
+    /// Which models.
+    pub models: PreloadModels,
+    /// The model that should be interviewed.
+    pub interview_model: Option<String>,
+    /// How long a model that cannot be loaded keeps the node from being registered.
+    pub patience: Duration,
 }
 
 /// What requests may ask of the machine.

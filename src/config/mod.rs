@@ -24,8 +24,9 @@ pub use self::{
     globs::ModelGlobs,
     groups::{
         AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings, LogSettings,
-        NodeSettings, OutboxSettings, PolicySettings,
+        NodeSettings, OutboxSettings, PolicySettings, PreloadSettings,
     },
+    model_names::PreloadModels,
     proxy::ProxyUrl,
     table::{Fallback, Setting, help, settings},
     url::{BackendUrl, GatewayUrl, Origin},
@@ -113,6 +114,7 @@ impl Config {
         secret: SecretSource,
         effective: Vec<(&'static str, String)>,
     ) -> Self {
+        let interview_model = values.interview_model.map(|model| model.0);
         Self {
             identity: Identity {
                 client_id: values.client_id.0,
@@ -140,7 +142,7 @@ impl Config {
                 alias: values.node_alias.0,
                 region: values.region.0,
                 price_per_thousand_tokens: values.price_per_thousand_tokens,
-                interview_model: values.interview_model.map(|model| model.0),
+                interview_model: interview_model.clone(),
                 capacity: values.capacity.0,
             },
             backend: BackendSettings {
@@ -150,6 +152,11 @@ impl Config {
                 allow: values.allow_models,
                 deny: values.deny_models.unwrap_or_default(),
                 pull: values.pull_models.map(|names| names.0).unwrap_or_default(),
+                preload: PreloadSettings {
+                    models: values.preload_models,
+                    interview_model,
+                    patience: values.first_token_timeout.0,
+                },
             },
             policy: PolicySettings {
                 max_context: values.max_context.map(|tokens| tokens.0),

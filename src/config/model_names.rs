@@ -1,4 +1,4 @@
-//! Names of models, as an operator writes them for Ollama to pull.
+//! Names of models, as an operator writes them for Ollama to pull or to keep loaded.
 //!
 //! Invariant: each name is one that Ollama takes, written as it lists the model once it has it, and there are so few of
 //! them that each may be a metric's label.
@@ -49,6 +49,59 @@ impl fmt::Display for ModelNames {
     }
 }
 
+/// What is chosen where nobody names models, and what names none.
+const AUTO: &str = "auto";
+const NONE: &str = "none";
+
+/// Speech models are told from chat models by this; no model server loads one.
+const SPEECH: &str = "tts:";
+
+/// Which models are kept loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PreloadModels {
+    /// The interview model, else one that is loaded already, else none.
+    Auto,
+    /// These, in this order; perhaps none.
+    Named(Vec<Arc<str>>),
+}
+
+impl Value for PreloadModels {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let is = |word: &str| text.trim().eq_ignore_ascii_case(word);
+        if is(AUTO) {
+            return Ok(Self::Auto);
+        }
+        if is(NONE) {
+            return Ok(Self::Named(Vec::new()));
+        }
+        for written in text.split(',').map(str::trim) {
+            if [AUTO, NONE].contains(&written) {
+                return Err(Invalid::value(
+                    written,
+                    "stands alone; write it without names, or names without it",
+                ));
+            }
+            if written.starts_with(SPEECH) {
+                return Err(Invalid::value(
+                    written,
+                    "is a speech model; write names of chat models, which alone are kept loaded",
+                ));
+            }
+        }
+        Ok(Self::Named(ModelNames::parse(text)?.0))
+    }
+}
+
+impl fmt::Display for PreloadModels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => AUTO,
+            Self::Named(names) if names.is_empty() => NONE,
+            Self::Named(names) => return f.write_str(&names.join(",")),
+        })
+    }
+}
+
 /// The name as Ollama lists the model: with a tag, and without the registry and the namespace that go without saying.
 fn full_name(written: &str) -> Result<String, Invalid> {
     if let Some(mistake) = mistake(written) {
@@ -83,11 +136,11 @@ fn mistake(written: &str) -> Option<&'static str> {
     } else if has(char::is_whitespace) {
         Some("has a blank in it; write names with commas between them")
     } else if has(|c| matches!(c, '*' | '?')) {
-        Some("is a pattern; Ollama pulls a model only by its name, so write that in full")
+        Some("is a pattern; write the names of models in full")
     } else if written.contains("://") {
         Some("has a scheme; write it without, such as hf.co/owner/model")
     } else if written.contains('@') {
-        Some("has a digest; Ollama pulls a model by its name and tag alone")
+        Some("has a digest; write the model's name and tag alone")
     } else if written.len() > LONGEST {
         Some("is too long for a model's name")
     } else {
@@ -192,6 +245,31 @@ mod tests {
         };
         assert_eq!(ModelNames::parse(&list(MOST)).unwrap().0.len(), MOST);
         assert_eq!(refusal(&list(MOST + 1)), "has 65 names; write at most 64");
+    }
+
+    #[test]
+    fn what_is_kept_loaded_is_found_out_or_named_or_nothing() {
+        let preload = |text| PreloadModels::parse(text).map_err(|error| error.to_string());
+        assert_eq!(preload(" Auto "), Ok(PreloadModels::Auto));
+        assert_eq!(preload("none"), Ok(PreloadModels::Named(Vec::new())));
+        for (written, shown) in [
+            ("auto", "auto"),
+            ("none", "none"),
+            ("qwen3:8b, llama3.2", "qwen3:8b,llama3.2:latest"),
+            ("auto:latest", "auto:latest"),
+        ] {
+            assert_eq!(preload(written).unwrap().to_string(), shown);
+        }
+        for (written, words) in [
+            ("auto,llama3.2", "\"auto\" stands alone"),
+            ("llama3.2, none", "\"none\" stands alone"),
+            ("tts:kokoro", "\"tts:kokoro\" is a speech model"),
+            ("llama*", "is a pattern"),
+            ("llama3.2,", "is no name"),
+        ] {
+            let refusal = preload(written).unwrap_err();
+            assert!(refusal.contains(words), "{written}: {refusal}");
+        }
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use super::{
     field::{Field, Slot, Value},
     globs::ModelGlobs,
     log::LogFilter,
-    model_names::ModelNames,
+    model_names::{ModelNames, PreloadModels},
     proxy::{NoProxy, ProxyUrl},
     url::{BackendUrl, GatewayUrl},
     value::{
@@ -176,15 +176,19 @@ settings! {
         "models not to offer, even if allowed";
     pull_models: Option<ModelNames>, "PIN_PULL_MODELS", Unset,
         "models that Ollama is to pull at start, separated by commas; those that it has are served meanwhile";
+    preload_models: PreloadModels, "PIN_PRELOAD_MODELS", Is("auto"),
+        "models to load before the node is registered and to keep loaded, separated by commas; `none`; or `auto`: \
+         PIN_INTERVIEW_MODEL, else a model that is loaded at start, else none";
     model_refresh_interval: Interval, "PIN_MODEL_REFRESH_INTERVAL", Is("15s"),
         "time between looks at Ollama's list of models";
     max_context: Option<Tokens>, "PIN_MAX_CONTEXT", FoundOut("the model's context length"),
-        "the largest `num_ctx` that a chat gets, in tokens; once set, a chat that asks for none gets this one";
+        "the `num_ctx` that every chat gets, in tokens; unset, a chat gets what was last sent for its model, or more if it \
+         asks for more";
     max_output_tokens: Option<Tokens>, "PIN_MAX_OUTPUT_TOKENS", FoundOut("the model's context length"),
         "the largest `num_predict` that a chat gets, in tokens; once set, a chat that asks for none gets this one";
     allow_consumer_hardware_options: Choice<bool>, "PIN_ALLOW_CONSUMER_HARDWARE_OPTIONS", Is("false"),
-        "`true` lets chats set `keep_alive`, `num_gpu`, `main_gpu`, `num_thread`, `num_batch` and `use_mmap`, and a \
-         `num_ctx` that the loaded model covers already, for which Ollama loads it again";
+        "`true` lets chats set `keep_alive`, `num_gpu`, `main_gpu`, `num_thread`, `num_batch` and `use_mmap`, and any \
+         `num_ctx` up to PIN_MAX_CONTEXT, for which Ollama loads the model again";
     max_frame_bytes: Size<1024>, "PIN_MAX_FRAME_BYTES", Is("16MiB"),
         "the largest frame taken from the gateway";
     max_result_bytes: Size<1024>, "PIN_MAX_RESULT_BYTES", Is("8MiB"),

@@ -115,6 +115,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
         ("PIN_ALLOW_MODELS", "llama*"),
         ("PIN_DENY_MODELS", "llama2"),
         ("PIN_PULL_MODELS", "llama3.2, qwen3:8b"),
+        ("PIN_PRELOAD_MODELS", "qwen3:8b,llama3.2"),
         ("PIN_MAX_CONTEXT", "8192"),
         ("PIN_MAX_OUTPUT_TOKENS", "512"),
         ("PIN_ALLOW_CONSUMER_HARDWARE_OPTIONS", "true"),
@@ -177,6 +178,17 @@ fn every_setting_reaches_the_part_that_wants_it() {
     );
     assert!(backend.allow.matches("llama3:latest") && backend.deny.matches("llama2:latest"));
     assert_eq!(backend.pull.join(" "), "llama3.2:latest qwen3:8b");
+    assert_eq!(
+        backend.preload.models.to_string(),
+        "qwen3:8b,llama3.2:latest"
+    );
+    assert_eq!(
+        (
+            backend.preload.interview_model.as_deref(),
+            backend.preload.patience
+        ),
+        (Some("llama3"), seconds(2))
+    );
     assert_eq!(
         (config.policy.max_context, config.policy.max_output_tokens),
         (Some(8192), Some(512))

@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 use super::{Inference, Stop};
 use crate::{
     backend::{
-        AskError, Backend, ChatStream, Model, ModelServer, Seen, Suitability, tests::allowing,
+        AskError, Backend, ChatStream, Model, ModelServer, Prepared, Seen, Suitability,
+        tests::allowing,
     },
     clock::SystemClock,
     config::{AdmissionSettings, JobSettings, OutboxSettings},
@@ -43,15 +44,7 @@ impl ModelServer for Treacherous {
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
-        let model = |name: &str| {
-            let model = Model {
-                name: name.into(),
-                context_length: None,
-                thinks: false,
-                loaded_context: None,
-            };
-            (model, Suitability::Suits)
-        };
+        let model = |name: &str| (Model::named(name), Suitability::Suits);
         let models = ["hangs", "panics"].map(model).into();
         let seen = Seen {
             models,
@@ -72,16 +65,16 @@ impl ModelServer for Treacherous {
         models.to_string()
     }
 
-    fn prepare(&self, _: &[u8], model: &Model) -> Result<Bytes, Failure> {
+    fn prepare(&self, _: &[u8], model: &Model) -> Result<Prepared, Failure> {
         assert_ne!(&*model.name, "panics", "as it was told to");
-        Ok(Bytes::new())
+        Ok(Prepared::new(model, Bytes::new()))
     }
 
     fn load<'a>(&'a self, _: &'a Model) -> BoxFuture<'a, Result<(), AskError>> {
         ready(Ok(())).boxed()
     }
 
-    fn chat(&self, _: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
+    fn chat(&self, _: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         pending().boxed()
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures_util::future::join;
 use tokio::{task::JoinSet, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -94,13 +95,17 @@ impl DataPath {
         background
     }
 
-    /// Starts what comes to an end by itself, and gives what stops it before.
+    /// Starts what brings models to disk and into memory, and gives what stops it.
     fn start_pulls(&self) -> (JoinSet<()>, CancellationToken) {
         let stop = CancellationToken::new();
         let mut pulls = JoinSet::new();
         for node in self.shared.nodes.iter().cloned() {
             let (random, stopped) = (self.random.clone(), stop.clone());
-            pulls.spawn(async move { node.backend.keep_pulling(random, stopped).await });
+            pulls.spawn(async move {
+                let backend = &node.backend;
+                let pulling = backend.keep_pulling(random.clone(), stopped.clone());
+                join(pulling, backend.keep_preloaded(random, stopped)).await;
+            });
         }
         (pulls, stop)
     }

@@ -25,7 +25,7 @@ use hyper_util::{
     },
     rt::{TokioIo, TokioTimer},
 };
-use tokio::time::timeout;
+use tokio::{io::AsyncReadExt, time::timeout};
 use tower_service::Service;
 
 use super::{Connections, Dial, DialError, Endpoint, Stream};
@@ -68,23 +68,30 @@ pub type Body = BoxStream<'static, Result<Bytes, HttpError>>;
 /// A client of one server.
 pub struct HttpClient {
     client: Client<Connector, Full<Bytes>>,
+    dial: Arc<dyn Dial>,
+    endpoint: Arc<Endpoint>,
     url: BackendUrl,
 }
 
 impl HttpClient {
     /// A client of the server at `url`, whose connections are among `connections`.
     pub fn new(dial: Arc<dyn Dial>, url: BackendUrl, connections: Connections) -> Self {
-        let endpoint = Endpoint::from(url.origin());
+        let endpoint = Arc::new(Endpoint::from(url.origin()));
         let client = Client::builder(connections)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http1_max_buf_size(BUFFER)
             .set_host(false)
             .build(Connector {
-                dial,
-                endpoint: Arc::new(endpoint),
+                dial: Arc::clone(&dial),
+                endpoint: Arc::clone(&endpoint),
             });
-        Self { client, url }
+        Self {
+            client,
+            dial,
+            endpoint,
+            url,
+        }
     }
 
     /// Asks with GET.
@@ -101,6 +108,15 @@ impl HttpClient {
     /// As [`HttpClient::get`].
     pub async fn post(&self, path: &str, body: Bytes) -> Result<Response<Incoming>, HttpError> {
         self.ask(Method::POST, path, body).await
+    }
+
+    /// Holds a connection of its own over which nothing is said, until the server closes it or says something all the same.
+    /// Ends at once where none can be opened.
+    pub async fn until_closed(&self) {
+        if let Ok(mut connection) = self.dial.dial(&self.endpoint).await {
+            // An end, an error or a byte: each is an answer.
+            let _ = connection.read_u8().await;
+        }
     }
 
     async fn ask(
@@ -220,7 +236,7 @@ mod tests {
 
     use futures_util::FutureExt;
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        io::{AsyncWriteExt, DuplexStream, duplex},
         time::sleep,
     };
 

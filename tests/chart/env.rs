@@ -23,7 +23,7 @@ fn values_with_a_setting_of_their_own() -> Value {
         },
         "gateway": {"url": "ws://gateway.example:8080", "allowPlaintext": true},
         "capacity": 1_000_000,
-        "models": {"pull": ["a", "b:1"], "allow": ["*", "c?"], "deny": ["d"]},
+        "models": {"pull": ["a", "b:1"], "preload": ["b:1", "a"], "allow": ["*", "c?"], "deny": ["d"]},
         "drainTimeoutSeconds": 600,
         "topology": "external",
         "ollama": {"url": "http://user:password@ollama:11434/base"},
@@ -113,6 +113,7 @@ fn every_value_reaches_the_setting_that_it_is_for() {
         ("PIN_ALLOW_PLAINTEXT", "true"),
         ("PIN_CAPACITY", "1000000"),
         ("PIN_PULL_MODELS", "a:latest,b:1"),
+        ("PIN_PRELOAD_MODELS", "b:1,a:latest"),
         ("PIN_ALLOW_MODELS", "*,c?"),
         ("PIN_DENY_MODELS", "d"),
         ("PIN_DRAIN_TIMEOUT", "10m"),
@@ -188,6 +189,7 @@ fn the_charts_defaults_are_the_products_own() {
             "PIN_SERVER_URL",
             "PIN_ALLOW_PLAINTEXT",
             "PIN_ALLOW_MODELS",
+            "PIN_PRELOAD_MODELS",
             "PIN_LISTEN_ADDR",
         ];
         set || unset.contains(&name)

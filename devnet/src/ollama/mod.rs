@@ -59,6 +59,10 @@ pub const PULL: &str = "/api/pull";
 pub struct Behaviour {
     /// How long loading a model takes.
     pub load_delay: Duration,
+    /// The context that a model is loaded with where nobody asks for another: Ollama's `OLLAMA_CONTEXT_LENGTH`.
+    pub context_length: u64,
+    /// How many models may be loaded at once; one more, and the one that was to go first goes.
+    pub room: usize,
     /// From the loaded model to the first token.
     pub first_token_delay: Duration,
     /// From one token to the next.
@@ -90,6 +94,8 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             load_delay: Duration::ZERO,
+            context_length: 4096,
+            room: usize::MAX,
             first_token_delay: Duration::ZERO,
             token_delay: Duration::ZERO,
             done_delay: Duration::ZERO,
@@ -266,6 +272,11 @@ impl Ollama {
         lock(&self.state.models).loads(name)
     }
 
+    /// Throws a model out of memory, as `ollama stop` does.
+    pub fn unload(&self, name: &str) {
+        lock(&self.state.models).unload(name);
+    }
+
     /// Whether a model is in memory.
     pub fn is_loaded(&self, name: &str) -> bool {
         lock(&self.state.models).is_loaded(name)
@@ -301,6 +312,15 @@ impl Ollama {
         let mut requests = self.requests();
         requests.retain(|request| request.path == CHAT);
         requests
+    }
+
+    /// Every request so far that was only to load a model, or to unload it.
+    pub fn load_requests(&self) -> Vec<Value> {
+        let chats = self.chat_requests();
+        let bodies = chats.iter().map(|request| request.json());
+        bodies
+            .filter(|body| body["messages"].as_array().is_none_or(Vec::is_empty))
+            .collect()
     }
 
     /// Every request to pull a model so far, by the model's name.

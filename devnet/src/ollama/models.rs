@@ -8,10 +8,7 @@ use tokio::time::Instant;
 
 use super::timestamp::rfc3339;
 
-/// What Ollama loads a model with where nobody asks for another context.
-const DEFAULT_CONTEXT: u64 = 4096;
-
-/// How long a model stays loaded, as `/api/ps` tells.
+/// How long a model stays loaded where nobody asks for another time.
 const KEPT: Duration = Duration::from_secs(5 * 60);
 
 /// What kind of model it is.
@@ -23,8 +20,10 @@ pub struct ModelShape {
     pub context_length: u64,
     /// Hex; empty: made from the name.
     pub digest: String,
-    /// Bytes on disk; loaded it takes as much, all of it in VRAM.
+    /// Bytes on disk; loaded it takes as much.
     pub size: u64,
+    /// So much of it in the GPU's memory; `None`: all.
+    pub size_vram: Option<u64>,
     /// Where it really runs, for a model in somebody's cloud.
     pub remote_host: Option<String>,
     /// `llama`, `bert`, …
@@ -38,6 +37,7 @@ impl Default for ModelShape {
             context_length: 8192,
             digest: String::new(),
             size: 2_019_393_189,
+            size_vram: None,
             remote_host: None,
             family: "llama".to_owned(),
         }
@@ -55,9 +55,35 @@ struct Model {
 
 #[derive(Debug)]
 struct Loaded {
-    context: u64,
+    /// What was asked for, with which requests are compared.
+    asked: u64,
     ready: Instant,
-    expires: SystemTime,
+    /// How long it stays once nobody uses it.
+    kept: Duration,
+    users: usize,
+    expires: Instant,
+    /// The same for people.
+    expires_at: SystemTime,
+    /// Which load it is.
+    number: usize,
+}
+
+/// What a request finds or brings about.
+pub(super) struct Loading {
+    /// From when on the model is ready.
+    pub(super) ready: Instant,
+    number: usize,
+}
+
+/// How models are loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// How long it takes.
+    pub(super) takes: Duration,
+    /// The context where nobody asks for one.
+    pub(super) context: u64,
+    /// How many models there is room for.
+    pub(super) room: usize,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +112,8 @@ impl Models {
         self.find(name).map_or(0, |model| model.loads)
     }
 
-    pub(super) fn is_loaded(&self, name: &str) -> bool {
+    pub(super) fn is_loaded(&mut self, name: &str) -> bool {
+        self.expire();
         self.find(name).is_some_and(|model| model.loaded.is_some())
     }
 
@@ -100,34 +127,77 @@ impl Models {
             .is_some_and(|model| model.shape.capabilities.contains(&capability))
     }
 
-    /// Loads a model unless it is loaded with that context; gives the moment from which it is ready. Without a wish
-    /// for a context the one that is loaded will do.
-    pub(super) fn load(
+    /// Begins to use a model: loads it unless it is loaded as it is asked for now. Another makes room where there is
+    /// none, the one that was to go first.
+    pub(super) fn begin(
         &mut self,
         name: &str,
         context: Option<u64>,
-        takes: Duration,
-    ) -> Option<Instant> {
-        let model = self.find_mut(name)?;
-        let expires = SystemTime::now() + KEPT;
-        match &mut model.loaded {
-            Some(loaded) if context.is_none_or(|context| context == loaded.context) => {
-                loaded.expires = expires;
-                Some(loaded.ready)
-            }
-            loaded => {
-                let context = context
-                    .unwrap_or(DEFAULT_CONTEXT)
-                    .min(model.shape.context_length);
-                let ready = Instant::now() + takes;
-                *loaded = Some(Loaded {
-                    context,
-                    ready,
-                    expires,
-                });
-                model.loads += 1;
-                Some(ready)
-            }
+        keep_alive: Option<Duration>,
+        manner: Manner,
+    ) -> Option<Loading> {
+        self.expire();
+        let asked = context.unwrap_or(manner.context);
+        let is_loaded = |loaded: &Loaded| loaded.asked == asked;
+        if !self.find(name)?.loaded.as_ref().is_some_and(is_loaded) {
+            self.load(name, asked, manner);
+        }
+        let loaded = self.find_mut(name)?.loaded.as_mut()?;
+        loaded.users += 1;
+        loaded.kept = keep_alive.unwrap_or(loaded.kept);
+        Some(Loading {
+            ready: loaded.ready,
+            number: loaded.number,
+        })
+    }
+
+    fn load(&mut self, name: &str, asked: u64, manner: Manner) {
+        self.unload(name);
+        let mut others: Vec<_> = self.0.iter_mut().filter(|m| m.loaded.is_some()).collect();
+        others.sort_by_key(|model| model.loaded.as_ref().map(|loaded| loaded.expires));
+        let too_many = (others.len() + 1).saturating_sub(manner.room);
+        for model in others.into_iter().take(too_many) {
+            model.loaded = None;
+        }
+        if let Some(model) = self.find_mut(name) {
+            model.loads += 1;
+            let ready = Instant::now() + manner.takes;
+            model.loaded = Some(Loaded {
+                asked,
+                ready,
+                kept: KEPT,
+                users: 0,
+                expires: ready + KEPT,
+                expires_at: SystemTime::now() + manner.takes + KEPT,
+                number: model.loads,
+            });
+        }
+    }
+
+    /// Whoever began to use a model does so no longer. One that was not yet ready is not loaded any further.
+    pub(super) fn end(&mut self, name: &str, loading: &Loading) {
+        let Some(model) = self.find_mut(name) else {
+            return;
+        };
+        let is_it = |loaded: &&mut Loaded| loaded.number == loading.number;
+        let Some(loaded) = model.loaded.as_mut().filter(is_it) else {
+            return;
+        };
+        loaded.users -= 1;
+        loaded.expires = Instant::now() + loaded.kept;
+        loaded.expires_at = SystemTime::now() + loaded.kept;
+        if loaded.users == 0 && (loaded.kept.is_zero() || loaded.ready > Instant::now()) {
+            model.loaded = None;
+        }
+    }
+
+    /// What nobody has used for so long is not loaded any more.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for model in &mut self.0 {
+            model
+                .loaded
+                .take_if(|loaded| loaded.users == 0 && loaded.expires <= now);
         }
     }
 
@@ -147,7 +217,8 @@ impl Models {
     }
 
     /// `GET /api/ps`.
-    pub(super) fn ps(&self) -> Value {
+    pub(super) fn ps(&mut self) -> Value {
+        self.expire();
         json!({"models": self.0.iter().filter_map(Model::process).collect::<Vec<_>>()})
     }
 
@@ -228,8 +299,9 @@ impl Model {
             .filter(|loaded| loaded.ready <= Instant::now())?;
         Some(json!({
             "name": self.name, "model": self.name, "size": self.shape.size, "digest": self.digest(),
-            "details": self.details(), "expires_at": rfc3339(loaded.expires), "size_vram": self.shape.size,
-            "context_length": loaded.context,
+            "details": self.details(), "expires_at": rfc3339(loaded.expires_at),
+            "size_vram": self.shape.size_vram.unwrap_or(self.shape.size),
+            "context_length": loaded.asked.min(self.shape.context_length),
         }))
     }
 

@@ -1,8 +1,13 @@
 //! What a chat request asks for, and what Ollama refuses, in its words. Pure.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::fold::{Entries, field};
+
+/// A year is as good.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// An HTTP status with an `error`.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +39,8 @@ pub(super) struct ChatRequest {
     pub(super) tools: Vec<Value>,
     pub(super) logprobs: bool,
     pub(super) top_logprobs: u64,
-    pub(super) unload: bool,
+    /// How long the model is to stay once this has ended; `None`: as long as it was to before.
+    pub(super) keep_alive: Option<Duration>,
     pub(super) num_predict: Option<usize>,
     pub(super) num_ctx: Option<u64>,
     pub(super) include_usage: bool,
@@ -101,7 +107,7 @@ impl ChatRequest {
                 Value::as_u64,
             )?
             .unwrap_or(0),
-            unload: unloads(entries.get("keep_alive"))?,
+            keep_alive: keep_alive(entries.get("keep_alive"))?,
             options,
             ..Self::default()
         };
@@ -243,24 +249,28 @@ fn think(value: &Value) -> Result<Option<bool>, Refusal> {
     }
 }
 
-/// Whether `keep_alive` says that the model goes when the answer is given.
-fn unloads(value: &Value) -> Result<bool, Refusal> {
-    match value {
-        Value::Number(seconds) => Ok(seconds.as_f64() == Some(0.0)),
-        Value::String(duration)
-            if duration.starts_with(|first: char| first.is_ascii_digit() || first == '-') =>
-        {
-            Ok(duration
-                .trim_end_matches(|last: char| last.is_ascii_alphabetic())
-                .parse()
-                == Ok(0.0))
-        }
-        Value::String(duration) => Err(Refusal::new(
-            400,
-            format!("time: invalid duration \"{duration}\""),
-        )),
-        _ => Ok(false),
-    }
+/// `keep_alive`: seconds, or a duration as Go writes it, as far as anybody writes one here: a number and a unit. Less than
+/// nothing is for ever.
+fn keep_alive(value: &Value) -> Result<Option<Duration>, Refusal> {
+    let seconds =
+        match value {
+            Value::Number(seconds) => seconds.as_f64(),
+            Value::String(duration) => Some(seconds(duration).ok_or_else(|| {
+                Refusal::new(400, format!("time: invalid duration \"{duration}\""))
+            })?),
+            _ => None,
+        };
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(FOR_EVER)))
+}
+
+fn seconds(duration: &str) -> Option<f64> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, seconds)| Some((duration.strip_suffix(name)?, seconds)))
+        .unwrap_or((duration, &1.0));
+    let number: f64 = number.parse().ok()?;
+    Some(number * unit)
 }
 
 fn check_option(name: &str, value: &Value) -> Result<(), Refusal> {
@@ -298,6 +308,25 @@ fn text(content: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_long_a_model_stays_is_a_number_of_seconds_or_a_duration() {
+        for (written, seconds) in [
+            ("0", Some(0.0)),
+            ("90", Some(90.0)),
+            (r#""0""#, Some(0.0)),
+            (r#""30m""#, Some(1800.0)),
+            (r#""1.5h""#, Some(5400.0)),
+            (r#""250ms""#, Some(0.25)),
+            ("-1", Some(FOR_EVER.as_secs_f64())),
+            (r#""-1s""#, Some(FOR_EVER.as_secs_f64())),
+            ("null", None),
+        ] {
+            let value: Value = serde_json::from_str(written).unwrap_or_default();
+            let read = keep_alive(&value).map(|kept| kept.map(|kept| kept.as_secs_f64()));
+            assert_eq!(read, Ok(seconds), "{written}");
+        }
+    }
 
     #[test]
     fn refusals_are_in_ollamas_words() {

@@ -1,6 +1,6 @@
 //! The HTTP of the stand-in: what is where, and how it is answered.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -93,7 +93,7 @@ async fn answer(state: &Arc<State>, request: hyper::Request<Incoming>) -> Respon
 
 /// Everything but chats, which have a way of their own.
 fn look_up(state: &State, method: &Method, request: &Request) -> Response<Body> {
-    let models = lock(&state.models);
+    let mut models = lock(&state.models);
     match (method, request.path.as_str()) {
         (&Method::GET, "/") => whole(200, "text/plain; charset=utf-8", "Ollama is running"),
         (&Method::GET, "/api/version") => json_ok(&json!({"version": VERSION})),
@@ -180,15 +180,15 @@ async fn reply(
         Dialect::Native
     };
     let mut answer = Answer::new(&chat, dialect, state.thinks(&chat), &behaviour);
-    answer.load = state.load(&chat).await;
+    let (use_of_model, load) = state.load(&chat).await;
+    answer.load = load;
     let stream = chat.stream && !matches!(fault, Some(Fault::SingleObject));
     let content_type = answer.content_type(stream);
     if stream {
         let (writer, body) = body(guard.request(), state.pause.subscribe());
-        let state = Arc::clone(state);
         tokio::spawn(async move {
+            let _use_of_model = use_of_model;
             speak(answer, behaviour, fault, writer, guard).await;
-            state.keep_or_unload(&chat);
         });
         return respond(200, content_type, body);
     }
@@ -196,21 +196,22 @@ async fn reply(
     let tokens = u32::try_from(answer.len()).unwrap_or(u32::MAX);
     let speaking = behaviour.first_token_delay + behaviour.token_delay * tokens;
     tokio::time::sleep(speaking + behaviour.done_delay).await;
-    state.keep_or_unload(&chat);
     guard.finish();
     whole(200, content_type, answer.whole(begun))
 }
 
 /// A chat without messages only loads its model, or unloads it.
-async fn load_only(state: &State, chat: &ChatRequest) -> Response<Body> {
-    let reason = if chat.unload { "unload" } else { "load" };
-    if !chat.unload {
+async fn load_only(state: &Arc<State>, chat: &ChatRequest) -> Response<Body> {
+    let unload = chat.keep_alive == Some(Duration::ZERO);
+    if unload {
+        lock(&state.models).unload(&chat.model);
+    } else {
         state.load(chat).await;
     }
-    state.keep_or_unload(chat);
     json_ok(&json!({
         "model": chat.model, "created_at": rfc3339(std::time::SystemTime::now()),
-        "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": reason,
+        "message": {"role": "assistant", "content": ""}, "done": true,
+        "done_reason": if unload { "unload" } else { "load" },
     }))
 }
 

@@ -1,13 +1,16 @@
 //! What all connections of the stand-in share.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     Behaviour,
     fault::Faults,
-    models::Models,
+    models::{Loading, Manner, Models},
     pull::Registry,
     record::{Chats, Request},
     request::{ChatRequest, Refusal},
@@ -70,20 +73,43 @@ impl State {
         chat.think.unwrap_or(true) && lock(&self.models).can(&chat.model, "thinking")
     }
 
-    /// Waits until the chat's model is loaded as it wants; gives how long that took.
-    pub(super) async fn load(&self, chat: &ChatRequest) -> Duration {
+    /// Waits until the chat's model is loaded as it wants; gives what keeps it loaded, and how long that took. A request
+    /// that goes away meanwhile takes the load with it.
+    pub(super) async fn load(self: &Arc<Self>, chat: &ChatRequest) -> (UseOfModel, Duration) {
         let begun = Instant::now();
-        let takes = lock(&self.behaviour).load_delay;
-        let ready = lock(&self.models).load(&chat.model, chat.num_ctx, takes);
+        let manner = {
+            let behaviour = lock(&self.behaviour);
+            Manner {
+                takes: behaviour.load_delay,
+                context: behaviour.context_length,
+                room: behaviour.room,
+            }
+        };
+        let loading = lock(&self.models).begin(&chat.model, chat.num_ctx, chat.keep_alive, manner);
+        let ready = loading.as_ref().map(|loading| loading.ready);
+        let use_of_model = UseOfModel {
+            state: Arc::clone(self),
+            model: chat.model.clone(),
+            loading,
+        };
         if let Some(ready) = ready.filter(|ready| *ready > begun) {
             tokio::time::sleep_until(ready).await;
         }
-        begun.elapsed()
+        (use_of_model, begun.elapsed())
     }
+}
 
-    pub(super) fn keep_or_unload(&self, chat: &ChatRequest) {
-        if chat.unload {
-            lock(&self.models).unload(&chat.model);
+/// Somebody uses a model, until this is dropped.
+pub(super) struct UseOfModel {
+    state: Arc<State>,
+    model: String,
+    loading: Option<Loading>,
+}
+
+impl Drop for UseOfModel {
+    fn drop(&mut self) {
+        if let Some(loading) = &self.loading {
+            lock(&self.state.models).end(&self.model, loading);
         }
     }
 }

@@ -25,6 +25,7 @@
   (list "PIN_PAYOUT_ADDRESS" $node.payoutAddress)
   (list "PIN_INTERVIEW_MODEL" $node.interviewModel)
   (list "PIN_PULL_MODELS" (default list $models.pull | join ","))
+  (list "PIN_PRELOAD_MODELS" (default list $models.preload | join ","))
   (list "PIN_ALLOW_MODELS" (default list $models.allow | join ","))
   (list "PIN_DENY_MODELS" (default list $models.deny | join ",")) }}
 {{- range $name := default dict .Values.settings | keys | sortAlpha }}

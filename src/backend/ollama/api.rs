@@ -73,6 +73,11 @@ impl Api {
         accepted(self.client.post("/api/pull", about(model)?)).await
     }
 
+    /// See [`crate::backend::ModelServer::until_closed`].
+    pub(super) async fn until_closed(&self) {
+        self.client.until_closed().await;
+    }
+
     async fn get<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, HttpError> {
         let body = read_answer(self.client.get(path), MAX_BODY, self.limit).await?;
         serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)

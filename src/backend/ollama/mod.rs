@@ -2,6 +2,7 @@
 
 mod answer;
 mod api;
+mod contexts;
 mod descriptions;
 mod policy;
 mod prepare;
@@ -10,22 +11,24 @@ mod result;
 mod translate;
 mod wire;
 
+pub(super) use contexts::SentContext;
 pub use pull::{PullBoard, PullState, PullStatus};
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::Mutex;
 
 use self::{
     answer::ChatDecoder,
     api::Api,
+    contexts::Contexts,
     descriptions::Descriptions,
     wire::{Facts, Running, Tag},
 };
 use super::{
-    AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Rules, Seen, Suitability,
+    AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Prepared, Rules, Seen,
+    Suitability,
 };
 use crate::{
     config::{BackendSettings, PolicySettings},
@@ -44,6 +47,7 @@ struct Ollama {
     descriptions: Mutex<Descriptions>,
     pulls: Arc<PullBoard>,
     policy: PolicySettings,
+    contexts: Contexts,
 }
 
 impl Backend {
@@ -58,6 +62,7 @@ impl Backend {
         let rules = Rules {
             allow: settings.allow,
             deny: settings.deny,
+            preload: settings.preload,
         };
         let client = HttpClient::new(dial, settings.url, connections);
         let server = Ollama {
@@ -65,6 +70,7 @@ impl Backend {
             api: Api::new(client, settings.connect_timeout),
             descriptions: Mutex::new(Descriptions::new()),
             policy,
+            contexts: Contexts::default(),
         };
         Self::new(Arc::new(server), rules, settings.refresh_interval, metrics)
     }
@@ -75,6 +81,7 @@ impl Ollama {
         let version = self.api.version().await?;
         let tags = self.api.tags().await?;
         let running = self.api.running().await?;
+        self.contexts.keep_those_of(&tags);
         let mut descriptions = self.descriptions.lock().await;
         let facts = descriptions.of_all(&self.api, &tags).await;
         let model = |tag: &Tag| seen_model(tag, facts.get(&tag.digest), &running);
@@ -91,7 +98,8 @@ fn seen_model(tag: &Tag, facts: Option<&Facts>, running: &Running) -> (Model, Su
         name: tag.name.as_str().into(),
         context_length: facts.and_then(|facts| facts.context_length),
         thinks: facts.is_some_and(|facts| facts.thinks),
-        loaded_context: running.context_of(&tag.name),
+        loaded: running.loaded(&tag.name),
+        is_preloaded: false,
     };
     let suitability = match facts {
         Some(facts) if facts.chats && !tag.is_remote() => Suitability::Suits,
@@ -132,14 +140,19 @@ impl ModelServer for Ollama {
         }
     }
 
-    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Bytes, Failure> {
-        prepare::prepare(payload, model, &self.policy)
+    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
+        prepare::chat(payload, model, &self.policy, &self.contexts)
     }
 
-    fn chat(&self, body: Bytes) -> BoxFuture<'_, Result<ChatStream, AskError>> {
+    fn chat(&self, chat: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         async {
+            let Prepared { body, context, .. } = chat;
+            let body = self.api.chat(body).await?;
+            if let Some(context) = context {
+                context.taken();
+            }
             Ok(ChatStream {
-                body: self.api.chat(body).await?,
+                body,
                 decoder: Box::<ChatDecoder>::default(),
             })
         }
@@ -147,7 +160,19 @@ impl ModelServer for Ollama {
     }
 
     fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>> {
-        self.api.load(prepare::load(model, &self.policy)).boxed()
+        async {
+            let Prepared { body, context, .. } = prepare::load(model, &self.policy, &self.contexts);
+            self.api.load(body).await?;
+            if let Some(context) = context {
+                context.taken();
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn until_closed(&self) -> BoxFuture<'_, ()> {
+        self.api.until_closed().boxed()
     }
 
     fn keep_pulling<'a>(

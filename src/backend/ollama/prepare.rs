@@ -3,12 +3,13 @@
 //! Invariant: what nobody has to change is passed on byte for byte. Nothing here keeps more than a bounded multiple of what
 //! it rewrites.
 
-use bytes::Bytes;
-
-use super::translate::{translate_keys, translate_messages};
+use super::{
+    contexts::{Contexts, SentContext},
+    translate::{translate_keys, translate_messages},
+};
 use crate::{
     backend::{
-        Model,
+        Model, Prepared,
         chat::ChatRequest,
         object::{Object, Value},
     },
@@ -19,15 +20,19 @@ use crate::{
 /// Room for what is appended to a payload: `stream`, `options` with the operator's caps, a model's full name.
 const APPENDED_BYTES: usize = 256;
 
-/// Gives the body of `POST /api/chat`: translated, kept within the policy, and asking for a stream.
+/// How long Ollama keeps a model that is to stay loaded, once its last request has ended.
+const KEPT: &str = r#""30m""#;
+
+/// The `POST /api/chat` of a chat: translated, kept within the policy, and asking for a stream.
 ///
 /// # Errors
 /// As [`crate::backend::chat::inspect`]; and `invalid` where a message has content that Ollama cannot be given.
-pub(super) fn prepare(
+pub(super) fn chat(
     payload: &[u8],
     model: &Model,
     policy: &PolicySettings,
-) -> Result<Bytes, Failure> {
+    contexts: &Contexts,
+) -> Result<Prepared, Failure> {
     let ChatRequest {
         mut top,
         options,
@@ -41,7 +46,7 @@ pub(super) fn prepare(
     let had_options = options.is_some();
     let mut options = options.unwrap_or_default();
     translate_keys(&mut top, &mut options, model);
-    policy.apply(&mut top, &mut options, model);
+    let context = policy.apply(&mut top, &mut options, model, contexts);
     if had_options || !options.is_empty() {
         top.set("options", Value::Object(options));
     }
@@ -49,27 +54,36 @@ pub(super) fn prepare(
         top.set("model", name(model));
     }
     top.set("stream", Value::Raw("true"));
-
-    let mut body = String::with_capacity(payload.len() + APPENDED_BYTES);
-    top.write(&mut body);
-    Ok(body.into())
+    Ok(finish(top, payload.len(), model, context))
 }
 
-/// The body of the `POST /api/chat` that only loads a model.
-pub(super) fn load(model: &Model, policy: &PolicySettings) -> Bytes {
-    let mut options = Object::default();
-    if let Some(context) = policy.max_context {
-        options.set("num_ctx", Value::Json(context.to_string()));
-    }
-    let mut top = Object::default();
+/// The `POST /api/chat` that only loads a model: with what every request for it carries, and no messages.
+pub(super) fn load(model: &Model, policy: &PolicySettings, contexts: &Contexts) -> Prepared {
+    let (mut top, mut options) = (Object::default(), Object::default());
     top.set("model", name(model));
+    let context = policy.set_context(&mut options, model, contexts);
     if !options.is_empty() {
         top.set("options", Value::Object(options));
     }
     top.set("stream", Value::Raw("false"));
-    let mut body = String::with_capacity(APPENDED_BYTES);
+    finish(top, 0, model, context)
+}
+
+fn finish(
+    mut top: Object<'_>,
+    bytes: usize,
+    model: &Model,
+    context: Option<SentContext>,
+) -> Prepared {
+    if model.is_preloaded && !top.has("keep_alive") {
+        top.set("keep_alive", Value::Raw(KEPT));
+    }
+    let mut body = String::with_capacity(bytes + APPENDED_BYTES);
     top.write(&mut body);
-    body.into()
+    Prepared {
+        context,
+        ..Prepared::new(model, body.into())
+    }
 }
 
 fn name(model: &Model) -> Value<'static> {
@@ -89,33 +103,29 @@ mod tests {
     use super::*;
     use crate::{
         any_json::{string, value},
-        backend::{
-            chat::{
-                inspect,
-                tests::{AMBIGUOUS, NO_CHATS},
-            },
-            object::Object,
+        backend::chat::{
+            inspect,
+            tests::{AMBIGUOUS, NO_CHATS},
         },
     };
 
     fn model() -> Model {
-        Model {
-            name: "tiny:latest".into(),
-            context_length: None,
-            thinks: false,
-            loaded_context: None,
-        }
+        Model::named("tiny:latest")
+    }
+
+    fn body(payload: &str, model: &Model, policy: &PolicySettings) -> Result<String, Failure> {
+        let prepared = chat(payload.as_bytes(), model, policy, &Contexts::default())?;
+        Ok(String::from_utf8(prepared.body.to_vec()).unwrap())
     }
 
     fn prepared(payload: &str) -> String {
-        let body = prepare(payload.as_bytes(), &model(), &PolicySettings::default()).unwrap();
-        String::from_utf8(body.to_vec()).unwrap()
+        body(payload, &model(), &PolicySettings::default()).unwrap()
     }
 
     #[test]
     fn what_is_refused_at_receipt_would_be_refused_again() {
         for payload in NO_CHATS.into_iter().chain(AMBIGUOUS) {
-            let again = prepare(payload.as_bytes(), &model(), &PolicySettings::default());
+            let again = body(payload, &model(), &PolicySettings::default());
             assert_eq!(again.unwrap_err(), inspect(payload.as_bytes()).unwrap_err());
         }
     }
@@ -174,7 +184,7 @@ mod tests {
             allow_hardware_options: true,
             ..PolicySettings::default()
         };
-        let body = prepare(payload.as_bytes(), &model(), &policy).unwrap();
+        let body = body(payload, &model(), &policy).unwrap();
         assert_eq!(
             body,
             format!("{},\"stream\":true}}", payload.strip_suffix('}').unwrap())
@@ -208,11 +218,11 @@ mod tests {
             content in value(),
             calls in value(),
         ) {
-            let _ = prepare(&bytes, &model(), &PolicySettings::default());
+            let _ = chat(&bytes, &model(), &PolicySettings::default(), &Contexts::default());
             for message in [message, format!(r#"{{"content":[{content}],"tool_calls":[{calls}]}}"#)] {
                 let payload = format!(r#"{{"model":"tiny","messages":[{message}]}}"#);
-                if let Ok(body) = prepare(payload.as_bytes(), &model(), &PolicySettings::default()) {
-                    prop_assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&body).is_ok());
+                if let Ok(body) = body(&payload, &model(), &PolicySettings::default()) {
+                    prop_assert!(serde_json::from_str::<&serde_json::value::RawValue>(&body).is_ok());
                 }
             }
         }
@@ -224,9 +234,8 @@ mod tests {
         ) {
             let (top, options) = (fields(&top), fields(&options));
             let payload = format!(r#"{{"model":"tiny",{top}"messages":[{{}}],"options":{{{options}"x":1}}}}"#);
-            if let Ok(body) = prepare(payload.as_bytes(), &model(), &PolicySettings::default()) {
-                let body = std::str::from_utf8(&body).unwrap();
-                let top = Object::parse(body).unwrap();
+            if let Ok(body) = body(&payload, &model(), &PolicySettings::default()) {
+                let top = Object::parse(&body).unwrap();
                 let options = Object::parse(top.given("options").unwrap()).unwrap();
                 for key in top.names().chain(options.names()) {
                     prop_assert!(!HARDWARE_KEYS.contains(&&*folded(key)), "{} in {}", key, body);

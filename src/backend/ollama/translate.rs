@@ -254,10 +254,8 @@ mod tests {
     /// What is left at the top, and the options.
     fn keys(chat: &str, thinks: bool) -> (String, String) {
         let model = Model {
-            name: "m".into(),
-            context_length: None,
             thinks,
-            loaded_context: None,
+            ..Model::named("m")
         };
         let mut chat = Object::parse(chat).unwrap();
         let mut options = chat

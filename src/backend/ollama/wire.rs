@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::backend::Suitability;
+use crate::backend::{Loaded, Suitability};
 
 /// `GET /api/version`.
 #[derive(Debug, Deserialize)]
@@ -71,10 +71,14 @@ impl Running {
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// The context that a model is loaded with.
-    pub(super) fn context_of(&self, name: &str) -> Option<u64> {
+    /// What a model takes, if it is in memory.
+    pub(super) fn loaded(&self, name: &str) -> Option<Loaded> {
         let mut running = self.models.iter();
-        running.find(|model| model.name == name)?.context_length
+        let model = running.find(|model| model.name == name)?;
+        Some(Loaded {
+            bytes: model.size,
+            gpu_bytes: model.size_vram,
+        })
     }
 }
 
@@ -83,8 +87,9 @@ impl Running {
 struct RunningModel {
     name: String,
     #[serde(default)]
+    size: u64,
+    #[serde(default)]
     size_vram: u64,
-    context_length: Option<u64>,
 }
 
 /// `POST /api/show`.

@@ -12,12 +12,7 @@ use super::{
     error::{PullError, Remedy},
     progress::Bytes,
 };
-
-/// The first wait after a failure is up to this, the next up to twice this (full jitter)…
-const WAIT_MIN: Duration = Duration::from_secs(1);
-
-/// …and none is longer. A registry that was away for a day is found again within minutes.
-const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+use crate::backend::backoff::wait_after;
 
 /// How often it is looked whether something has been mended that only people can mend, give or take a fifth.
 const OPERATOR_WAIT: Duration = Duration::from_secs(3600);
@@ -126,11 +121,7 @@ impl Wanted {
 
     fn wait(&self, remedy: Remedy, random: &mut fastrand::Rng) -> Duration {
         match remedy {
-            Remedy::AskAgain => {
-                let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-                let ceiling = WAIT_MIN.saturating_mul(factor).min(WAIT_MAX);
-                ceiling.mul_f64(random.f64())
-            }
+            Remedy::AskAgain => wait_after(self.failures, random),
             Remedy::Operator => OPERATOR_WAIT.mul_f64(0.8 + 0.4 * random.f64()),
         }
     }
@@ -155,7 +146,10 @@ impl Wanted {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::transport::http::HttpError;
+    use crate::{
+        backend::backoff::{WAIT_MAX, WAIT_MIN},
+        transport::http::HttpError,
+    };
 
     fn wanted() -> Wanted {
         let mut wanted = Wanted::new("a:latest".into(), 0);
