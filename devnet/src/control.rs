@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::gateway::{Chat, ChatEvent, Gateway};
+use crate::gateway::{Chat, ChatEvent, Gateway, Interview, InterviewState, Tier};
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -60,7 +60,8 @@ pub enum Refusal {
     Failed(io::Error),
 }
 
-/// `/gateway/stop`, `start`, `mute` (connected, and deaf and dumb), `unmute`, and `cut` (every session is reset).
+/// `/gateway/stop`, `start`, `mute` (connected, and deaf and dumb), `unmute`, `cut` (every session is reset), and
+/// `interview` (every node that is there is interviewed).
 ///
 /// # Errors
 /// The path is none of these, or the gateway's port cannot be had any more.
@@ -71,7 +72,19 @@ pub async fn act_on_gateway(gateway: &Gateway, path: &str) -> Result<(), Refusal
         "/gateway/mute" => gateway.stop_reading(),
         "/gateway/unmute" => gateway.read_again(),
         "/gateway/cut" => gateway.drop_sessions(),
+        "/gateway/interview" => interview(gateway)?,
         _ => return Err(Refusal::Unknown),
+    }
+    Ok(())
+}
+
+fn interview(gateway: &Gateway) -> Result<(), Refusal> {
+    let nodes = gateway.members();
+    let begun = nodes
+        .iter()
+        .filter_map(|node| gateway.interview(&node.alias));
+    if begun.count() == 0 {
+        return Err(Refusal::NotYet("no node with a model is registered"));
     }
     Ok(())
 }
@@ -109,6 +122,7 @@ async fn answer<C: Controlled>(controlled: &C, request: Request<Incoming>) -> Re
     let done = match (request.method(), path.as_str()) {
         (&Method::GET, "/") => return say(200, C::HELP),
         (&Method::GET, "/books") => return say(200, &books(controlled.gateway()).to_string()),
+        (&Method::GET, "/nodes") => return say(200, &nodes(controlled.gateway()).to_string()),
         (&Method::POST, "/chat") => chat(controlled, request).await,
         (&Method::POST, path) => controlled.act(path).await.map(|()| say(200, "done")),
         _ => Err(Refusal::Unknown),
@@ -127,7 +141,43 @@ fn books(gateway: &Gateway) -> Value {
         "errors": deliveries.errors,
         "billed": books.bills(),
         "altered": books.altered().len(),
+        "given_up": books.given_up().len(),
+        "interviews": interviews(gateway),
+        "reputation": reputations(gateway),
     })
+}
+
+/// How many interviews were asked for and judged, and how many results came, repeated ones too.
+fn interviews(gateway: &Gateway) -> Value {
+    let all = gateway.interviews();
+    let is_judged = |one: &&Interview| matches!(one.state, InterviewState::Judged(_));
+    json!({
+        "asked": all.len(),
+        "results": gateway.books().all_interview_results(),
+        "judged": all.iter().filter(is_judged).count(),
+    })
+}
+
+fn reputations(gateway: &Gateway) -> Value {
+    let nodes = gateway.members().into_iter();
+    nodes
+        .map(|node| (node.alias, json!(node.reputation)))
+        .collect()
+}
+
+/// What a gateway thinks of each node.
+fn nodes(gateway: &Gateway) -> Value {
+    let nodes = gateway.members().into_iter();
+    let nodes = nodes.map(|node| {
+        json!({
+            "alias": node.alias,
+            "standing": node.standing.name(),
+            "tier": node.tier.map(Tier::name),
+            "reputation": node.reputation,
+            "probes": {"sent": node.probes.sent, "answered": node.probes.answered, "missed": node.probes.missed},
+        })
+    });
+    nodes.collect()
 }
 
 async fn chat(
@@ -205,7 +255,7 @@ impl Talk {
                     .filter(|_| !self.streamed);
                 format!("{}\n", text.unwrap_or_default())
             }
-            ChatEvent::Error(error) => {
+            ChatEvent::Error(error) | ChatEvent::GivenUp(error) => {
                 self.over = true;
                 format!("error: {error}\n")
             }

@@ -1,6 +1,8 @@
 //! The port through which a gateway is chatted through and broken.
 #![allow(clippy::unwrap_used)]
 
+mod scripted;
+
 use std::sync::Arc;
 
 use devnet::{
@@ -8,6 +10,8 @@ use devnet::{
     gateway::Gateway,
     http,
 };
+use scripted::{Agent, CLIENT, SECRET};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
 /// A gateway alone, to which no agent has come.
@@ -29,9 +33,13 @@ impl Controlled for Lonely {
     }
 }
 
-/// The gateway, and where its control port is.
+/// A gateway that lets nobody in, and where its control port is.
 async fn start() -> (Arc<Gateway>, String) {
-    let gateway = Arc::new(Gateway::builder().start().await.unwrap());
+    serve(Gateway::builder().start().await.unwrap()).await
+}
+
+async fn serve(gateway: Gateway) -> (Arc<Gateway>, String) {
+    let gateway = Arc::new(gateway);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let lonely = Lonely(Arc::clone(&gateway));
@@ -58,10 +66,45 @@ async fn what_cannot_be_done_is_told_by_its_status() {
     };
     assert_eq!(post("/nope", "").await, (404, "what there is\n".to_owned()));
     assert_eq!(post("/chat", "hi").await.0, 400);
+    let early = post("/gateway/interview", "").await;
+    assert_eq!(
+        early,
+        (503, "no node with a model is registered\n".to_owned())
+    );
     let early = post("/chat", r#"{"prompt": "hi"}"#).await;
     assert_eq!(early, (503, "no sidecar has a model\n".to_owned()));
     let early = post("/chat", r#"{"model": "m", "messages": []}"#).await;
     assert_eq!(early, (503, "no sidecar is logged in\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_node_is_interviewed_when_that_is_asked_for_and_shown_with_its_standing() {
+    let gateway = Gateway::builder().secret(CLIENT, SECRET).start().await;
+    let (gateway, url) = serve(gateway.unwrap()).await;
+    let mut agent = Agent::logged_in(&gateway).await;
+    agent
+        .send(json!({"type": "REGISTER_NODE", "alias": "rig", "models": ["a"]}))
+        .await;
+    assert_eq!(agent.next().await["type"], "REGISTER_NODE_ACK");
+    let get = async |path: &str| http::get(&format!("{url}{path}")).await.unwrap().json();
+    assert_eq!(get("/nodes").await[0]["standing"], "good");
+
+    let asked = http::post(&format!("{url}/gateway/interview"), "").await;
+    assert_eq!(asked.unwrap().status, 200);
+    assert_eq!(agent.next().await["type"], "INTERVIEW_REQUEST");
+    let node = &get("/nodes").await[0];
+    assert_eq!(
+        (&node["alias"], &node["standing"]),
+        (&json!("rig"), &json!("interviewing"))
+    );
+    let books = get("/books").await;
+    assert_eq!(
+        (&books["interviews"], &books["reputation"]),
+        (
+            &json!({"asked": 1, "results": 0, "judged": 0}),
+            &json!({"rig": 100})
+        )
+    );
 }
 
 #[tokio::test]

@@ -1,61 +1,15 @@
 //! The gateway, as a small scripted agent sees it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod scripted;
 
-use async_tungstenite::{
-    WebSocketStream,
-    tokio::{TokioAdapter, client_async},
-    tungstenite::{self, Message},
-};
-use devnet::gateway::{AckId, Chunk, Deliveries, Gateway, Login, Sessions, Signature};
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::{self, Message};
+use devnet::gateway::{AckId, Chunk, Deliveries, Gateway, Login, Sessions};
 use futures_util::{SinkExt, StreamExt};
+use scripted::{Agent, auth, now};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-
-struct Agent(WebSocketStream<TokioAdapter<TcpStream>>);
-
-impl Agent {
-    async fn connect(gateway: &Gateway) -> Result<Self, tungstenite::Error> {
-        let tcp = TcpStream::connect(gateway.addr()).await?;
-        Ok(Self(client_async(gateway.url(), tcp).await?.0))
-    }
-
-    async fn logged_in(gateway: &Gateway) -> Self {
-        let mut agent = Self::connect(gateway).await.unwrap();
-        agent.send(auth("op_test", "s3cret", now())).await;
-        assert_eq!(agent.next().await["type"], "AUTH_SUCCESS");
-        agent
-    }
-
-    async fn send(&mut self, frame: Value) {
-        self.0.send(Message::text(frame.to_string())).await.unwrap();
-    }
-
-    async fn message(&mut self) -> Option<Result<Message, tungstenite::Error>> {
-        tokio::time::timeout(Duration::from_secs(10), self.0.next())
-            .await
-            .expect("the gateway says something")
-    }
-
-    async fn next(&mut self) -> Value {
-        let message = self.message().await.unwrap().unwrap();
-        serde_json::from_str(message.to_text().unwrap()).unwrap()
-    }
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-}
-
-fn auth(client_id: &str, secret: &str, timestamp: u64) -> Value {
-    let timestamp = timestamp.to_string();
-    let signature = Signature::Sha256.sign(client_id, &timestamp, secret);
-    json!({"type": "AUTH", "client_id": client_id, "timestamp": timestamp, "signature": signature})
-}
 
 async fn gateway() -> Gateway {
     Gateway::builder()

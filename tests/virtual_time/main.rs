@@ -10,6 +10,7 @@ mod backpressure;
 mod drains;
 mod flood;
 mod log;
+mod network;
 mod ollama;
 #[path = "../support/mod.rs"]
 mod support;

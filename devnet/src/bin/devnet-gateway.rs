@@ -51,6 +51,9 @@ struct Options {
     /// Send a chat this often, to the first model that is offered
     #[arg(long, value_name = "TIME", value_parser = interval)]
     chat_every: Option<Duration>,
+    /// Interview and probe nodes, limit attempts to connect, and what else the network does by itself
+    #[arg(long)]
+    network_rules: bool,
 }
 
 /// What went wrong, as one line for a person that says what to do.
@@ -99,7 +102,12 @@ async fn start(options: &Options) -> Result<Gateway, Trouble> {
         .listen(options.listen)
         .secret(&options.client_id, secret.trim_end_matches(['\r', '\n']))
         // It may run for days.
-        .policy(|policy| policy.record = false);
+        .policy(|policy| policy.record = false)
+        .policy(|policy| {
+            if options.network_rules {
+                policy.network_rules();
+            }
+        });
     let started = builder.start().await;
     started.map_err(|error| format!("cannot listen on {} ({error})", options.listen))
 }
@@ -108,7 +116,8 @@ async fn start(options: &Options) -> Result<Gateway, Trouble> {
 struct Stage(Arc<Gateway>);
 
 impl Controlled for Stage {
-    const HELP: &'static str = "POST /chat, /gateway/stop|start|mute|unmute|cut; GET /books";
+    const HELP: &'static str =
+        "POST /chat, /gateway/stop|start|mute|unmute|cut|interview; GET /books, /nodes";
 
     fn gateway(&self) -> &Arc<Gateway> {
         &self.0
@@ -159,7 +168,7 @@ async fn outcome(mut chat: Chat) -> String {
             match chat.event().await? {
                 ChatEvent::Chunk(_) => {}
                 ChatEvent::Response(result) => break Some(Ok(result)),
-                ChatEvent::Error(error) => break Some(Err(error)),
+                ChatEvent::Error(error) | ChatEvent::GivenUp(error) => break Some(Err(error)),
             }
         }
     };

@@ -34,9 +34,11 @@ pub struct Bill {
 pub struct Books {
     deliveries: HashMap<String, Deliveries>,
     bills: HashMap<String, Bill>,
-    /// A hash of each response's bytes: a gateway that runs for days has no room for the responses.
-    responses: HashMap<String, u64>,
+    /// A hash of each response's bytes, by whether it is an interview's, and its id: a gateway that runs for days has no room for the responses.
+    responses: HashMap<(bool, String), u64>,
     altered: BTreeSet<String>,
+    given_up: BTreeSet<String>,
+    interview_results: HashMap<String, usize>,
 }
 
 impl Books {
@@ -65,12 +67,38 @@ impl Books {
         self.bills.len()
     }
 
-    /// The requests of which a repeated response was not, byte for byte, the first one.
+    /// The requests and interviews of which a repeated response was not, byte for byte, the first one.
     pub fn altered(&self) -> Vec<&str> {
         self.altered.iter().map(String::as_str).collect()
     }
 
+    /// The requests that were given up. What was answered later all the same was delivered, and is not paid.
+    pub fn given_up(&self) -> Vec<&str> {
+        self.given_up.iter().map(String::as_str).collect()
+    }
+
+    /// How many times the result of this interview was delivered.
+    pub fn interview_results(&self, interview_id: &str) -> usize {
+        let count = self.interview_results.get(interview_id);
+        count.copied().unwrap_or_default()
+    }
+
+    /// The sum over all interviews.
+    pub fn all_interview_results(&self) -> usize {
+        self.interview_results.values().sum()
+    }
+
+    pub(super) fn give_up(&mut self, request_id: &str) {
+        self.given_up.insert(request_id.to_owned());
+    }
+
     pub(super) fn enter(&mut self, frame: &Frame) {
+        if frame.name() == "INTERVIEW_RESULT" {
+            let id = frame.answers_id().to_owned();
+            *self.interview_results.entry(id).or_default() += 1;
+            self.compare(frame);
+            return;
+        }
         let deliveries = self
             .deliveries
             .entry(frame.request_id().to_owned())
@@ -78,9 +106,11 @@ impl Books {
         match frame.name() {
             "INFERENCE_RESPONSE" | "TTS_RESPONSE" => {
                 deliveries.responses += 1;
-                self.bills
-                    .entry(frame.request_id().to_owned())
-                    .or_insert_with(|| Bill::of(&frame.value["result"]));
+                if !self.given_up.contains(frame.request_id()) {
+                    self.bills
+                        .entry(frame.request_id().to_owned())
+                        .or_insert_with(|| Bill::of(&frame.value["result"]));
+                }
                 self.compare(frame);
             }
             _ => deliveries.errors += 1,
@@ -91,8 +121,10 @@ impl Books {
         let mut hasher = DefaultHasher::new();
         frame.bytes.hash(&mut hasher);
         let hash = hasher.finish();
-        let id = frame.request_id();
-        if *self.responses.entry(id.to_owned()).or_insert(hash) != hash {
+        let id = frame.answers_id();
+        // Ids of requests and interviews are apart.
+        let key = (frame.name() == "INTERVIEW_RESULT", id.to_owned());
+        if *self.responses.entry(key).or_insert(hash) != hash {
             self.altered.insert(id.to_owned());
         }
     }

@@ -17,6 +17,8 @@ pub enum ChatEvent {
     Response(Value),
     /// `INFERENCE_ERROR` or `TTS_ERROR`, its `error`.
     Error(String),
+    /// The network has given the request up, and this is why. An answer may come all the same.
+    GivenUp(String),
 }
 
 /// A piece of a streamed answer.
@@ -68,7 +70,7 @@ impl Chat {
         ChatEvent::of(self.frame().await.as_ref())
     }
 
-    /// Everything up to the first response or error.
+    /// Everything up to the first response or error, or to its being given up, which is an error here.
     ///
     /// # Panics
     /// If nothing comes for [`PATIENCE`].
@@ -82,7 +84,7 @@ impl Chat {
                     continue;
                 }
                 ChatEvent::Response(result) => Ok(result),
-                ChatEvent::Error(error) => Err(error),
+                ChatEvent::Error(error) | ChatEvent::GivenUp(error) => Err(error),
             };
             return Outcome {
                 chunks,
@@ -133,6 +135,7 @@ impl ChatEvent {
                 kind: text("kind"),
             }),
             "INFERENCE_RESPONSE" | "TTS_RESPONSE" => Self::Response(frame.value["result"].clone()),
+            Frame::GIVEN_UP => Self::GivenUp(text("error")),
             _ => Self::Error(text("error")),
         }
     }

@@ -41,6 +41,9 @@ enum Kind {
 }
 
 impl Frame {
+    /// What a consumer is told by when its request is given up: no frame of the wire.
+    pub(super) const GIVEN_UP: &'static str = "REQUEST_GIVEN_UP";
+
     pub(super) fn new(connection: u64, sender: Sender, message: Message) -> Self {
         let (kind, bytes, value) = match message {
             Message::Text(text) => (Kind::Text, Bytes::from(text), None),
@@ -98,6 +101,31 @@ impl Frame {
     /// Its `request_id`, empty where it has none.
     pub fn request_id(&self) -> &str {
         self.value["request_id"].as_str().unwrap_or_default()
+    }
+
+    /// Whether it ends what it is about: a request, or an interview.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(
+            self.name(),
+            "INFERENCE_RESPONSE"
+                | "INFERENCE_ERROR"
+                | "TTS_RESPONSE"
+                | "TTS_ERROR"
+                | "INTERVIEW_RESULT"
+        )
+    }
+
+    /// The id of the request or interview that it answers, empty where it has none.
+    pub(super) fn answers_id(&self) -> &str {
+        self.value[self.id_field()].as_str().unwrap_or_default()
+    }
+
+    /// The key of that id.
+    pub(super) fn id_field(&self) -> &'static str {
+        match self.name() {
+            "INTERVIEW_RESULT" => "interview_id",
+            _ => "request_id",
+        }
     }
 
     /// What was on the wire, as text.

@@ -16,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Signature,
+    attempts::Attempts,
     books::Books,
     chat::Chat,
     frame::{Frame, Sender},
+    network::{Network, is_probe},
     nodes::Nodes,
     policy::Policy,
 };
@@ -43,6 +45,10 @@ pub(super) struct Hub {
     pub(super) reading: watch::Sender<bool>,
     pub(super) frames: Journal<Frame>,
     pub(super) nodes: Mutex<Nodes>,
+    pub(super) attempts: Mutex<Attempts>,
+    pub(super) network: Mutex<Network>,
+    /// Told when the network's rules may have something else to do, or to show.
+    pub(super) news: watch::Sender<()>,
     sessions: watch::Sender<Sessions>,
     books: Mutex<Books>,
     chats: Mutex<HashMap<String, Vec<Inbox>>>,
@@ -88,6 +94,9 @@ impl Hub {
             reading: watch::Sender::new(true),
             frames: Journal::default(),
             nodes: Mutex::default(),
+            attempts: Mutex::default(),
+            network: Mutex::default(),
+            news: watch::Sender::new(()),
             sessions: watch::Sender::new(Sessions::default()),
             books: Mutex::default(),
             chats: Mutex::default(),
@@ -138,6 +147,7 @@ impl Hub {
     fn leave(&self, number: u64) {
         let connection = lock(&self.connections).remove(&number);
         if connection.is_some_and(|connection| connection.operator.is_some()) {
+            self.ended(number);
             self.sessions.send_modify(|sessions| sessions.open -= 1);
         }
     }
@@ -171,13 +181,27 @@ impl Hub {
 
     /// What the newest session has; nothing where there is none.
     pub(super) fn models(&self) -> Vec<String> {
-        newest(&lock(&self.connections)).map_or_else(Vec::new, |session| session.models.clone())
+        newest(&lock(&self.connections))
+            .map_or_else(Vec::new, |(_, session)| session.models.clone())
     }
 
     /// To the newest session; false if there is none.
     pub(super) fn send(&self, message: Message) -> bool {
         newest(&lock(&self.connections))
-            .is_some_and(|session| session.outgoing.send(message).is_ok())
+            .is_some_and(|(_, session)| session.outgoing.send(message).is_ok())
+    }
+
+    /// The number of the newest session's connection.
+    pub(super) fn newest_session(&self) -> Option<u64> {
+        newest(&lock(&self.connections)).map(|(number, _)| number)
+    }
+
+    /// Over one connection, if it is still there.
+    pub(super) fn send_over(&self, number: u64, message: Message) {
+        if let Some(connection) = lock(&self.connections).get(&number) {
+            // It may be ending just now.
+            let _ = connection.outgoing.send(message);
+        }
     }
 
     /// To every connection.
@@ -194,9 +218,15 @@ impl Hub {
             .for_each(|connection| connection.reset.cancel());
     }
 
-    /// Enters an answer in the books.
+    /// Enters an answer in the books, unless it is a probe's: those are for nobody, and not paid.
     pub(super) fn book(&self, frame: &Frame) {
-        lock(&self.books).enter(frame);
+        if !is_probe(frame.request_id()) {
+            lock(&self.books).enter(frame);
+        }
+    }
+
+    pub(super) fn book_as_given_up(&self, id: &str) {
+        lock(&self.books).give_up(id);
     }
 
     pub(super) fn books(&self) -> Books {
@@ -257,9 +287,10 @@ impl Hub {
     }
 }
 
-fn newest(connections: &BTreeMap<u64, Connection>) -> Option<&Connection> {
-    let mut connections = connections.values().rev();
-    connections.find(|connection| connection.operator.is_some())
+fn newest(connections: &BTreeMap<u64, Connection>) -> Option<(u64, &Connection)> {
+    let mut connections = connections.iter().rev();
+    let newest = connections.find(|(_, connection)| connection.operator.is_some());
+    newest.map(|(number, connection)| (*number, connection))
 }
 
 impl Drop for Entry {

@@ -15,11 +15,14 @@
 //! # }
 //! ```
 
+mod attempts;
 mod books;
 mod chat;
 mod frame;
 mod hub;
+mod keeper;
 mod muffle;
+mod network;
 mod nodes;
 mod policy;
 mod session;
@@ -32,12 +35,18 @@ use async_tungstenite::tungstenite::{Bytes, Message};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_util::task::AbortOnDropHandle;
 
+pub use attempts::Attempt;
 pub use books::{Bill, Books, Deliveries};
 pub use chat::{Chat, ChatEvent, Chunk, Outcome};
 pub use frame::{Frame, Sender};
 pub use hub::Sessions;
-pub use policy::{AckId, Login, Policy};
+pub use network::{
+    Interview, InterviewState, Interviews, Member, ProbeCounts, Reputation, Speeds, Standing, Tier,
+    Verdict,
+};
+pub use policy::{AckId, Login, Policy, Probes};
 pub use signature::Signature;
 
 use crate::{
@@ -47,10 +56,13 @@ use crate::{
 };
 use hub::Hub;
 
+const NO_SESSION: &str = "no session is open, so nothing can be sent: wait_for_session first";
+
 /// A running gateway; it stops when this is dropped.
 pub struct Gateway {
     hub: Arc<Hub>,
     listener: Listener,
+    _keeper: AbortOnDropHandle<()>,
 }
 
 /// How a gateway is to begin.
@@ -131,7 +143,7 @@ impl Builder {
         let listener = Listener::start(addr, move |tcp| {
             session::serve_tcp(Arc::clone(&connections), tcp)
         })?;
-        Ok(Gateway { hub, listener })
+        Ok(Gateway::new(hub, listener))
     }
 
     /// Starts it at the end of a wire that is not there: it serves what arrives, on tokio's clock alone, and is neither
@@ -141,9 +153,9 @@ impl Builder {
         let connections = Arc::clone(&hub);
         let listener = Listener::on_wire(arrivals, move |end| {
             let reset = Reset::of_wire(&end);
-            session::serve(Arc::clone(&connections), Box::new(end), reset)
+            session::serve(Arc::clone(&connections), Box::new(end), None, reset)
         });
-        Gateway { hub, listener }
+        Gateway::new(hub, listener)
     }
 
     fn hub(self) -> Arc<Hub> {
@@ -161,6 +173,15 @@ impl Builder {
 }
 
 impl Gateway {
+    fn new(hub: Arc<Hub>, listener: Listener) -> Self {
+        let keeper = tokio::spawn(keeper::keep(Arc::clone(&hub)));
+        Self {
+            hub,
+            listener,
+            _keeper: AbortOnDropHandle::new(keeper),
+        }
+    }
+
     /// A gateway that begins with [`Policy::default`] and lets nobody in.
     pub fn builder() -> Builder {
         Builder::default()
@@ -293,20 +314,19 @@ impl Gateway {
         let chat = self.listen_for(&self.hub.fresh_id());
         let request =
             json!({"type": "INFERENCE_REQUEST", "request_id": chat.id(), "payload": payload});
-        self.hub.send(session::text(&request)).then_some(chat)
+        self.hub.send_frame(&request).then_some(chat)
     }
 
     /// Sends a request to the newest session without listening for what comes of it; false if no session is open.
     pub fn try_request(&self, id: &str, payload: &Value) -> bool {
         let request = json!({"type": "INFERENCE_REQUEST", "request_id": id, "payload": payload});
-        self.hub.send(session::text(&request))
+        self.hub.send_frame(&request)
     }
 
     /// As [`cancel`](Gateway::cancel); does nothing if no session is open.
     pub fn try_cancel(&self, id: &str) {
-        self.hub.send(session::text(
-            &json!({"type": "CANCEL_REQUEST", "request_id": id}),
-        ));
+        self.hub
+            .send_frame(&json!({"type": "CANCEL_REQUEST", "request_id": id}));
     }
 
     /// As [`chat`](Gateway::chat) where the payload's bytes matter.
@@ -316,6 +336,7 @@ impl Gateway {
     pub fn chat_with_text(&self, payload: &str) -> Chat {
         let id = self.hub.fresh_id();
         let chat = self.listen_for(&id);
+        self.hub.note_request(&id, "");
         self.send_text(&format!(
             r#"{{"type":"INFERENCE_REQUEST","request_id":"{id}","payload":{payload}}}"#
         ));
@@ -348,7 +369,7 @@ impl Gateway {
     /// # Panics
     /// If no session is open.
     pub fn send(&self, frame: &Value) {
-        self.send_message(session::text(frame));
+        assert!(self.hub.send_frame(frame), "{NO_SESSION}");
     }
 
     /// Sends text to the newest session, whatever it is.
@@ -372,10 +393,7 @@ impl Gateway {
     /// # Panics
     /// If no session is open.
     pub fn send_message(&self, message: Message) {
-        assert!(
-            self.hub.send(message),
-            "no session is open, so nothing can be sent: wait_for_session first"
-        );
+        assert!(self.hub.send(message), "{NO_SESSION}");
     }
 
     /// Sends every connection a Close frame. A connection ends when the agent answers it.

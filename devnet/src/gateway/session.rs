@@ -3,7 +3,15 @@
 //! Invariant: reading and writing never wait for each other, so what an agent does with one direction cannot stop the
 //! other one here.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use async_tungstenite::{
     WebSocketReceiver, WebSocketSender,
@@ -25,6 +33,8 @@ use super::{
     frame::{Frame, Sender},
     hub::{Hub, Outgoing},
     muffle::Muffled,
+    network::models,
+    nodes::Node,
     policy::{AckId, Login, Policy},
     upgrade::{Stream, upgrade},
 };
@@ -46,14 +56,22 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) async fn serve_tcp(hub: Arc<Hub>, tcp: TcpStream) {
     // A socket on which this fails is gone, and the upgrade will find that out.
     let _ = tcp.set_nodelay(true);
+    let from = tcp.peer_addr().ok().map(|addr| addr.ip());
     if let Ok(reset) = Reset::of(&tcp) {
-        serve(hub, Box::new(tcp), reset).await;
+        serve(hub, Box::new(tcp), from, reset).await;
     }
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(hub: Arc<Hub>, stream: Box<dyn Stream>, reset: Reset) {
-    let Ok(socket) = upgrade(&hub, stream).await else {
+pub(super) async fn serve(
+    hub: Arc<Hub>,
+    stream: Box<dyn Stream>,
+    from: Option<IpAddr>,
+    reset: Reset,
+) {
+    let limit = hub.policy.borrow().connects_per_minute;
+    let too_often = lock(&hub.attempts).note(from, limit, Instant::now());
+    let Ok(socket) = upgrade(&hub, stream, too_often).await else {
         return;
     };
 
@@ -61,17 +79,19 @@ pub(super) async fn serve(hub: Arc<Hub>, stream: Box<dyn Stream>, reset: Reset) 
     let (outgoing, queue) = mpsc::unbounded_channel();
     let (late, delayed) = mpsc::unbounded_channel();
     let entry = hub.enter(outgoing.clone());
+    let unanswered = AtomicU32::new(0);
     let mut session = Session {
         hub: &hub,
         number: entry.number,
         outgoing: &outgoing,
         late: &late,
+        unanswered: &unanswered,
         phase: Phase::Login,
     };
     tokio::select! {
         () = entry.reset.cancelled() => reset.on_drop(),
         () = write(&hub, entry.number, queue, sender) => {}
-        () = ping(&hub, &outgoing) => {}
+        () = ping(&hub, &outgoing, &unanswered) => {}
         () = delay(delayed, &outgoing) => {}
         end = session.read(receiver) => if let End::Reset = end { reset.on_drop() },
     }
@@ -99,16 +119,27 @@ async fn write(
     }
 }
 
-/// Sends `PING` as often as the policy says.
-async fn ping(hub: &Hub, outgoing: &Outgoing) {
+/// Sends `PING` as often as the policy says. Ends some time after it has closed a session that left too many unanswered.
+async fn ping(hub: &Hub, outgoing: &Outgoing, unanswered: &AtomicU32) {
     let mut policy = hub.policy.subscribe();
     loop {
-        let every = policy.borrow_and_update().ping_every.unwrap_or(NEVER);
+        let (every, allowed) = {
+            let policy = policy.borrow_and_update();
+            (policy.ping_every.unwrap_or(NEVER), policy.missed_pings)
+        };
         tokio::select! {
             // Fails only if the hub is gone, and this task with it.
-            _ = policy.changed() => {}
-            () = tokio::time::sleep(every) => { let _ = outgoing.send(text(&json!({"type": "PING"}))); }
+            _ = policy.changed() => continue,
+            () = tokio::time::sleep(every) => {}
         }
+        // The connection may be broken already; reading will tell.
+        if allowed.is_some_and(|allowed| unanswered.load(Ordering::Relaxed) >= allowed) {
+            let _ = outgoing.send(close(1001, "no pong"));
+            tokio::time::sleep(CLOSE_LIMIT).await;
+            return;
+        }
+        unanswered.fetch_add(1, Ordering::Relaxed);
+        let _ = outgoing.send(text(&json!({"type": "PING"})));
     }
 }
 
@@ -137,6 +168,8 @@ struct Session<'a> {
     number: u64,
     outgoing: &'a Outgoing,
     late: &'a mpsc::UnboundedSender<(Instant, Message)>,
+    /// `PING`s since the last `PONG`.
+    unanswered: &'a AtomicU32,
     phase: Phase,
 }
 
@@ -239,7 +272,13 @@ impl Session<'_> {
             | Login::HangUpgrade => {}
         }
         match check(self.hub, frame) {
-            Ok(operator) => self.accept(operator),
+            Ok(operator) => match self.hub.turn_away(operator) {
+                Some(refusal) => {
+                    self.send(&refusal);
+                    self.close(1000, "interview failed")
+                }
+                None => self.accept(operator),
+            },
             Err(message) => self.refuse(message),
         }
     }
@@ -277,37 +316,61 @@ impl Session<'_> {
     }
 
     fn is_poison(&self, frame: &Frame) -> bool {
-        is_answer(frame) && self.hub.policy.borrow().poison.as_deref() == Some(frame.request_id())
+        let poison = &self.hub.policy.borrow().poison;
+        frame.is_answer() && poison.as_deref() == Some(frame.answers_id())
     }
 
     /// What a gateway does about a frame of a session. A chat hears of its answer last, when all is done.
     fn answer(&self, frame: &Arc<Frame>, operator: &str) {
-        if is_answer(frame) {
+        if frame.is_answer() {
             self.hub.book(frame);
         }
         if frame.name() == "MODEL_LIST" {
-            self.hub.offer(self.number, models(frame));
+            self.hub.offer(self.number, models(&frame.value));
         }
-        if let Some(reply) = self.reply(frame, operator) {
+        let node = self.register(frame, operator);
+        if let Some(reply) = self.reply(frame, node.as_ref()) {
             self.send(&reply);
             if frame.name() == "HEARTBEAT" && self.hub.policy.borrow().repeat_heartbeat_acks {
                 self.send(&reply);
             }
         }
-        if is_answer(frame) || frame.name() == "INTERVIEW_RESULT" {
+        if frame.is_answer() {
             self.acknowledge(frame);
         }
-        if is_answer(frame) || frame.name() == "INFERENCE_CHUNK" {
+        self.tell_the_network(frame, node, operator);
+        if frame.is_answer() || frame.name() == "INFERENCE_CHUNK" {
             self.hub.deliver(frame);
         }
     }
 
-    fn reply(&self, frame: &Frame, operator: &str) -> Option<Value> {
+    /// Has the network's rules hear of it, which may answer too.
+    fn tell_the_network(&self, frame: &Frame, node: Option<(Node, bool)>, operator: &str) {
+        match frame.name() {
+            "REGISTER_NODE" => {
+                if let Some((node, _)) = node {
+                    self.hub
+                        .registered(self.number, operator, node, &frame.value);
+                }
+            }
+            "MODEL_LIST" => {
+                let models = models(&frame.value);
+                self.hub.listed(self.number, operator, &models);
+            }
+            "PONG" => self.unanswered.store(0, Ordering::Relaxed),
+            "INFERENCE_CHUNK" => self.hub.heard(frame.request_id()),
+            "INTERVIEW_RESULT" => self.hub.interview_result(self.number, &frame.value),
+            _ if frame.is_answer() => self.hub.answered(frame),
+            _ => {}
+        }
+    }
+
+    fn reply(&self, frame: &Frame, node: Option<&(Node, bool)>) -> Option<Value> {
         let policy = self.hub.policy.borrow();
         match frame.name() {
             "HEARTBEAT" => policy.acknowledge_heartbeats.then(|| json!({"type": "HEARTBEAT_ACK"})),
             "MODEL_LIST" => policy.acknowledge_models.then(|| json!({"type": "MODEL_LIST_ACK"})),
-            "REGISTER_NODE" => policy.acknowledge_registrations.then(|| self.register(&frame.value, operator)),
+            "REGISTER_NODE" => node.filter(|_| policy.acknowledge_registrations).map(|node| node_ack(&frame.value, node)),
             "UPDATE_WALLET" => policy.acknowledge_wallets.then(
                 || json!({"type": "UPDATE_WALLET_ACK", "success": true, "message": "Payout address updated"}),
             ),
@@ -334,18 +397,11 @@ impl Session<'_> {
         }
     }
 
-    fn register(&self, frame: &Value, operator: &str) -> Value {
-        let asked = frame["alias"].as_str().unwrap_or_default();
-        let (node, created) = lock(&self.hub.nodes).register(operator, asked);
-        let message = if created {
-            "Node registered"
-        } else {
-            "Node updated"
-        };
-        json!({
-            "type": "REGISTER_NODE_ACK", "node_id": node.id, "alias": node.alias, "models": frame["models"],
-            "created": created, "message": message,
-        })
+    /// The node that a `REGISTER_NODE` is about, and whether it is new.
+    fn register(&self, frame: &Frame, operator: &str) -> Option<(Node, bool)> {
+        let asked = frame.value["alias"].as_str().unwrap_or_default();
+        let is_registration = frame.name() == "REGISTER_NODE";
+        is_registration.then(|| lock(&self.hub.nodes).register(operator, asked))
     }
 
     fn send(&self, frame: &Value) {
@@ -354,28 +410,24 @@ impl Session<'_> {
     }
 }
 
+fn node_ack(frame: &Value, (node, created): &(Node, bool)) -> Value {
+    let message = if *created {
+        "Node registered"
+    } else {
+        "Node updated"
+    };
+    json!({
+        "type": "REGISTER_NODE_ACK", "node_id": node.id, "alias": node.alias, "models": frame["models"],
+        "created": created, "message": message,
+    })
+}
+
 fn result_ack(frame: &Frame, policy: &Policy) -> Value {
     match policy.result_ack_id {
-        // An interview has no request id that could be named.
-        AckId::Own if is_answer(frame) => {
-            json!({"type": "RESULT_ACK", "request_id": frame.value["request_id"]})
-        }
-        AckId::Own | AckId::Missing => json!({"type": "RESULT_ACK"}),
+        AckId::Own => json!({"type": "RESULT_ACK", "request_id": frame.value[frame.id_field()]}),
+        AckId::Missing => json!({"type": "RESULT_ACK"}),
         AckId::Another => json!({"type": "RESULT_ACK", "request_id": "another-request"}),
     }
-}
-
-fn models(model_list: &Frame) -> Vec<String> {
-    let listed = model_list.value["models"].as_array();
-    let names = listed.into_iter().flatten().filter_map(Value::as_str);
-    names.map(str::to_owned).collect()
-}
-
-fn is_answer(frame: &Frame) -> bool {
-    matches!(
-        frame.name(),
-        "INFERENCE_RESPONSE" | "INFERENCE_ERROR" | "TTS_RESPONSE" | "TTS_ERROR"
-    )
 }
 
 /// Whether `AUTH` is right: the client that it is from, or what the gateway says to it.

@@ -26,16 +26,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 pub(super) type Socket = WebSocketStream<TokioAdapter<Muffled>>;
 
-/// Upgrades, or answers as the policy wants; an error means that the connection is done with.
+/// Upgrades, or answers as the policy wants, or with 429 an agent that comes too often; an error means that the connection is done with.
 pub(super) async fn upgrade(
     hub: &Arc<Hub>,
     stream: Box<dyn Stream>,
+    too_often: bool,
 ) -> Result<Socket, tungstenite::Error> {
     let stream = match &hub.tls {
         Some(acceptor) => Box::new(acceptor.accept(stream).await?),
         None => stream,
     };
-    let login = hub.policy.borrow().login.clone();
+    let mut login = hub.policy.borrow().login.clone();
+    if too_often {
+        login = too_many_attempts();
+    }
     if login == Login::HangUpgrade {
         std::future::pending::<()>().await;
     }
@@ -49,6 +53,14 @@ pub(super) async fn upgrade(
     let socket = accept_hdr_async_with_config(stream, answer, Some(limits())).await?;
     gate.store(true, Ordering::Relaxed);
     Ok(socket)
+}
+
+fn too_many_attempts() -> Login {
+    Login::Http {
+        status: 429,
+        retry_after: None,
+        body: "too many connection attempts".to_owned(),
+    }
 }
 
 /// The gateway takes whatever an agent sends: limits are for the agent under test to keep.

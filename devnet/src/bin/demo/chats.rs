@@ -118,7 +118,9 @@ impl Talk {
                 Ok(Heard::Text(chunk.delta))
             }
             Some(ChatEvent::Response(result)) => self.end(&result).map(Heard::End),
-            Some(ChatEvent::Error(error)) => Err(format!("a chat failed: {error}")),
+            Some(ChatEvent::Error(error) | ChatEvent::GivenUp(error)) => {
+                Err(format!("a chat failed: {error}"))
+            }
             None => Err("the gateway is gone".to_owned()),
         }
     }

@@ -48,7 +48,9 @@ fn explain(stage: &Stage, control: &str, terminal: &mut Terminal) {
             "curl -X POST {control}/ollama/stop     # or start"
         ));
     }
+    terminal.verbatim(&format!("curl -X POST {control}/gateway/interview"));
     terminal.part("Watch");
+    terminal.verbatim(&format!("curl {control}/nodes"));
     for path in ["/readyz", "/status", "/metrics"] {
         terminal.verbatim(&format!("curl {}", stage.sidecar.url(path)));
     }
@@ -56,8 +58,8 @@ fn explain(stage: &Stage, control: &str, terminal: &mut Terminal) {
 }
 
 impl Controlled for Stage {
-    const HELP: &'static str = "POST /chat, /ollama/stop|start, /gateway/stop|start|mute|unmute|cut, /network/cut|stall|mend; \
-                                GET /books";
+    const HELP: &'static str = "POST /chat, /ollama/stop|start, /gateway/stop|start|mute|unmute|cut|interview, /network/cut|stall|mend; \
+                                GET /books, /nodes";
 
     fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway

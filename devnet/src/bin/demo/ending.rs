@@ -1,14 +1,21 @@
-//! The last three lines: what was shown, what to try next, where to read on.
+//! The last lines: what was shown, what to try next, where to read on.
 
 use std::time::Duration;
 
-use crate::{stage::Stage, terminal::Terminal};
+use crate::{interview::Interviewed, stage::Stage, terminal::Terminal};
 
 /// Tells them, after a drain of that length. How many chats were asked is known unless others asked (`--serve`).
-pub(crate) fn tell(stage: &Stage, asked: Option<usize>, drain: Duration, terminal: &mut Terminal) {
+pub(crate) fn tell(
+    stage: &Stage,
+    interviewed: &Interviewed,
+    asked: Option<usize>,
+    drain: Duration,
+    terminal: &mut Terminal,
+) {
     terminal.line("");
     let shown = shown(stage.gateway.books().bills(), asked, drain);
-    terminal.say("shown", &shown);
+    terminal.say("shown", &format!("interview {}", interviewed.sentence()));
+    terminal.say("", &shown);
     let next = match asked {
         Some(_) => "cargo demo -- --serve keeps it running: chat with it, break it",
         None => "the same in containers: docs/docker.md, \"Demo\"",

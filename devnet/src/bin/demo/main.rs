@@ -8,6 +8,7 @@ mod board;
 mod chats;
 mod control;
 mod ending;
+mod interview;
 mod model_server;
 mod sidecar;
 mod stage;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use interview::Interviewed;
 use stage::Stage;
 use terminal::Terminal;
 
@@ -69,7 +71,10 @@ async fn main() -> ExitCode {
 
 async fn demonstrate(options: &Options, terminal: &mut Terminal) -> Result<(), Trouble> {
     terminal.title("pin-sidecar demo");
-    let stage = Stage::set(options, terminal).await?;
+    let (stage, interviewed) = tokio::select! {
+        prepared = prepare(options, terminal) => prepared?,
+        () = devnet::interrupted(), if options.serve => return Err("interrupted".to_owned()),
+    };
     let asked = if options.serve {
         control::serve(&stage, options.port, terminal).await?;
         None
@@ -80,8 +85,18 @@ async fn demonstrate(options: &Options, terminal: &mut Terminal) -> Result<(), T
         Some(asked)
     };
     let drain = sidecar::drain(&stage.sidecar, terminal).await?;
-    ending::tell(&stage, asked, drain, terminal);
+    ending::tell(&stage, &interviewed, asked, drain, terminal);
     Ok(())
+}
+
+/// Sets everything up and has the node interviewed, as the network does before it sends chats.
+async fn prepare(
+    options: &Options,
+    terminal: &mut Terminal,
+) -> Result<(Stage, Interviewed), Trouble> {
+    let stage = Stage::set(options, terminal).await?;
+    let interviewed = interview::hold(&stage, terminal).await?;
+    Ok((stage, interviewed))
 }
 
 #[cfg(test)]

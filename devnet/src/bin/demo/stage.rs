@@ -2,7 +2,11 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use devnet::{agent::Agent, gateway::Gateway, network::Proxy};
+use devnet::{
+    agent::Agent,
+    gateway::{Gateway, Interviews, Policy},
+    network::Proxy,
+};
 
 use crate::{Options, Trouble, model_server::ModelServer, terminal::Terminal};
 
@@ -36,6 +40,8 @@ impl Stage {
         let no_port = |error| format!("the gateway found no port on 127.0.0.1: {error}");
         let gateway = Gateway::builder()
             .secret(CLIENT_ID, SECRET)
+            .policy(Policy::network_rules)
+            .policy(|policy| policy.interviews = Some(rules()))
             .start()
             .await
             .map_err(no_port)?;
@@ -62,6 +68,14 @@ impl Stage {
             gateway: Arc::new(gateway),
             model_server,
         })
+    }
+}
+
+/// Those of the network, but that the sidecar need not stay away for long when its model is slow.
+pub(crate) fn rules() -> Interviews {
+    Interviews {
+        retry_after: Duration::from_secs(1),
+        ..Interviews::default()
     }
 }
 

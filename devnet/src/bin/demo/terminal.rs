@@ -72,8 +72,14 @@ impl Terminal {
 
     /// A name and what there is to say of it.
     pub(crate) fn say(&mut self, label: &str, text: &str) {
+        let row = self.row(label, text);
+        self.line(&row);
+    }
+
+    /// The line that [`say`](Terminal::say) writes.
+    pub(crate) fn row(&self, label: &str, text: &str) -> String {
         let label = self.paint(CYAN, &format!("{label:LABEL_WIDTH$}"));
-        self.line(&format!("  {label} {text}"));
+        format!("  {label} {text}")
     }
 
     pub(crate) fn good(&mut self, label: &str, text: &str) {
@@ -110,6 +116,13 @@ impl Terminal {
         out += "\x1b[J\x1b[?7h";
         self.picture = lines.len();
         self.write(&out);
+    }
+
+    /// What was drawn goes.
+    pub(crate) fn take_picture_away(&mut self) {
+        if self.picture > 0 {
+            self.picture(&[]);
+        }
     }
 
     /// What was drawn stays.
