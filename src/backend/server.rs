@@ -1,6 +1,7 @@
 //! What is particular to one kind of model server: how it is asked, what it shows, and what to tell whoever runs it.
 //!
-//! Invariant: it keeps nothing of what it shows beyond what makes the next look cheaper, and decides nothing by it.
+//! Invariant: it keeps nothing of what it shows beyond what makes the next look or the next request cheaper, and decides
+//! nothing by it.
 
 use std::{
     future::{pending, ready},

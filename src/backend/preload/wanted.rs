@@ -227,22 +227,46 @@ impl Wanted {
     }
 
     fn tell_place(&mut self, loaded: Loaded) {
-        if self.told.replace(loaded) == Some(loaded) || loaded.gpu_bytes >= loaded.bytes {
+        if self.told.replace(loaded) == Some(loaded) {
             return;
         }
-        let model = &*self.model;
-        if loaded.gpu_bytes == 0 {
-            warn!(
-                model,
-                "a preloaded model runs without a GPU: its answers will be slow"
-            );
-        } else {
-            let percent = u128::from(loaded.gpu_bytes) * 100 / u128::from(loaded.bytes);
-            warn!(
-                model,
-                "only {percent} % of a preloaded model is on the GPU: its answers will be slow; a smaller PIN_MAX_CONTEXT, \
-                 or fewer models in PIN_PRELOAD_MODELS, need less"
-            );
+        if let Some(trouble) = outside_the_gpu(loaded) {
+            warn!(model = &*self.model, "{trouble}");
         }
+    }
+}
+
+/// What is wrong with the place where a model lies, as a sentence for the operator.
+fn outside_the_gpu(loaded: Loaded) -> Option<String> {
+    if loaded.gpu_bytes >= loaded.bytes {
+        return None;
+    }
+    if loaded.gpu_bytes == 0 {
+        return Some("a preloaded model runs without a GPU: its answers will be slow".to_owned());
+    }
+    let percent = u128::from(loaded.gpu_bytes) * 100 / u128::from(loaded.bytes);
+    Some(format!(
+        "only {percent} % of a preloaded model is on the GPU: its answers will be slow; a smaller PIN_MAX_CONTEXT, or fewer \
+         models in PIN_PRELOAD_MODELS, need less"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_lies_partly_outside_the_gpu_is_warned_about_and_one_within_is_not() {
+        let trouble = |bytes, gpu_bytes| outside_the_gpu(Loaded { bytes, gpu_bytes });
+        let begins =
+            |trouble: Option<String>, words| trouble.is_some_and(|it| it.starts_with(words));
+        assert_eq!(trouble(8, 8), None);
+        assert_eq!(trouble(0, 0), None);
+        assert!(begins(trouble(8, 6), "only 75 % of a preloaded model"));
+        assert!(begins(trouble(u64::MAX, u64::MAX - 1), "only 99 %"));
+        assert!(begins(
+            trouble(8, 0),
+            "a preloaded model runs without a GPU"
+        ));
     }
 }
