@@ -63,7 +63,7 @@ pub(super) struct Interviewed {
     _claim: Option<Waiting>,
 }
 
-/// The right to run, which ends when this is dropped.
+/// The right to run, which ends when this is dropped: the slot before the place, so that the next interview finds it.
 pub(super) struct Running {
     pub(super) slot: Slot,
     _interview: Option<InterviewPlace>,
@@ -176,13 +176,13 @@ impl Reservation {
 impl Interviewed {
     /// Waits for as long as it takes: until no other interview of the node is run, and for the node's next slot.
     async fn slot(mut self, slots: &[Arc<Slots>]) -> Running {
-        self.place.turn().await;
-        let slot = match self.slot {
+        let of_the_one_before = self.place.turn().await;
+        let slot = match self.slot.or(of_the_one_before) {
             Some(slot) => slot,
             None => Slot::next_of(slots, Turn::First).await,
         };
         Running {
-            slot,
+            slot: slot.left_to(self.place.next()),
             _interview: Some(self.place),
         }
     }

@@ -1,21 +1,26 @@
 //! Who of a node's interviews is run, and who waits.
 //!
-//! Invariant: one at a time is run, however many slots are free, and one more may wait.
+//! Invariant: one at a time is run, however many slots are free, and one more may wait. That one has the slot of the one
+//! before it, which chats that wait do not get in between.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::slots::{Heir, Slot};
 
 /// The interviews of one node.
 pub struct Interviews {
     places: Arc<Semaphore>,
     turn: Arc<Semaphore>,
+    next: Heir,
 }
 
 /// An interview's place: it is run, or is the next to be run. Dropping it gives it back.
 pub struct InterviewPlace {
     all: Arc<Semaphore>,
     turn: Option<OwnedSemaphorePermit>,
+    next: Heir,
     _place: OwnedSemaphorePermit,
 }
 
@@ -24,6 +29,7 @@ impl Default for Interviews {
         Self {
             places: Arc::new(Semaphore::new(2)),
             turn: Arc::new(Semaphore::new(1)),
+            next: Heir::default(),
         }
     }
 }
@@ -35,6 +41,7 @@ impl Interviews {
         Some(InterviewPlace {
             all: Arc::clone(&self.turn),
             turn: Arc::clone(&self.turn).try_acquire_owned().ok(),
+            next: Arc::clone(&self.next),
             _place: place,
         })
     }
@@ -46,11 +53,20 @@ impl InterviewPlace {
         self.turn.is_some()
     }
 
-    /// Waits until it may be run.
-    pub async fn turn(&mut self) {
-        if self.turn.is_none() {
-            // The semaphore is never closed.
-            self.turn = Arc::clone(&self.all).acquire_owned().await.ok();
+    /// Waits until it may be run. Gives the slot of the one before it, if that had one.
+    pub async fn turn(&mut self) -> Option<Slot> {
+        if self.turn.is_some() {
+            return None;
         }
+        let (heir, mut slot) = oneshot::channel();
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(heir);
+        // The semaphore is never closed.
+        self.turn = Arc::clone(&self.all).acquire_owned().await.ok();
+        slot.try_recv().ok()
+    }
+
+    /// Who has its slot after it: the interview that waits.
+    pub fn next(&self) -> &Heir {
+        &self.next
     }
 }

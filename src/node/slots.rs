@@ -29,7 +29,11 @@ struct State {
 /// The right to run one job.
 pub struct Slot {
     of: Arc<Slots>,
+    heir: Option<Heir>,
 }
+
+/// Who has a slot after whoever holds it, before all who wait in the queue; empty where that is nobody.
+pub(super) type Heir = Arc<Mutex<Option<oneshot::Sender<Slot>>>>;
 
 /// Somebody waits for one of these slots, which no newcomer may take before.
 pub struct Waiting(Vec<Arc<Slots>>);
@@ -107,6 +111,7 @@ impl Slots {
     fn slot(self: &Arc<Self>) -> Slot {
         Slot {
             of: Arc::clone(self),
+            heir: None,
         }
     }
 
@@ -152,6 +157,13 @@ impl Slot {
         }
     }
 
+    /// The same slot, which is this heir's once it is dropped.
+    #[must_use]
+    pub fn left_to(mut self, heir: &Heir) -> Self {
+        self.heir = Some(Arc::clone(heir));
+        self
+    }
+
     /// Whether it is one of these.
     pub fn is_of(&self, slots: &Arc<Slots>) -> bool {
         Arc::ptr_eq(&self.of, slots)
@@ -160,7 +172,13 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.of.pass_on();
+        let heir = self.heir.take();
+        let heir = heir.and_then(|heir| heir.lock().unwrap_or_else(PoisonError::into_inner).take());
+        match heir {
+            // One that has given up gives it back, and the queue has it.
+            Some(heir) => drop(heir.send(self.of.slot())),
+            None => self.of.pass_on(),
+        }
     }
 }
 

@@ -154,6 +154,41 @@ async fn one_interview_of_a_node_is_run_another_waits_and_there_is_no_place_for_
     assert!(interviews.enter().is_some_and(|third| !third.has_turn()));
 }
 
+#[tokio::test]
+async fn an_interview_that_waits_has_the_slot_of_the_one_before_it_ahead_of_chats_that_wait() {
+    let (interviews, slots) = (Interviews::default(), Slots::new(1));
+    let of = [Arc::clone(&slots)];
+    let first = interviews.enter().unwrap();
+    let held = slots.take(Turn::First).unwrap().left_to(first.next());
+    let mut chat = Box::pin(Slot::next_of(&of, Turn::Last));
+    assert!(chat.as_mut().now_or_never().is_none());
+    let mut second = interviews.enter().unwrap();
+    let mut turn = Box::pin(second.turn());
+    assert!(turn.as_mut().now_or_never().is_none());
+    drop((held, first));
+    assert!(chat.as_mut().now_or_never().is_none());
+    drop(turn.now_or_never().unwrap().unwrap());
+    assert!(chat.now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn an_interview_that_no_longer_waits_leaves_the_slot_to_the_next_chat() {
+    let (interviews, slots) = (Interviews::default(), Slots::new(1));
+    let of = [Arc::clone(&slots)];
+    let first = interviews.enter().unwrap();
+    let held = slots.take(Turn::First).unwrap().left_to(first.next());
+    let mut chat = Box::pin(Slot::next_of(&of, Turn::Last));
+    assert!(chat.as_mut().now_or_never().is_none());
+    let mut second = interviews.enter().unwrap();
+    let mut turn = Box::pin(second.turn());
+    assert!(turn.as_mut().now_or_never().is_none());
+    drop((held, first));
+    // It has been given the slot, and gives up before it has seen it.
+    drop(turn);
+    assert!(chat.now_or_never().is_some());
+    assert_eq!(slots.taken(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_is_meant_by_what_the_network_calls_it_before_what_another_calls_itself() {
     let nodes = nodes(&[("gpu", 1, &[]), ("gpu-a", 1, &[])]).await;
