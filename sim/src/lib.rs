@@ -2,7 +2,8 @@
 //!
 //! # What is simulated
 //! The network (latency, jitter, bounded buffers, cuts, half-open connections, stalls, slow links, refused and hanging
-//! dials), the gateway, Ollama, the time of day and SIGTERM: `devnet::sim`. Everything between them is the product as
+//! dials), the gateway and the network behind it (interviews, probes, a reputation, an edge that counts attempts), Ollama
+//! and what it has in memory, the time of day and SIGTERM: `devnet::sim`. Everything between them is the product as
 //! it ships, WebSocket framing and the HTTP client included, put together by `Relay::new`; no part of it can tell.
 //!
 //! # What is not
@@ -11,7 +12,9 @@
 //!
 //! # What is checked
 //! The delivery rules, by the books (`devnet::sim::books`, `rules`): after each frame, each virtual second, and once
-//! all is over. A breach is a sentence with the request, the virtual time and the rule.
+//! all is over. A breach is a sentence with the request, the virtual time and the rule. Interviews, registration, attempts
+//! and warm models have files of their own (`interview_rules`, `registration`, `attempts`, `warmth`); `histories.rs` holds
+//! their rules against agents that break one each.
 //!
 //! # How to read a trace
 //! `cargo sim -- --seed 7 --trace` tells the story in virtual milliseconds: `gateway >` is a frame that the gateway sent,

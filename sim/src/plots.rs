@@ -8,7 +8,8 @@ use std::time::Duration;
 use devnet::sim::{
     books::{Class, Limits},
     fate::Fate,
-    manners::{Acks, Door, Farewell},
+    manners::{Acks, Door, Farewell, Network},
+    network::Asking,
     ollama::Temper,
     wire::Dialling,
 };
@@ -43,6 +44,21 @@ const CROWDED: u64 = 4;
 /// How many have a gateway that makes what has failed again at once, acknowledges the failure late, and breaks down before it
 /// has read the answer.
 const RETRIED: u64 = 8;
+
+/// How many have a network behind the gateway, which interviews and probes.
+const INTERVIEWED: u64 = 35;
+
+/// How many have a gateway that loses its sessions again and again.
+const FLAPPING: u64 = 6;
+
+/// How many have a model server that takes time to load, evicts, restarts and loses its model.
+const COLD: u64 = 15;
+
+/// How many have a model that is to be kept loaded.
+const PRELOADED: u64 = 50;
+
+/// How many have one that takes longer than the network waits.
+const SLOW: u64 = 2;
 
 /// The codes of a gateway's Close (RFC 6455, section 7.4; 4401 and 4403 mean a refused login elsewhere); `None`: no code.
 const CODES: &[Option<u16>] = &[
@@ -108,6 +124,12 @@ pub(crate) fn enter(seed: u64, scenario: &mut Scenario) {
     acknowledge_badly(&mut Fate::of(seed, "acknowledgements", 0), scenario);
     repeat_to_the_last(&mut Fate::of(seed, "last repeats", 0), scenario);
     retry(&mut Fate::of(seed, "retries", 0), scenario);
+    interview(&mut Fate::of(seed, "interviews", 0), scenario);
+    flap(&mut Fate::of(seed, "flaps", 0), scenario);
+    chill(&mut Fate::of(seed, "cold", 0), scenario);
+    if is_slow(seed) {
+        wait_for_loads(&mut Fate::of(seed, "slow", 1), scenario);
+    }
     if is_crowded(seed) {
         fill(&mut Fate::of(seed, "crowd", 2), scenario);
     }
@@ -306,6 +328,7 @@ fn retry(fate: &mut Fate, scenario: &mut Scenario) {
         faults: 30,
         big: 0,
         big_token: 0,
+        ..scenario.temper
     };
     for _ in 0..6 {
         let at = moment(fate, scenario);
@@ -317,6 +340,155 @@ fn retry(fate: &mut Fate, scenario: &mut Scenario) {
         scenario.events.push((deaf, Event::Reads(false)));
         scenario.events.push((broken, Event::Cut));
         scenario.events.push((broken, Event::Reads(true)));
+    }
+}
+
+/// A network that interviews, and what can come between.
+fn interview(fate: &mut Fate, scenario: &mut Scenario) {
+    if !fate.percent(INTERVIEWED) {
+        return;
+    }
+    scenario.manners.network = Network {
+        interviews: fate.one_of(&[0, 50, 100]),
+        fails: fate.one_of(&[0, 0, 30]),
+        probe_every: fate.one_of(&[
+            None,
+            Some(Duration::from_secs(5)),
+            Some(Duration::from_secs(20)),
+        ]),
+        judges: fate.percent(30),
+        is_there: true,
+    };
+    for _ in 0..fate.within(1..=5) {
+        let at = moment(fate, scenario);
+        if fate.percent(50) {
+            // All slots are taken, and somebody waits.
+            let streams = fate.percent(50);
+            for _ in 0..scenario.limits.capacity + 1 {
+                let ask = Event::Ask(Class::Chat, streams);
+                scenario.events.push((at.saturating_sub(millis(300)), ask));
+            }
+        }
+        let asking = fate.one_of(&[
+            Asking::Fair,
+            Asking::Fair,
+            Asking::Fair,
+            Asking::Namesake,
+            Asking::UnknownNode,
+            Asking::UnknownModel,
+            Asking::Odd,
+            Asking::BadId,
+        ]);
+        scenario.events.push((at, Event::Interview(asking)));
+        for _ in 0..fate.within(0..=3) {
+            let after = fate.one_of(&[0, 1, 100, 3_000, 15_000]);
+            let after = at + millis(fate.within(0..=after));
+            meddle_with_interview(fate, scenario, after);
+        }
+    }
+}
+
+/// Something that happens while an interview is under way, with luck.
+fn meddle_with_interview(fate: &mut Fate, scenario: &mut Scenario, at: Duration) {
+    let long = millis(fate.within(1..=20_000));
+    match fate.within(0..=9) {
+        0 | 1 => scenario.events.push((at, Event::InterviewAgain)),
+        2 => scenario.events.push((at, Event::Interview(Asking::Fair))),
+        3 => {
+            scenario.events.push((at, Event::Interview(Asking::Fair)));
+            scenario.events.push((at, Event::Interview(Asking::Fair)));
+        }
+        4 => scenario.events.push((at, Event::CancelInterview)),
+        5 => scenario.events.push((at, Event::OllamaCut)),
+        6 => {
+            let later = at + long;
+            scenario.events.push((at, Event::Cut));
+            scenario.events.push((later, Event::InterviewAgain));
+        }
+        7 => {
+            let later = at + long;
+            scenario.events.push((at, Event::Crash));
+            let newer = Event::Interview(Asking::Fair);
+            scenario.events.push((later, newer));
+            scenario.events.push((later, Event::InterviewAgain));
+        }
+        8 => {
+            let rest = fate.one_of(&[0, 1_000]);
+            scenario.events.push((at, Event::Drain(millis(rest))));
+        }
+        _ => scenario.events.push((at, Event::Ask(Class::Chat, false))),
+    }
+}
+
+/// Sessions that end soon after they began, one after the other, while somebody waits for answers.
+fn flap(fate: &mut Fate, scenario: &mut Scenario) {
+    if !fate.percent(FLAPPING) {
+        return;
+    }
+    let mut at = moment(fate, scenario);
+    let gap = fate.one_of(&[200, 2_000, 15_000]);
+    let closes = fate.percent(50);
+    for _ in 0..fate.within(10..=40) {
+        scenario.events.push((at, Event::Ask(Class::Chat, false)));
+        at += millis(fate.within(1..=gap));
+        let end = if closes {
+            Event::Close(farewell(fate, ""))
+        } else {
+            Event::Crash
+        };
+        scenario.events.push((at, end));
+    }
+}
+
+/// A model server that takes its time to load, and does not keep what it has loaded.
+fn chill(fate: &mut Fate, scenario: &mut Scenario) {
+    if !fate.percent(COLD) {
+        return;
+    }
+    scenario.temper.load_millis = fate.one_of(&[300, 2_000, 8_000]);
+    scenario.temper.load_faults = fate.one_of(&[0, 0, 30]);
+    for _ in 0..fate.within(0..=3) {
+        let at = moment(fate, scenario);
+        let later = at + millis(fate.within(1..=30_000));
+        match fate.within(0..=3) {
+            0 => scenario.events.push((at, Event::OllamaEvicts)),
+            1 => {
+                scenario.events.push((at, Event::OllamaHasModel(false)));
+                scenario.events.push((later, Event::OllamaHasModel(true)));
+            }
+            _ => {
+                let (away, back) = (Dialling::Refused, Dialling::Accepted);
+                scenario.events.push((at, Event::OllamaCut));
+                scenario.events.push((at, Event::OllamaDialling(away)));
+                scenario.events.push((later, Event::OllamaDialling(back)));
+            }
+        }
+    }
+}
+
+/// Whether a seed's model is to be kept loaded.
+pub(crate) fn preloads(seed: u64) -> bool {
+    Fate::of(seed, "preloads", 0).percent(PRELOADED)
+}
+
+/// Whether a seed's model server takes longer to load than the network waits.
+pub(crate) fn is_slow(seed: u64) -> bool {
+    Fate::of(seed, "slow", 0).percent(SLOW)
+}
+
+/// What that needs of the settings.
+pub(crate) fn slow_down(limits: &mut Limits) {
+    limits.request_timeout = Duration::from_secs(400);
+    limits.token_timeout = Duration::from_secs(300);
+}
+
+fn wait_for_loads(fate: &mut Fate, scenario: &mut Scenario) {
+    scenario.manners.network.is_there = true;
+    scenario.temper.load_millis = fate.one_of(&[95_000, 150_000]);
+    for _ in 0..2 {
+        let at = moment(fate, scenario);
+        scenario.events.push((at, Event::OllamaEvicts));
+        scenario.events.push((at, Event::Ask(Class::Chat, false)));
     }
 }
 
@@ -343,6 +515,7 @@ fn fill(fate: &mut Fate, scenario: &mut Scenario) {
         faults: 0,
         big: 80,
         big_token: 8_000,
+        ..scenario.temper
     };
     for _ in 0..2 {
         let at = moment(fate, scenario);

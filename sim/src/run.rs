@@ -8,8 +8,8 @@ use devnet::sim::{
     books::{Books, Gauges},
     fate::Fate,
     gateway::Gateway,
-    manners::Door,
-    ollama::Ollama,
+    manners::{Door, Network},
+    ollama::{Ollama, Temper},
     rules::Ending,
     trace::Trace,
     wire::{Dialling, Link},
@@ -108,8 +108,9 @@ struct Run {
     gateway_link: Link,
     ollama_link: Link,
     gateway: Gateway,
-    /// Held for its life.
-    _ollama: Ollama,
+    ollama: Ollama,
+    /// Since when Ollama is not there.
+    ollama_away: Cell<Option<Instant>>,
     clock: Arc<WrongClock>,
     metrics: Arc<Metrics>,
     service: Arc<Service>,
@@ -186,7 +187,8 @@ impl Run {
             gateway_link,
             ollama_link,
             gateway,
-            _ollama: ollama,
+            ollama,
+            ollama_away: Cell::new(None),
             clock,
             metrics,
             service,
@@ -214,6 +216,7 @@ impl Run {
             None => {
                 self.mend();
                 self.settle().await;
+                self.prove_slots().await;
                 self.close(None);
                 let events = self.events_at_the_end();
                 self.drain(events).await
@@ -275,10 +278,13 @@ impl Run {
             Event::Send(garbage) => gateway.send(garbage),
             Event::Poison => gateway.poison(),
             Event::OllamaCut => self.ollama_link.cut(),
-            Event::OllamaDialling(dialling) => self
-                .ollama_link
-                .change(|weather| weather.dialling = dialling),
+            Event::OllamaDialling(dialling) => self.ollama_goes(dialling),
             Event::OllamaHold(held) => self.ollama_link.change(|weather| weather.held = held),
+            Event::OllamaEvicts => self.ollama.evict(),
+            Event::OllamaHasModel(has) => self.ollama.have_model(has),
+            Event::Interview(asking) => gateway.interview(asking),
+            Event::InterviewAgain => gateway.interview_again(),
+            Event::CancelInterview => gateway.cancel_interview(),
             Event::Clock(seconds) => {
                 self.trace.say(format_args!("the clock is {seconds} s off"));
                 self.clock.set_off(seconds);
@@ -286,6 +292,20 @@ impl Run {
             Event::Drain(rest) => self.drain_for(rest),
             Event::Shutdown => {}
         }
+    }
+
+    /// Ollama goes away, or is there: a new process, if it had gone.
+    fn ollama_goes(&self, dialling: Dialling) {
+        if dialling == Dialling::Accepted {
+            if let Some(away) = self.ollama_away.take() {
+                self.ollama.restart(away.elapsed());
+            }
+        } else {
+            let since = self.ollama_away.get().unwrap_or_else(Instant::now);
+            self.ollama_away.set(Some(since));
+        }
+        self.ollama_link
+            .change(|weather| weather.dialling = dialling);
     }
 
     /// Has the node drain, rest and serve again. Whatever opens it meanwhile is welcome to. Several that wait for one drain
@@ -335,9 +355,14 @@ impl Run {
                 weather.dialling = Dialling::Accepted;
             });
         }
+        self.ollama_goes(Dialling::Accepted);
+        self.ollama.have_model(true);
         self.books.cure();
         self.gateway.read(true);
-        self.gateway.behave(|manners| manners.door = Door::Open);
+        self.gateway.behave(|manners| {
+            manners.door = Door::Open;
+            manners.network.fails = 0;
+        });
         self.clock.set_off(0);
     }
 
@@ -370,6 +395,46 @@ impl Run {
                 break;
             }
         }
+    }
+
+    /// Once nothing is left to do, as many chats as there are slots begin at once: what has ended holds none.
+    async fn prove_slots(&self) {
+        /// A probe, and what a chat may take.
+        const REST: Duration = Duration::from_secs(30);
+        if !self.scenario.manners.network.is_there {
+            return;
+        }
+        self.gateway
+            .behave(|manners| manners.network = Network::default());
+        self.look_until(Instant::now() + REST).await;
+        let gauges = self.gauges();
+        if !self.is_calm() || self.books.is_draining() {
+            return;
+        }
+        if gauges.running > 0 && self.books.is_idle() {
+            let what = format!("{gauges:?}, and nothing runs at the model server");
+            self.books.breach("gauges", "3 (capacity)", &what);
+        }
+        if gauges.running + gauges.waiting + gauges.undelivered > 0 {
+            return;
+        }
+        self.ollama.become_like(Temper {
+            faults: 0,
+            big: 0,
+            tokens: 5,
+            token_millis: 50,
+            ..self.scenario.temper.clone()
+        });
+        self.books.count("stories whose slots were counted");
+        let chats = self.gateway.ask_at_once(self.scenario.limits.capacity);
+        let travel = (self.gateway_link.latency() + self.ollama_link.latency()) * 8;
+        self.look_until(Instant::now() + LOOK + travel).await;
+        let left = self.books.not_begun(&chats);
+        if self.is_calm() && !left.is_empty() {
+            let what = format!("{left:?} of {chats:?} find no slot, though all are free");
+            self.books.breach("slots", "3 (capacity)", &what);
+        }
+        self.look_until(Instant::now() + REST).await;
     }
 
     /// Whether there is a session: the gateway knows of one, and it is not one that the product has given up already.

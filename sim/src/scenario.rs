@@ -10,6 +10,7 @@ use devnet::sim::{
     books::{Class, Limits},
     fate::Fate,
     manners::{Acks, Door, Farewell, Garbage, Manners},
+    network::Asking,
     ollama::Temper,
     wire::{Dialling, Weather},
 };
@@ -45,6 +46,12 @@ pub(crate) enum Event {
     OllamaCut,
     OllamaDialling(Dialling),
     OllamaHold(bool),
+    OllamaEvicts,
+    /// The model is deleted, or there again.
+    OllamaHasModel(bool),
+    Interview(Asking),
+    InterviewAgain,
+    CancelInterview,
     Clock(i64),
     /// A drain on request, and so long a rest after it.
     Drain(Duration),
@@ -62,6 +69,10 @@ impl Event {
                 | Self::CancelAny
                 | Self::CancelUnknown
                 | Self::CancelMany
+                | Self::Interview(_)
+                | Self::InterviewAgain
+                | Self::CancelInterview
+                | Self::OllamaEvicts
                 | Self::Repeats(_)
                 | Self::Clock(_)
                 | Self::Shutdown
@@ -97,9 +108,13 @@ impl Scenario {
     pub(crate) fn of(seed: u64, hour: bool) -> Self {
         let mut fate = Fate::new(seed);
         let mut limits = limits(&mut fate);
+        limits.preloads = plots::preloads(seed);
         let is_crowded = plots::is_crowded(seed);
         if is_crowded {
             plots::crowd(seed, &mut limits);
+        }
+        if plots::is_slow(seed) {
+            plots::slow_down(&mut limits);
         }
         let client = if limits.generation == 1 {
             "pin_sim"
@@ -160,6 +175,7 @@ fn limits(fate: &mut Fate) -> Limits {
         outbox_bytes: outbox,
         answer_bytes: 400_000,
         generation: if fate.percent(40) { 1 } else { 2 },
+        preloads: false,
     }
 }
 
@@ -184,6 +200,10 @@ fn settings(limits: &Limits, fate: &mut Fate) -> Vec<(&'static str, String)> {
         ("PIN_DRAIN_TIMEOUT", secs(limits.drain_timeout)),
         ("PIN_OUTBOX_BYTES", limits.outbox_bytes.to_string()),
         ("PIN_MAX_FRAME_BYTES", MAX_FRAME.to_string()),
+        (
+            "PIN_PRELOAD_MODELS",
+            if limits.preloads { "sim" } else { "none" }.to_owned(),
+        ),
         (
             "PIN_SIGNATURE",
             fate.one_of(&["sha256", "hmac-sha256"]).to_owned(),
@@ -226,6 +246,7 @@ fn temper(fate: &mut Fate, clogged: bool) -> Temper {
             faults: 0,
             big: 60,
             big_token: 8_000,
+            ..Temper::default()
         };
     }
     Temper {
@@ -235,6 +256,7 @@ fn temper(fate: &mut Fate, clogged: bool) -> Temper {
         faults: fate.one_of(&[0, 5, 30]),
         big: fate.one_of(&[0, 5, 30]),
         big_token: fate.one_of(&[1_000, 8_000]),
+        ..Temper::default()
     }
 }
 

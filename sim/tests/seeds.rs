@@ -57,6 +57,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a HEARTBEAT_ACK that came twice proved what the first Pong had not reached",
         800_006_639,
     ),
+    (
+        "a chat that waited got the slot between two interviews",
+        126,
+    ),
 ];
 
 #[test]

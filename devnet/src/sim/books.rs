@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 pub use super::ledger::{Class, Gauges, Limits};
 use super::{
+    interviews::{self, Asked, Interview},
     ledger::{CAUGHT_UP, Chat, Ledger, Ping, Place, Request, Told, Unfenced},
+    warmth::Warmth,
     wire::Link,
 };
 use crate::journal::lock;
@@ -56,6 +58,16 @@ pub(super) struct Seen<'a> {
     pub(super) start: u64,
 }
 
+/// A chat as the model server was asked for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    pub(super) connection: u64,
+    /// Whether the model is loaded as it asks for it.
+    pub(super) is_warm: bool,
+    /// Whether it asks for so many tokens at most.
+    pub(super) is_limited: bool,
+}
+
 impl Books {
     /// Empty books about these links.
     pub fn new(limits: Limits, gateway: Link, ollama: Link) -> Self {
@@ -80,6 +92,7 @@ impl Books {
             busy_since: None,
             sent_away: None,
             not_before: None,
+            warmth: Warmth::new(Instant::now()),
         })))
     }
 
@@ -120,6 +133,14 @@ impl Books {
         request.silent_from = None;
         request.made.push(Told::now(session));
         request.made.len() - 1
+    }
+
+    /// An interview is about to be made for the first time, under this key.
+    pub(super) fn interview(&self, key: &str, interview: Interview) {
+        self.ledger().count("interviews");
+        let mut ledger = self.ledger();
+        let request = ledger.requests.entry(key.to_owned()).or_default();
+        request.interview = Some(interview);
     }
 
     /// The product has read a request.
@@ -350,6 +371,12 @@ impl Books {
         self.ledger().cured = true;
     }
 
+    /// When a request was last made.
+    pub(super) fn last_made(&self, id: &str) -> Option<Instant> {
+        let ledger = self.ledger();
+        Some(ledger.requests.get(id)?.made.last()?.sent)
+    }
+
     /// What a request is, and whether it streams.
     pub(super) fn kind_of(&self, id: &str) -> Option<(Class, bool)> {
         let ledger = self.ledger();
@@ -362,6 +389,17 @@ impl Books {
         self.ledger().requests.get(id).is_some_and(matches)
     }
 
+    /// Which of these have not been begun at the model server.
+    pub fn not_begun(&self, ids: &[String]) -> Vec<String> {
+        let is_begun = |id: &String| self.is(id, |request| !request.chats.is_empty());
+        ids.iter().filter(|id| !is_begun(id)).cloned().collect()
+    }
+
+    /// Whether nothing is open at the model server.
+    pub fn is_idle(&self) -> bool {
+        self.ledger().slots_taken(Instant::now()) == 0
+    }
+
     /// The ids that match, in order.
     pub(super) fn ids(&self, matches: impl Fn(&Request) -> bool) -> Vec<String> {
         let ledger = self.ledger();
@@ -372,44 +410,65 @@ impl Books {
         matching.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The model server was asked for a chat. Gives how often it was asked for this id before.
-    pub(super) fn chat_opened(&self, id: &str, connection: u64) -> u64 {
+    /// The model server was asked for a chat that begins with this word. Gives how often it was asked for the same request
+    /// before.
+    pub(super) fn chat_opened(&self, word: &str, opened: Opened) -> u64 {
         let now = Instant::now();
         let mut ledger = self.ledger();
         ledger.count("chats at Ollama");
-        let live = ledger.live.iter().filter_map(|id| ledger.requests.get(id));
+        let prompt = interviews::prompt(word);
+        let id = prompt.map_or(word, |(key, _)| key);
         // One that was given up while its request was under way is not open.
-        let own = ledger.ollama.facts(connection);
+        let own = ledger.ollama.facts(opened.connection);
         let own = own.is_some_and(|facts| facts.client_closed.is_none());
-        let open = usize::from(own)
-            + live
-                .flat_map(|request| &request.chats)
-                .filter(|chat| ledger.is_open(chat))
-                .count();
-        if open > ledger.limits.capacity {
-            let what = format!("{open} chats are open at once");
-            ledger.breach(id, "3 (capacity)", &what);
-        }
-        if own {
-            ledger.check_second_generation(id, now);
+        match prompt {
+            _ if !own => {}
+            Some((_, place)) => ledger.check_prompt(id, place, &opened, now),
+            None => ledger.check_second_generation(id, now),
         }
         ledger.live.insert(id.to_owned());
         let request = ledger.requests.entry(id.to_owned()).or_default();
         // What this makes is another answer.
         request.victims.clear();
         request.chats.push(Chat {
-            connection,
+            connection: opened.connection,
             opened: now,
             read: None,
             written: None,
             failed: false,
         });
-        request.chats.len() as u64 - 1
+        if let (Some((_, place)), Some(interview)) = (prompt, &mut request.interview) {
+            interview.asked.push(Asked::new(place));
+        }
+        let ask = request.chats.len() as u64 - 1;
+        let taken = ledger.slots_taken(now);
+        if taken > ledger.limits.capacity {
+            let what = format!("{taken} chats and interviews run at once");
+            ledger.breach(id, "3 (capacity)", &what);
+        }
+        if own && prompt.is_none() {
+            ledger.check_precedence(id, now);
+        }
+        ask
+    }
+
+    /// The model server has said this in a chat.
+    pub(super) fn chat_said(&self, word: &str, ask: u64, token: &str) {
+        self.with_asked(word, ask, |asked| {
+            asked.text.push_str(token);
+            asked.tokens += 1;
+        });
+    }
+
+    /// The product has read the first of that.
+    pub(super) fn first_read(&self, word: &str, ask: u64, now: Instant) {
+        self.with_asked(word, ask, |asked| asked.first = Some(now));
     }
 
     /// The model server has made a chat fail.
     pub(super) fn chat_failed(&self, id: &str, ask: u64) {
         self.with_chat(id, ask, |chat| chat.failed = true);
+        self.with_asked(id, ask, |asked| asked.ended = Some(Instant::now()));
         self.count("chats that Ollama failed");
     }
 
@@ -424,7 +483,21 @@ impl Books {
         self.with_chat(id, ask, |chat| chat.read = Some(now));
     }
 
-    fn with_chat(&self, id: &str, ask: u64, change: impl FnOnce(&mut Chat)) {
+    fn with_asked(&self, word: &str, ask: u64, change: impl FnOnce(&mut Asked)) {
+        let Some((key, _)) = interviews::prompt(word) else {
+            return;
+        };
+        let mut ledger = self.ledger();
+        let request = ledger.requests.get_mut(key);
+        let interview = request.and_then(|request| request.interview.as_mut());
+        let ask = usize::try_from(ask).ok();
+        if let Some(asked) = interview.and_then(|it| it.asked.get_mut(ask?)) {
+            change(asked);
+        }
+    }
+
+    fn with_chat(&self, word: &str, ask: u64, change: impl FnOnce(&mut Chat)) {
+        let id = interviews::prompt(word).map_or(word, |(key, _)| key);
         let mut ledger = self.ledger();
         let request = ledger.requests.get_mut(id);
         if let Some(chat) =
@@ -445,10 +518,10 @@ impl Books {
             ledger.breach(seen.id, "11 (refusals)", "an answer to what has no id");
         }
         ledger.check_silence(&request, seen);
-        if seen.kind == "INFERENCE_CHUNK" {
-            ledger.chunk(&mut request, seen);
-        } else {
-            ledger.terminal(&mut request, seen);
+        match seen.kind {
+            "INFERENCE_CHUNK" => ledger.chunk(&mut request, seen),
+            "INTERVIEW_RESULT" => ledger.result(&mut request, seen),
+            _ => ledger.terminal(&mut request, seen),
         }
         ledger.requests.insert(seen.id.to_owned(), request);
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     books::Books,
+    interviews::{key, wire_id},
     ledger::{Ledger, Request},
     manners::Farewell,
 };
@@ -125,11 +126,13 @@ impl Books {
     /// The gateway throws away a frame that it has read, for it has said Close.
     pub(super) fn thrown_away(&self, session: u64, kind: &str, id: &str) {
         let mut ledger = self.ledger();
-        if !matches!(kind, "INFERENCE_RESPONSE" | "INFERENCE_ERROR") {
-            return;
-        }
+        let id = match kind {
+            "INFERENCE_RESPONSE" | "INFERENCE_ERROR" => id.to_owned(),
+            "INTERVIEW_RESULT" => key(id),
+            _ => return,
+        };
         ledger.count("answers thrown away after a Close");
-        if let Some(request) = ledger.requests.get_mut(id) {
+        if let Some(request) = ledger.requests.get_mut(&id) {
             request.thrown_away.insert(session);
         }
     }
@@ -138,6 +141,7 @@ impl Books {
 impl Ledger {
     /// Whether the gateway has acknowledged an answer of this id that it had not read.
     pub(super) fn is_lied_about(&self, id: &str) -> bool {
+        let id = wire_id(id);
         let lies = (id.to_owned(), 0)..=(id.to_owned(), u64::MAX);
         self.lies.range(lies).next().is_some()
     }
@@ -151,6 +155,7 @@ impl Ledger {
         request: &Request,
         session: u64,
     ) -> Option<&'static str> {
+        let id = wire_id(id);
         let lies = (id.to_owned(), session)..=(id.to_owned(), u64::MAX);
         if self.lies.range(lies).next().is_some() {
             return Some("answers that were lost by a lie");

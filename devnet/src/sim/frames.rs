@@ -13,13 +13,14 @@ use super::{
 };
 
 /// The closed set of codes that an error's text may begin with.
-const CODES: &[&str] = &[
+pub(super) const CODES: &[&str] = &[
     "busy",
     "draining",
     "queue_timeout",
     "invalid",
     "model_not_found",
     "timeout",
+    "rejected",
     "backend",
     "too_large",
     "internal",
@@ -89,6 +90,9 @@ impl Ledger {
     }
 
     pub(super) fn check_silence(&mut self, request: &Request, seen: &Seen<'_>) {
+        if self.has_namesake(seen.id) {
+            return;
+        }
         if request.silent_from.is_some_and(|from| from <= seen.session) {
             let what = format!("{} after the cancel was understood", seen.kind);
             self.breach(seen.id, "7 (cancel)", &what);
@@ -154,16 +158,7 @@ impl Ledger {
     }
 
     pub(super) fn terminal(&mut self, request: &mut Request, seen: &Seen<'_>) {
-        let due = request.terminals_due(seen.session);
-        let stream = request.streams.entry(seen.session).or_default();
-        stream.terminals += 1;
-        if stream.terminals > due {
-            let what = format!(
-                "terminal frame {} of {due} on one session",
-                stream.terminals
-            );
-            self.breach(seen.id, "1 (answers)", &what);
-        }
+        self.check_due(request, seen);
         let code = match seen.kind {
             "INFERENCE_ERROR" => {
                 let error = seen.value["error"].as_str().unwrap_or_default();
@@ -193,6 +188,25 @@ impl Ledger {
                 self.count("cancels that were understood");
             }
         }
+    }
+
+    /// A terminal frame has come: one for each time that the request was made.
+    pub(super) fn check_due(&mut self, request: &mut Request, seen: &Seen<'_>) {
+        let due = request.terminals_due(seen.session);
+        let stream = request.streams.entry(seen.session).or_default();
+        stream.terminals += 1;
+        if stream.terminals > due {
+            let what = format!(
+                "terminal frame {} of {due} on one session",
+                stream.terminals
+            );
+            self.breach(seen.id, "1 (answers)", &what);
+        }
+    }
+
+    /// Whether a product that has just started may not have seen a model yet.
+    pub(super) fn is_young(&self, moment: Instant) -> bool {
+        moment < self.began + FIRST_LOOK
     }
 
     /// Whether the product had the whole answer before the time of a request was over, and before it wrote this error.
@@ -310,7 +324,8 @@ impl Ledger {
             "model_not_found" => {
                 request.class == Some(Class::UnknownModel)
                     || self.ollama.calm_since() > self.began
-                    || seen.written < self.began + FIRST_LOOK
+                    || self.warmth.is_troubled(Some(self.began))
+                    || self.is_young(seen.written)
             }
             "duplicate" => answered,
             // What it said in a drain may be read after it.
@@ -319,6 +334,7 @@ impl Ledger {
             "internal" => false,
             "orphaned" => self.sessions.len() > 1,
             "timeout" => !self.was_whole_in_time(request, seen.written),
+            "rejected" => false,
             "busy" | "queue_timeout" | "too_large" => true,
             _ => return self.breach(seen.id, "11 (codes)", "a code that is none"),
         };
@@ -329,7 +345,7 @@ impl Ledger {
     }
 }
 
-fn fnv(text: &str) -> u64 {
+pub(super) fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     })

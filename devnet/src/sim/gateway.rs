@@ -16,7 +16,9 @@ use tokio::{
 use super::{
     books::{Books, Class},
     fate::Fate,
+    interviews::{is_key, key, wire_id},
     manners::{Door, Farewell, Garbage, Manners, asked_in_json},
+    network::Standing,
     ollama::MODEL,
     pipe::Mark,
     trace::Trace,
@@ -27,6 +29,9 @@ use crate::journal::lock;
 
 /// Unix time at which every simulation begins.
 pub const EPOCH: u64 = 1_704_499_200;
+
+/// A client id that begins so is of generation 1, which registers no node.
+const GENERATION_1: &str = "pin_";
 
 /// Something to be sent.
 pub(super) enum Order {
@@ -61,6 +66,8 @@ pub(super) struct Shared {
     /// Told when it reads again. A `watch` would wake its readers in an order that no seed decides.
     reads_again: Notify,
     state: Mutex<State>,
+    /// What the network knows of the agent's node.
+    pub(super) standing: Mutex<Standing>,
 }
 
 struct State {
@@ -104,6 +111,7 @@ impl Gateway {
                 began: Instant::now(),
                 reads: Mutex::new(true),
                 reads_again: Notify::new(),
+                standing: Mutex::new(Standing::new(fate.fork("network"))),
                 state: Mutex::new(State {
                     whims: fate.fork("whims"),
                     last_repeats: 0,
@@ -127,6 +135,8 @@ impl Gateway {
         });
         let server = gateway.clone();
         tokio::spawn(async move { server.keep_pinging().await });
+        let server = gateway.clone();
+        tokio::spawn(async move { server.keep_probing().await });
         gateway
     }
 
@@ -156,6 +166,9 @@ impl Gateway {
 
     /// Makes a request, if anybody is there.
     pub fn ask(&self, class: Class, stream: bool) {
+        if !self.is_chosen() {
+            return;
+        }
         let mut state = lock(&self.shared.state);
         state.made += 1;
         let number = state.made;
@@ -168,6 +181,34 @@ impl Gateway {
         state.payloads.insert(id.clone(), payload);
         drop(state);
         self.make(&id, class, stream);
+    }
+
+    /// Makes so many chats at once. Gives their ids.
+    pub fn ask_at_once(&self, chats: usize) -> Vec<String> {
+        let ask = |_| {
+            self.ask_for(Class::Chat, false, |id| {
+                let message = json!([{"role": "user", "content": format!("{id} now")}]);
+                json!({"model": MODEL, "messages": message}).to_string()
+            })
+        };
+        (0..chats).map(ask).collect()
+    }
+
+    /// Makes a request with this payload, if anybody is there. Gives its id.
+    pub(super) fn ask_for(
+        &self,
+        class: Class,
+        stream: bool,
+        payload: impl FnOnce(&str) -> String,
+    ) -> String {
+        let id = {
+            let mut state = lock(&self.shared.state);
+            state.made += 1;
+            format!("r{}", state.made)
+        };
+        self.say_again(&id, &payload(&id));
+        self.make(&id, class, stream);
+        id
     }
 
     /// Makes a request again.
@@ -213,11 +254,19 @@ impl Gateway {
         };
         let place = self.shared.books.made(id, class, stream, session);
         let shown: String = id.chars().take(12).collect();
-        self.shared.trace.say(format_args!(
-            "gateway > INFERENCE_REQUEST {shown} {class:?} stream={stream}"
-        ));
-        let text =
-            format!(r#"{{"type":"INFERENCE_REQUEST","request_id":"{id}","payload":{payload}}}"#);
+        let text = if is_key(id) {
+            let shown: String = id.chars().take(24).collect();
+            self.shared
+                .trace
+                .say(format_args!("gateway > INTERVIEW_REQUEST {shown}"));
+            payload
+        } else {
+            self.shared.trace.say(format_args!(
+                "gateway > INFERENCE_REQUEST {shown} {class:?} stream={stream}"
+            ));
+            self.lose_patience_with(id);
+            format!(r#"{{"type":"INFERENCE_REQUEST","request_id":"{id}","payload":{payload}}}"#)
+        };
         let (books, read, trace) = (
             self.shared.books.clone(),
             id.to_owned(),
@@ -267,13 +316,23 @@ impl Gateway {
         self.shared
             .trace
             .say(format_args!("gateway > CANCEL_REQUEST {id}"));
-        let text = json!({"type": "CANCEL_REQUEST", "request_id": id}).to_string();
+        let name = wire_id(&id);
+        let text = json!({"type": "CANCEL_REQUEST", "request_id": name}).to_string();
         let place = self.shared.books.cancelled(&id, session);
+        // A cancel does not say whether it means the chat or the interview of that id: it means both.
+        let twin = if is_key(&id) {
+            name.to_owned()
+        } else {
+            key(name)
+        };
+        let twins_place = self.shared.books.cancelled(&twin, session);
         let (books, trace) = (self.shared.books.clone(), self.shared.trace.clone());
         let mark = self.mark(session, move |now| {
             trace.say(format_args!("sidecar has read cancel {id}"));
-            if let Some(place) = place {
-                books.cancel_was_read(&id, place, now);
+            for (id, place) in [(&id, place), (&twin, twins_place)] {
+                if let Some(place) = place {
+                    books.cancel_was_read(id, place, now);
+                }
             }
         });
         let _ = orders.send(Order::Cancel(text, mark, (shown, place)));
@@ -463,7 +522,13 @@ impl Gateway {
             .shared
             .books
             .ids(|request| request.is_unanswered() && request.class != Some(Class::BadId));
+        if self.shared.agent.0.starts_with(GENERATION_1) {
+            self.interview_newcomer();
+        }
         for id in unanswered {
+            if self.has_given_up(&id) {
+                continue;
+            }
             if lock(&self.shared.state).fate.percent(repeats) {
                 self.shared.books.count("requests made again after a login");
                 self.repeat_of(&id);
@@ -502,7 +567,7 @@ impl Gateway {
         }
     }
 
-    fn order(&self, order: Order) {
+    pub(super) fn order(&self, order: Order) {
         if let Some((_, orders)) = self.session() {
             let _ = orders.send(order);
         }

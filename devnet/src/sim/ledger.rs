@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::{
     faults::{Acknowledged, Leaving},
+    interviews::Interview,
+    warmth::Warmth,
     wire::Link,
 };
 
@@ -46,6 +48,8 @@ pub struct Limits {
     pub answer_bytes: u64,
     /// 1 or 2.
     pub generation: u8,
+    /// Whether the model is to be loaded before the node is registered, and kept loaded.
+    pub preloads: bool,
 }
 
 /// What the product's own gauges say.
@@ -70,8 +74,10 @@ pub enum Class {
     Invalid,
     /// A chat with a model that is not there.
     UnknownModel,
-    /// A chat whose id is none.
+    /// A chat or an interview whose id is none.
     BadId,
+    /// An interview.
+    Interview,
 }
 
 /// A frame that was sent to the product, and when it read its last byte.
@@ -151,12 +157,16 @@ pub(super) struct Request {
     pub(super) silent_from: Option<u64>,
     /// The response that was billed, by its hash; with a cancel the id is free again.
     pub(super) response: Option<(u64, Instant)>,
+    /// What it is besides, if it is one.
+    pub(super) interview: Option<Interview>,
 }
 
 #[derive(Default)]
 pub(super) struct Session {
     /// When the product read that its login was accepted.
     pub(super) up: Option<Instant>,
+    /// When the product wrote REGISTER_NODE.
+    pub(super) registered: Option<Instant>,
     pub(super) last_heartbeat: Option<Instant>,
     /// PINGs without a PONG.
     pub(super) pings: Vec<Ping>,
@@ -225,6 +235,7 @@ pub(super) struct Ledger {
     pub(super) sent_away: Option<(Instant, Duration)>,
     /// When the product read that it may not come back for a while, and before when.
     pub(super) not_before: Option<(Instant, Instant)>,
+    pub(super) warmth: Warmth,
 }
 
 /// A drain of the product.

@@ -44,6 +44,23 @@ pub struct Manners {
     /// Whether it makes answered requests again when an agent that drains shows life, and after it has read that agent's
     /// Close, before it answers that.
     pub last_repeats: bool,
+    /// What the network does that is behind it.
+    pub network: Network,
+}
+
+/// What a network does beside handing out requests. The default: nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Network {
+    /// How many of a hundred nodes that register, or log in as generation 1, it interviews.
+    pub interviews: u64,
+    /// How many of a hundred results it takes for failures, so that the agent is sent away.
+    pub fails: u64,
+    /// How often it sends a probe.
+    pub probe_every: Option<Duration>,
+    /// Whether a node of bad reputation gets only a few of the requests.
+    pub judges: bool,
+    /// Whether it does anything at all, such as to give up what nothing is heard of for 90 s.
+    pub is_there: bool,
 }
 
 /// How it meets agents.
@@ -95,6 +112,7 @@ impl Default for Manners {
             retries: 0,
             crosses: None,
             last_repeats: false,
+            network: Network::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Duration;
 use super::{
     books::Class,
     gateway::{Gateway, Order},
+    interviews::wire_id,
     ledger::Request,
 };
 
@@ -148,6 +149,7 @@ impl Gateway {
             _ => vec![String::new()],
         };
         let Some(id) = self.whim_of(&ids) else { return };
+        let id = wire_id(&id).to_owned();
         self.shared.trace.say(format_args!(
             "gateway, session {session} > RESULT_ACK `{id}`, of its own invention"
         ));

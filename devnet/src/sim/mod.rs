@@ -1,21 +1,30 @@
-//! The world of the simulation: a [`wire`] in place of the network, a model [`gateway`] that keeps [`books`], a model
-//! [`ollama`], a [`trace`] of what they saw, and the [`fate`] that decides what happens. All of it runs in one thread
+//! The world of the simulation: a [`wire`] in place of the internet, a model [`gateway`] with a [`network`] behind it that
+//! keeps [`books`], a model [`ollama`], a [`trace`] of what they saw, and the [`fate`] that decides what happens. All of it runs in one thread
 //! on tokio's paused clock and follows from a seed. It knows the protocol and the delivery rules, and nothing of the
 //! product.
 
+mod attempts;
 pub mod books;
 mod end;
 pub mod fate;
 mod faults;
 mod frames;
 pub mod gateway;
+#[cfg(test)]
+mod histories;
 mod http;
+mod interview_rules;
+pub mod interviews;
 mod ledger;
 pub mod manners;
+mod memory;
 mod mischief;
+pub mod network;
 pub mod ollama;
 mod pipe;
+mod registration;
 pub mod rules;
 pub mod trace;
 mod visit;
+mod warmth;
 pub mod wire;

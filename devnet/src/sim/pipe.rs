@@ -49,6 +49,7 @@ pub(super) struct Pipe {
     reader: Option<Waker>,
     writer: Option<Waker>,
     blocked: Option<Instant>,
+    began: Option<Instant>,
     finished: bool,
     lost: bool,
     reset: bool,
@@ -145,6 +146,7 @@ impl Pipe {
             Duration::from_micros(1_000_000 * taken as u64 / rate.max(1))
         });
         let bytes = Bytes::copy_from_slice(&bytes[..taken]);
+        self.began.get_or_insert(now);
         self.written += taken as u64;
         self.written_log.push_back((self.written, now));
         self.push(due, travel, Segment::Data(bytes));
@@ -272,6 +274,11 @@ impl Pipe {
 
     pub(super) fn blocked(&self) -> Option<Instant> {
         self.blocked
+    }
+
+    /// When the first byte was written.
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.began
     }
 
     pub(super) fn read_so_far(&self) -> u64 {

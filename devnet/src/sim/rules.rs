@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    attempts::REFILL,
     books::{Books, Gauges},
     ledger::{CAUGHT_UP, Chat, Class, Drain, Ledger, Request},
 };
@@ -85,7 +86,8 @@ impl Books {
         let now = Instant::now();
         let mut ledger = self.ledger();
         if let Some(drain) = ledger.drains.last_mut() {
-            drain.over = Some(now);
+            // Of several that waited for it the first one counts.
+            drain.over.get_or_insert(now);
         }
         // It is expected back from now on, as where the gateway had been away.
         ledger.open_since = ledger.open_since.map(|_| now);
@@ -129,6 +131,9 @@ impl Books {
         ledger.check_half_open(now);
         ledger.check_login(now);
         ledger.check_chats(now);
+        ledger.check_attempts();
+        ledger.check_registered(now);
+        ledger.check_warm(now);
     }
 
     /// The last look, when nothing is under way any more.
@@ -193,7 +198,7 @@ impl Ledger {
     }
 
     /// The moment from which the session of this number had nothing in its way; `None` while it has.
-    fn free_since(&self, number: u64) -> Option<Instant> {
+    pub(super) fn free_since(&self, number: u64) -> Option<Instant> {
         let facts = self.gateway.facts(number)?;
         let gone = facts.client_closed.is_some() || facts.cut.is_some() || facts.deaf.is_some();
         // A gateway that has said Close may not listen any more.
@@ -317,6 +322,10 @@ impl Ledger {
         if self.busy_since.is_some_and(|busy| busy <= since) && since == closed {
             most = BUSY_BACKOFF + SLACK * 2;
         }
+        if self.may_have_used_up_attempts(now) {
+            // A wait of chance goes on top, or all that were sent away together would come back together.
+            most += REFILL;
+        }
         if let Some((_, wait)) = self.sent_away {
             most = most.max(wait + wait / 5 + self.limits.reconnect_max + SLACK);
         }
@@ -342,14 +351,20 @@ impl Ledger {
                 let orphaned = down
                     .map(|down| down + self.limits.orphan_grace + CLOSING)
                     .is_some_and(|latest| now > latest && chat.opened < latest);
-                if orphaned && self.is_open(chat) && !self.held_back() {
+                let is_interview = request.class == Some(Class::Interview);
+                if orphaned && !is_interview && self.is_open(chat) && !self.held_back() {
                     breaches.push((
                         id.clone(),
                         "9 (orphans)",
                         "its chat outlives the grace".to_owned(),
                     ));
                 }
-                if let Some(what) = self.given_up_for_nothing(request, chat) {
+                let given_up = if is_interview {
+                    self.prompt_given_up_for_nothing(id, request, chat)
+                } else {
+                    self.given_up_for_nothing(request, chat)
+                };
+                if let Some(what) = given_up {
                     breaches.push((id.clone(), "9 (given up)", what));
                 }
             }
@@ -384,7 +399,9 @@ impl Ledger {
             .filter(|cancel| self.was_looked_at(cancel))
             .filter_map(|cancel| cancel.read)
             .find(|read| *read > chat.opened);
-        let Some(cancel) = cancel else { return };
+        let Some(cancel) = cancel.filter(|_| !self.has_namesake(id)) else {
+            return;
+        };
         let until = self.given_up(chat).unwrap_or(now);
         let over = chat.read.is_some() || chat.failed;
         if !over
@@ -441,6 +458,16 @@ impl Ledger {
         })
     }
 
+    /// How long a request may take.
+    fn patience_with(&self, request: &Request) -> Duration {
+        /// What is ahead of an interview: the one that runs, and a load.
+        const AHEAD: u32 = 2;
+        match &request.interview {
+            Some(interview) => interview.time() * AHEAD + self.limits.token_timeout,
+            None => self.limits.request_timeout,
+        }
+    }
+
     /// Every request that was read has its end.
     fn check_answers(&mut self, ending: Ending) {
         let mut missing: Vec<(String, &str)> = Vec::new();
@@ -454,7 +481,15 @@ impl Ledger {
             };
             let read = last.read.unwrap_or(last.sent);
             // A gateway that asks again after each failure asks until the end.
-            if !ending.is_over && read.elapsed() < self.limits.request_timeout {
+            if !ending.is_over && read.elapsed() < self.patience_with(request) {
+                continue;
+            }
+            let now = Instant::now();
+            let is_interview = request.class == Some(Class::Interview);
+            if is_interview
+                && (self.is_superseded(id, request, last.sent, now)
+                    || self.was_cut_by_drain(request, read))
+            {
                 continue;
             }
             let is_cancelled = request

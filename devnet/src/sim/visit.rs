@@ -30,6 +30,7 @@ use super::{
     books::Seen,
     gateway::{EPOCH, Gateway, Order},
     http,
+    interviews::key,
     manners::{Acks, Door, Farewell, Garbage, asked_in_http},
     wire::End,
 };
@@ -74,6 +75,11 @@ pub(super) async fn serve(gateway: Gateway, mut end: End) {
     if gateway.shared.books.arrived() {
         sleep(CALMING).await;
     }
+    if !gateway.lets_through() {
+        gateway.shared.books.count("attempts that the edge refused");
+        let _ = too_many(&gateway, &mut end).await;
+        return;
+    }
     if let Door::Unavailable(seconds) = gateway.manners().door {
         gateway
             .shared
@@ -112,6 +118,17 @@ pub(super) async fn serve(gateway: Gateway, mut end: End) {
         .trace
         .say(format_args!("gateway: session {number} is over"));
     gateway.went_down(number);
+}
+
+/// The edge's answer to an address that comes too often.
+async fn too_many(gateway: &Gateway, end: &mut End) -> std::io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    gateway.shared.trace.say(format_args!("gateway: 429"));
+    http::read(end).await?;
+    end.write_all(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+        .await?;
+    http::hung_up(end).await;
+    Ok(())
 }
 
 async fn unavailable(gateway: &Gateway, end: &mut End, seconds: &str) -> std::io::Result<()> {
@@ -358,7 +375,11 @@ impl Visit {
     fn frame(&mut self, text: &str, written: Instant) -> Result<(), Over> {
         let value: Value = serde_json::from_str(text).map_err(|_| Over)?;
         let kind = value["type"].as_str().unwrap_or_default();
-        let id = value["request_id"].as_str().unwrap_or_default();
+        let id = match kind {
+            "INTERVIEW_RESULT" => &value["interview_id"],
+            _ => &value["request_id"],
+        };
+        let id = id.as_str().unwrap_or_default();
         let acks = self.gateway.manners().acks;
         let late = self.gateway.manners().late_millis;
         let books = &self.gateway.shared.books;
@@ -391,11 +412,8 @@ impl Visit {
                 self.acknowledge(&json!({"type": "MODEL_LIST_ACK"}), None, late);
             }
             "PONG" => self.say(format_args!("< PONG")),
-            "REGISTER_NODE" => self.send(&json!({
-                "type": "REGISTER_NODE_ACK", "node_id": "node_1", "alias": value["alias"],
-                "models": [], "created": true, "message": "",
-            })),
-            "INFERENCE_CHUNK" | "INFERENCE_RESPONSE" | "INFERENCE_ERROR" => {
+            "REGISTER_NODE" => self.register(&value, written),
+            "INFERENCE_CHUNK" | "INFERENCE_RESPONSE" | "INFERENCE_ERROR" | "INTERVIEW_RESULT" => {
                 self.data(kind, id, &value, text, written)?;
                 if kind != "INFERENCE_CHUNK" {
                     self.gateway.meddle(self.number);
@@ -404,6 +422,19 @@ impl Visit {
             _ => {}
         }
         Ok(())
+    }
+
+    fn register(&self, frame: &Value, written: Instant) {
+        let models = frame["models"].as_array().map_or(0, Vec::len);
+        self.say(format_args!("< REGISTER_NODE with {models} models"));
+        let shared = &self.gateway.shared;
+        shared.books.registers(self.number, models, written);
+        let alias = frame["alias"].as_str().unwrap_or_default();
+        let (node_id, alias) = self.gateway.registered(alias);
+        self.send(&json!({
+            "type": "REGISTER_NODE_ACK", "node_id": node_id, "alias": alias,
+            "models": frame["models"], "created": true, "message": "",
+        }));
     }
 
     fn data(
@@ -426,18 +457,27 @@ impl Visit {
             shared.books.dies_of(self.number, id, written, is_spoiled);
             return Err(Over);
         }
+        let is_interview = kind == "INTERVIEW_RESULT";
+        let name = if is_interview { key(id) } else { id.to_owned() };
         shared.books.seen(&Seen {
             session: self.number,
             kind,
-            id,
+            id: &name,
             value,
             text,
             written,
             start: self.start,
         });
+        self.gateway.hears(kind, id);
         let manners = self.gateway.manners();
-        if kind == "INFERENCE_RESPONSE" && manners.acks != Acks::All {
-            shared.books.needs_fence(self.number, id, written);
+        // What is only refused is neither kept nor proven.
+        let is_kept = kind == "INFERENCE_RESPONSE"
+            || is_interview
+                && shared.books.is(&name, |it| {
+                    it.answers.last().is_some_and(|it| it.code.is_none())
+                });
+        if is_kept && manners.acks != Acks::All {
+            shared.books.needs_fence(self.number, &name, written);
         }
         if kind != "INFERENCE_CHUNK" {
             shared.books.terminal_read(self.number, id);
@@ -458,6 +498,9 @@ impl Visit {
                 Some(id),
                 manners.ack_millis,
             );
+        }
+        if is_interview {
+            self.gateway.judges(self.number, &name);
         }
         Ok(())
     }

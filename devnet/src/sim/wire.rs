@@ -326,6 +326,15 @@ impl Link {
         lock(&self.0).most_open
     }
 
+    /// When the client began to write on each connection that it has written on, in order.
+    pub fn begun(&self) -> Vec<Instant> {
+        let state = lock(&self.0);
+        let connections = state.connections.values();
+        connections
+            .filter_map(|connection| connection.up.began())
+            .collect()
+    }
+
     /// When the client last let go of a connection.
     pub fn last_closed(&self) -> Option<Instant> {
         let state = lock(&self.0);
