@@ -28,6 +28,7 @@ async fn an_operator_daemon_tells_its_wallet_then_its_node_then_its_models() {
         ("PIN_REGION", "eu-central"),
         ("PIN_PRICE_PER_THOUSAND_TOKENS", "0.002"),
         ("PIN_INTERVIEW_MODEL", "llama3.2"),
+        ("PIN_PRELOAD_MODELS", "none"),
         ("PIN_CAPACITY", "3"),
     ])
     .await;

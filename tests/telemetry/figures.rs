@@ -94,10 +94,10 @@ async fn what_an_interview_found_is_shown() {
         .wait_for_metric("interview_failures_total", |n| n == 2.0)
         .await;
     assert_eq!(net.sidecar.metric("interviews_total").await, 4.0);
-    assert_eq!(
-        net.sidecar.metric("quality_tier{tier=\"elite\"}").await,
-        1.0
-    );
+    for (tier, value) in [("elite", 0.0), ("failed", 1.0)] {
+        let series = format!("quality_tier{{tier=\"{tier}\"}}");
+        assert_eq!(net.sidecar.metric(&series).await, value, "{tier}");
+    }
 }
 
 #[tokio::test]
