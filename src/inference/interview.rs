@@ -140,7 +140,7 @@ impl Interview {
         let mut room = task.settings.max_result_bytes;
         for prompt in &self.prompts {
             let id = prompt.id.clone();
-            answers.push(match self.ask(prompt, &task, room).await {
+            answers.push(match self.ask_in_time(prompt, &task, room).await {
                 Ok(answered) => {
                     room = room.saturating_sub(answered.text.len());
                     sum.add(&answered);
@@ -164,6 +164,22 @@ impl Interview {
             generation_tokens: sum.tokens,
             load_duration: None,
         });
+    }
+
+    /// As [`Interview::ask`], as long as there is time.
+    async fn ask_in_time(
+        &self,
+        prompt: &Prompt,
+        task: &Task<'_>,
+        room: usize,
+    ) -> Result<Answered, Failure> {
+        let is_over = || Instant::now() >= task.deadline;
+        let over = || Failure::new(Code::Timeout, "the time of the whole interview is over");
+        if is_over() {
+            return Err(over());
+        }
+        let answered = self.ask(prompt, task, room).await;
+        answered.map_err(|failure| if is_over() { over() } else { failure })
     }
 
     /// Has one prompt answered, in at most `room` bytes.

@@ -121,3 +121,31 @@ async fn an_interview_waits_for_its_slot_longer_than_a_chat_may() {
     first.outcome().await.result();
     assert_eq!(errors(&result(&net.gateway, "i").await), [None]);
 }
+
+#[tokio::test]
+async fn an_interview_that_got_its_slot_too_late_says_so_and_asks_nothing_in_vain() {
+    let net = Net::start(&[("PIN_CAPACITY", "1")]).await;
+    net.ollama.pause_at(3);
+    let mut first = net.chat("first");
+    wait_for_prompt(&net, "first").await;
+    let mut request = interview("i", &["one", "two", "three"]);
+    request["timeout_ms"] = json!(200);
+    net.gateway.send(&request);
+    assert_eq!(
+        errors(&result(&net.gateway, "i").await),
+        [Some("timeout"); 3]
+    );
+    request["interview_id"] = json!("j");
+    net.gateway.send(&request);
+    round_trip(&net.gateway).await;
+    // It has its slot, and no time to be loaded and answered.
+    net.ollama
+        .set_behaviour(|behaviour| behaviour.load_delay = Duration::from_secs(60));
+    net.ollama.remove_model(MODEL);
+    net.ollama.add_model(MODEL, Default::default());
+    net.ollama.go_on();
+    first.outcome().await.result();
+    let over = Some("timeout: the time of the whole interview is over");
+    assert_eq!(errors(&result(&net.gateway, "j").await), [over; 3]);
+    assert_eq!(prompts(&net), ["first"]);
+}

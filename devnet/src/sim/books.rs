@@ -314,21 +314,28 @@ impl Books {
             .map(|(number, _)| *number)
             .next();
         if let Some(request) = ledger.requests.get_mut(id) {
-            let is_next = before.is_some_and(|before| request.victims.last() == Some(&before));
+            let is_next = before.is_some_and(|before| {
+                request
+                    .victims
+                    .last()
+                    .is_some_and(|(last, _)| *last == before)
+            });
             if !is_next || !is_suspect {
                 request.victims.clear();
             }
             if is_suspect {
-                request.victims.push(session);
+                request.victims.push((session, written));
             }
         }
-        // One of which the product never saw the end has not ended of anything for it; nor has one that it may have ended
-        // itself, since a drain could take no longer.
-        let was_seen = |session: &&u64| {
-            let facts = ledger.gateway.facts(**session);
+        // One of which the product never saw the end, or only when the answer was no longer suspicious, has not ended of
+        // anything for it; nor has one that it may have ended itself, since a drain could take no longer.
+        let was_seen = |(session, written): &&(u64, Instant)| {
+            let facts = ledger.gateway.facts(*session);
             facts.is_some_and(|facts| {
-                let closed = facts.client_closed;
-                facts.deaf.is_none() && closed.is_none_or(|closed| !ledger.was_cut_short(closed))
+                let ended_of_it = |closed: Instant| {
+                    closed < *written + SUSPICIOUS && !ledger.was_cut_short(closed)
+                };
+                facts.deaf.is_none() && facts.client_closed.is_none_or(ended_of_it)
             })
         };
         let request = ledger.requests.get(id);

@@ -142,7 +142,7 @@ pub(super) struct Request {
     pub(super) stream: bool,
     pub(super) poisoned: bool,
     /// The sessions in a row that its last answer has ended.
-    pub(super) victims: Vec<u64>,
+    pub(super) victims: Vec<(u64, Instant)>,
     pub(super) made: Vec<Told>,
     pub(super) cancels: Vec<Told>,
     pub(super) answers: Vec<Answer>,
