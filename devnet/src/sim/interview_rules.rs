@@ -238,7 +238,9 @@ impl Ledger {
             }
             "draining" => !self.drains.is_empty(),
             // Its result may have been given up as poison.
-            "duplicate" => request.chats.iter().any(|chat| self.is_over(chat)),
+            "duplicate" => {
+                request.response.is_some() || request.chats.iter().any(|chat| self.is_over(chat))
+            }
             "timeout" => {
                 interview.sort == Sort::Odd || waited + ROUNDING >= self.time_of(interview)
             }
