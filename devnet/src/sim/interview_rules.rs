@@ -234,11 +234,15 @@ impl Ledger {
             "busy" => {
                 self.others_wait(seen.id, read) >= 2
                     || self.full.is_some()
+                    // One answer may fill it between two looks.
+                    || self.limits.outbox_bytes < self.limits.answer_bytes
                     || read.is_some_and(|read| self.is_young(read))
             }
             "draining" => !self.drains.is_empty(),
             // Its result may have been given up as poison.
-            "duplicate" => request.chats.iter().any(|chat| self.is_over(chat)),
+            "duplicate" => {
+                request.response.is_some() || request.chats.iter().any(|chat| self.is_over(chat))
+            }
             "timeout" => {
                 interview.sort == Sort::Odd || waited + ROUNDING >= self.time_of(interview)
             }
@@ -352,6 +356,10 @@ impl Ledger {
         });
         let over = read.map(|read| read + self.time_of(interview));
         let is_late = ended.map(|ended| ended + self.travel()) >= over;
+        // Where it was run again since, its time may have been over before this prompt was reached.
+        let mut again = request.made.iter().filter_map(|made| made.read);
+        let is_late = is_late
+            || again.any(|read| read > chat.opened && read.elapsed() >= self.time_of(interview));
         let is_cut = facts.is_none_or(|facts| facts.cut.is_some());
         let excused = chat.failed || is_cut || is_late || took >= self.time_of_prompt(interview);
         (!excused).then(|| format!("though it was answered within {took:?}"))
