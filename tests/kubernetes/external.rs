@@ -68,6 +68,8 @@ async fn install() -> Option<(Release, Arc<Pod>)> {
         "topology": "external", "ollama": {"url": url},
         // The longest that one stays away which was pushed out.
         "settings": {"PIN_RECONNECT_MAX": "5s"},
+        // In Ollama's log a load looks like a chat, and those are counted.
+        "models": {"preload": ["none"]},
     });
     let mut release = Release::begin(namespace, gateway().await, &values).await;
     let pod = release.ready(&[]).await;
