@@ -130,12 +130,14 @@ impl Ledger {
         };
         let is_last = asked.prompt + 1 >= interview.prompts.len();
         let is_soon = now - ended < BETWEEN;
-        let mut read = request.made.iter().filter_map(|made| made.read);
-        let is_over = read.all(|read| now - read >= interview.time());
+        let read: Vec<_> = request.made.iter().filter_map(|made| made.read).collect();
+        let is_over = read.iter().all(|read| now - *read >= interview.time());
+        // What is under way to the model server may have been called off before it came there.
+        let since = read.first().copied().unwrap_or(chat.opened);
         is_soon
             && !is_last
             && !is_over
-            && !self.is_called_off(key, request, chat.opened, now)
+            && !self.is_called_off(key, request, since, now)
             && self.ollama.calm_since() < chat.opened
             && now - chat.opened < interview.timeout
     }

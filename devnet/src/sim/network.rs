@@ -236,7 +236,12 @@ impl Gateway {
         let is_current = self
             .session()
             .is_some_and(|(current, _)| current == session);
-        let fails = self.manners().network.fails;
+        // A node that drains is let go in peace: what it loses then would be the network's fault.
+        let fails = if self.shared.books.is_draining() {
+            0
+        } else {
+            self.manners().network.fails
+        };
         let verdict = self.standing(|standing| {
             let is_new = is_current && standing.judged.insert(key.to_owned());
             is_new.then(|| {
