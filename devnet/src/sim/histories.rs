@@ -317,7 +317,7 @@ async fn a_model_that_is_not_loaded_again_after_a_restart_is_told_and_one_that_i
 async fn a_chat_that_gets_the_slot_of_an_interview_that_waits_is_told() {
     let history = History::new().await;
     history.books.made("r1", Class::Chat, false, 1);
-    advance(SECOND * 20).await;
+    advance(SECOND * 30).await;
     history.interview("i1");
     advance(SECOND * 5).await;
     let opened = Opened {

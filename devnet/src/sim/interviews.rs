@@ -15,6 +15,9 @@ const PREFIX: &str = "interview/";
 /// What is under way between two prompts of one interview takes no longer, the network aside.
 const BETWEEN: Duration = Duration::from_secs(1);
 
+/// A model that has been there for this long has been seen: the list is read each 15 s.
+const LISTED: Duration = Duration::from_secs(20);
+
 /// Under what an interview of this id is kept.
 pub(super) fn key(id: &str) -> String {
     format!("{PREFIX}{id}")
@@ -131,7 +134,7 @@ impl Ledger {
         let is_last = asked.prompt + 1 >= interview.prompts.len();
         let is_soon = now - ended < BETWEEN;
         let read: Vec<_> = request.made.iter().filter_map(|made| made.read).collect();
-        let is_over = read.iter().all(|read| now - *read >= interview.time());
+        let is_over = read.iter().any(|read| now - *read >= interview.time());
         // What is under way to the model server may have been called off before it came there.
         let since = read.first().copied().unwrap_or(chat.opened);
         is_soon
@@ -223,6 +226,7 @@ impl Ledger {
             && request.made.iter().all(|made| self.is_on(made.session))
             && read.is_some_and(|read| {
                 read < moment
+                    && self.was_on_offer(read)
                     && now - read < interview.time()
                     && !self.is_called_off(key, request, read, now)
             })
@@ -230,6 +234,13 @@ impl Ledger {
 }
 
 impl Ledger {
+    /// Whether the model had been there for long enough then to be on the product's list.
+    fn was_on_offer(&self, moment: Instant) -> bool {
+        let since = self.warmth.has_model_since;
+        let since = since.map(|since| since.max(self.ollama.calm_since()));
+        since.is_some_and(|since| since + LISTED < moment)
+    }
+
     /// Whether the product has not let a session go: what it refuses there arrives.
     fn is_on(&self, session: u64) -> bool {
         let facts = self.gateway.facts(session);
