@@ -1,6 +1,6 @@
 //! Interviews in the books: what was asked of the model server for each prompt, and when an interview has its slot.
 //!
-//! Invariant: an interview is a request like any other, kept under [`key`], since ids of chats and of interviews are apart.
+//! Invariant: an interview is a request like any other, kept under a key of its own, since ids of chats and of interviews are apart.
 //! `interview_rules.rs` judges.
 
 use std::time::Duration;
