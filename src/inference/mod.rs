@@ -288,14 +288,17 @@ impl Inference {
         if offering.is_empty() && self.shared.nodes.are_fresh() {
             return Err((None, model_not_found()));
         }
+        // Before an earlier session's interview ends for it, so that this one has its slot and no chat that waits.
+        let mut reservation = self.reserve(work, &offering);
         if work.operation() == Operation::Interview
             && let Some(offered) = offering.first()
             && self.jobs.supersede_interviews(&offered.node.alias, session)
         {
-            // The earlier one's task lets go of its place.
+            // The earlier ones' tasks let go of their places, which this one or the next may need.
             yield_now().await;
+            reservation = reservation.or_else(|| self.reserve(work, &offering));
         }
-        match self.reserve(work, &offering) {
+        match reservation {
             Some(reservation) => Ok(Place {
                 head,
                 offering,
@@ -310,14 +313,15 @@ impl Inference {
     }
 
     /// A place on one of these nodes; on any, while it is not known who offers the model. `None`: there is no place. An
-    /// interview has none yet while it is not known which node it is for.
+    /// interview has none yet while it is not known which of several nodes it is for.
     fn reserve(&self, work: &dyn Work, offering: &[Offered]) -> Option<Option<Reservation>> {
         if !self.shared.outbox.has_room() {
             return None;
         }
         if work.operation() == Operation::Interview {
-            return match offering.first() {
-                Some(offered) => Admission::enter_interview(&offered.node).map(Some),
+            let offering = offering.first().map(|offered| &offered.node);
+            return match offering.or_else(|| self.shared.nodes.sole()) {
+                Some(node) => Admission::enter_interview(node).map(Some),
                 None => Some(None),
             };
         }

@@ -20,6 +20,8 @@ pub struct Interviews {
 pub struct InterviewPlace {
     all: Arc<Semaphore>,
     turn: Option<OwnedSemaphorePermit>,
+    /// Where the slot of the one before it comes, if it has to wait for that one's end.
+    inherited: Option<oneshot::Receiver<Slot>>,
     next: Heir,
     _place: OwnedSemaphorePermit,
 }
@@ -38,12 +40,21 @@ impl Interviews {
     /// Takes a place; `None` if one is run and another waits.
     pub fn enter(&self) -> Option<InterviewPlace> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let turn = Arc::clone(&self.turn).try_acquire_owned().ok();
         Some(InterviewPlace {
             all: Arc::clone(&self.turn),
-            turn: Arc::clone(&self.turn).try_acquire_owned().ok(),
+            inherited: turn.is_none().then(|| self.inherit()),
+            turn,
             next: Arc::clone(&self.next),
             _place: place,
         })
+    }
+
+    /// From now on the slot of the one that is run is for the one that waits.
+    fn inherit(&self) -> oneshot::Receiver<Slot> {
+        let (heir, slot) = oneshot::channel();
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(heir);
+        slot
     }
 }
 
@@ -55,14 +66,11 @@ impl InterviewPlace {
 
     /// Waits until it may be run. Gives the slot of the one before it, if that had one.
     pub async fn turn(&mut self) -> Option<Slot> {
-        if self.turn.is_some() {
-            return None;
+        if self.turn.is_none() {
+            // The semaphore is never closed.
+            self.turn = Arc::clone(&self.all).acquire_owned().await.ok();
         }
-        let (heir, mut slot) = oneshot::channel();
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(heir);
-        // The semaphore is never closed.
-        self.turn = Arc::clone(&self.all).acquire_owned().await.ok();
-        slot.try_recv().ok()
+        self.inherited.take()?.try_recv().ok()
     }
 
     /// Who has its slot after it: the interview that waits.

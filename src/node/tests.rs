@@ -185,6 +185,7 @@ async fn an_interview_that_no_longer_waits_leaves_the_slot_to_the_next_chat() {
     drop((held, first));
     // It has been given the slot, and gives up before it has seen it.
     drop(turn);
+    drop(second);
     assert!(chat.now_or_never().is_some());
     assert_eq!(slots.taken(), 0);
 }

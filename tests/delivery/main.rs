@@ -27,7 +27,7 @@ use devnet::{
     network::Proxy,
 };
 use serde_json::json;
-use support::{CLIENT, Counts, MODEL, Net, Sidecar, chat, gateway, ollama};
+use support::{CLIENT, Counts, MODEL, Net, Sidecar, chat, gateway, ollama, round_trip};
 use wire::{Node, Wire};
 
 /// A gateway that goes away is looked for again soon.
@@ -129,15 +129,6 @@ async fn come_back(net: &Net<impl Counts>, network: &impl Network, session: usiz
     net.gateway.wait_for_session(session).await;
     net.sidecar
         .wait_for_metric("session_up", |up| up == 1.0)
-        .await;
-}
-
-/// When this returns the agent has dealt with all that the gateway said before.
-async fn round_trip(gateway: &Gateway) {
-    let seen = gateway.frames().len();
-    gateway.send(&json!({"type": "PING"}));
-    gateway
-        .wait_for_since(seen, |frame| frame.is_from_agent("PONG"))
         .await;
 }
 

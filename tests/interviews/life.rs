@@ -78,6 +78,22 @@ async fn a_new_interview_of_a_later_session_ends_the_earlier_one_without_a_word(
 }
 
 #[tokio::test]
+async fn an_interview_has_the_slot_of_the_one_that_it_replaces_before_a_chat_that_waits() {
+    let (net, network) = start(&[("PIN_CAPACITY", "1")]).await;
+    net.ollama.pause_at(3);
+    net.gateway.send(&interview("old", &["one", "two"]));
+    wait_for_prompt(&net, "one").await;
+    let _chat = net.chat("chat");
+    round_trip(&net.gateway).await;
+    reconnect(&net, &network, 2).await;
+    net.gateway.send(&interview("new", &["three"]));
+    wait_for_prompt(&net, "three").await;
+    net.ollama.go_on();
+    wait_for_prompt(&net, "chat").await;
+    assert_eq!(prompts(&net), ["one", "three", "chat"]);
+}
+
+#[tokio::test]
 async fn a_chat_and_an_interview_of_one_id_are_two_requests() {
     let net = Net::start(&[]).await;
     net.ollama.pause_at(3);

@@ -17,7 +17,7 @@ use devnet::{
     ollama::{CHAT, Fault},
 };
 use serde_json::{Value, json};
-use support::{CLIENT, DESKTOP, MODEL, Net, Sidecar, chat, gateway, ollama};
+use support::{CLIENT, DESKTOP, MODEL, Net, Sidecar, chat, gateway, ollama, round_trip};
 
 /// An interview under this id with these prompts, each of which is its own id.
 fn interview(id: &str, prompts: &[&str]) -> Value {
@@ -76,15 +76,6 @@ async fn wait_for_prompt<S>(net: &Net<S>, prompt: &str) {
         .wait_for(|request| {
             request.path == CHAT && request.json()["messages"][0]["content"] == prompt
         })
-        .await;
-}
-
-/// When this returns the agent has dealt with all that the gateway said before.
-async fn round_trip(gateway: &Gateway) {
-    let seen = gateway.frames().len();
-    gateway.send(&json!({"type": "PING"}));
-    gateway
-        .wait_for_since(seen, |frame| frame.is_from_agent("PONG"))
         .await;
 }
 
@@ -218,4 +209,24 @@ async fn a_request_that_means_little_is_refused_for_as_many_prompts_as_it_has() 
     );
     let ids: Vec<_> = results.iter().map(|result| &result["prompt_id"]).collect();
     assert_eq!(ids, [&json!(7), &Value::Null, &json!({"a": 1})]);
+}
+
+#[tokio::test]
+async fn what_an_interview_writes_is_bounded_as_an_answer_is() {
+    let net = Net::start(&[("PIN_MAX_RESULT_BYTES", "64KiB")]).await;
+    net.ollama.set_behaviour(|behaviour| {
+        behaviour.script = Some(vec!["x".repeat(1_000); 24]);
+        behaviour.tokens = 24;
+    });
+    net.gateway
+        .send(&interview("i", &["one", "two", "three", "four"]));
+    let results = result(&net.gateway, "i").await;
+    let written: usize = results
+        .iter()
+        .map(|result| result["response"].as_str().unwrap().len())
+        .sum();
+    assert!(written <= 64 * 1024, "{written}");
+    assert_eq!(errors(&results[..1]), [None]);
+    let too_large = "too_large: the answer is larger than PIN_MAX_RESULT_BYTES";
+    assert_eq!(errors(&results[3..]), [Some(too_large)]);
 }

@@ -151,6 +151,15 @@ impl<S> Net<S> {
     }
 }
 
+/// When this returns the agent has dealt with all that the gateway said before.
+pub async fn round_trip(gateway: &Gateway) {
+    let seen = gateway.frames().len();
+    gateway.send(&json!({"type": "PING"}));
+    gateway
+        .wait_for_since(seen, |frame| frame.is_from_agent("PONG"))
+        .await;
+}
+
 /// A chat with one message.
 pub fn chat(prompt: &str) -> Value {
     json!({"model": MODEL, "messages": [{"role": "user", "content": prompt}]})
