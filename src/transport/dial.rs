@@ -17,6 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
+use tracing::debug;
 
 use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream};
 
@@ -69,7 +70,7 @@ impl TcpDialer {
             .await?;
         let addresses = in_turns(with_a_route(addresses));
         let tcp = self.within(Step::Tcp, first_to_answer(&addresses)).await?;
-        prefer_latency(&tcp).map_err(|error| DialError::Tcp(error.kind()))?;
+        prefer_latency(&tcp);
         Ok(tcp)
     }
 
@@ -115,9 +116,20 @@ impl Dial for TcpDialer {
 
 /// Frames are small and somebody waits for each. What the system would queue beyond what it can send is left with us
 /// instead, where a control frame overtakes it: without that megabytes would be ahead of a heartbeat on a slow link.
-fn prefer_latency(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    SockRef::from(tcp).set_tcp_notsent_lowat(MAX_NOT_SENT)
+/// A system that refuses one of these (seccomp, gVisor) makes a connection slower, not useless.
+fn prefer_latency(tcp: &TcpStream) {
+    let socket = SockRef::from(tcp);
+    for (option, set) in [
+        ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
+        (
+            "TCP_NOTSENT_LOWAT",
+            socket.set_tcp_notsent_lowat(MAX_NOT_SENT),
+        ),
+    ] {
+        if let Err(error) = set {
+            debug!(option, %error, "the system refuses an option of the socket, which goes on without it");
+        }
+    }
 }
 
 /// The addresses to which this machine has a route; all of them if it has none at all. Without IPv6 to the outside, what
@@ -181,7 +193,9 @@ async fn first_to_answer(addresses: &[SocketAddr]) -> Result<TcpStream, DialErro
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::net::SocketAddrV6;
+    use std::{io::Read as _, net::SocketAddrV6, os::fd::OwnedFd};
+
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 
@@ -222,6 +236,21 @@ mod tests {
         let tcp = dialled().await;
         let not_sent = SockRef::from(&tcp).tcp_notsent_lowat().unwrap();
         assert_eq!(not_sent, MAX_NOT_SENT);
+    }
+
+    #[tokio::test]
+    async fn a_system_that_refuses_options_is_no_reason_not_to_connect() {
+        // These are options of TCP, which a socket of another kind refuses.
+        let (socket, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = std::net::TcpStream::from(OwnedFd::from(socket));
+        let mut tcp = TcpStream::from_std(socket).unwrap();
+        assert!(SockRef::from(&tcp).set_tcp_nodelay(true).is_err());
+        prefer_latency(&tcp);
+        tcp.write_all(b"frame").await.unwrap();
+        let mut read = [0; 5];
+        peer.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"frame");
     }
 
     #[test]
