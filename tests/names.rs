@@ -225,6 +225,31 @@ async fn two_dead_servers_are_passed_within_the_time_for_one_step() {
 }
 
 #[tokio::test]
+async fn two_dead_servers_cost_their_time_once_and_not_for_each_search_domain() {
+    let [first, second, third] = servers().await;
+    first.fail(Fault::Silence, |_| true);
+    second.fail(Fault::Silence, |_| true);
+    let more = "search a.local b.local c.local d.local e.local\noptions ndots:5";
+    let machine = Machine::asking(&[&first, &second, &third], more);
+    let start = Instant::now();
+    assert_eq!(machine.look_up(NAME).await.unwrap(), ["192.0.2.3"]);
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    let asked = first.asked().len();
+    assert_eq!(machine.look_up(NAME).await.unwrap(), ["192.0.2.3"]);
+    assert_eq!(first.asked().len(), asked, "it was silent a moment ago");
+}
+
+#[tokio::test]
+async fn every_server_has_its_turn_in_a_time_that_is_shorter_than_their_silences() {
+    let [first, second, third] = servers().await;
+    first.fail(Fault::Silence, |_| true);
+    second.fail(Fault::Silence, |_| true);
+    let machine = Machine::asking(&[&first, &second, &third], "");
+    let found = machine.look_up_within(NAME, Duration::from_secs(2)).await;
+    assert_eq!(found.unwrap(), ["192.0.2.3"]);
+}
+
+#[tokio::test]
 async fn a_server_that_is_there_decides_alone_also_that_there_is_no_such_name() {
     let [first, second] = servers().await;
     let machine = Machine::asking(&[&first, &second], "");
