@@ -12,13 +12,18 @@ use std::{
 };
 
 use devnet::dns::{Asked, Fault, NameServer};
+use futures_util::FutureExt as _;
 use pin_sidecar::transport::{
     self, Dial, DialError, Endpoint, LookupFailure, NameError, Resolver, ServerFailure, Sources,
     TcpDialer,
 };
 use support::{CLIENT, Sidecar, gateway, ollama};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Far above what any look-up here takes, except those that are to run into it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -513,7 +518,7 @@ async fn a_look_up_ends_in_time_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn the_dialler_reaches_a_name_over_the_family_that_answers() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = NameServer::start().await.unwrap();
     server.add("service.example", "127.0.0.1");
     server.add("service.example", "::1");
@@ -533,6 +538,57 @@ async fn the_dialler_reaches_a_name_over_the_family_that_answers() {
         matches!(error, Some(DialError::Dns(NameError::NoSuchName))),
         "{error:?}"
     );
+}
+
+/// A machine on which this name has two addresses: the first takes connections and says nothing to TLS, the second
+/// is to be served by the test.
+async fn half_of_a_service(name: &str) -> (Machine, TcpListener, TcpListener) {
+    let stalled = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = stalled.local_addr().unwrap().port();
+    let works = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let machine = Machine::at_port(9);
+    machine.write_hosts(&format!("127.0.0.1 {name}\n127.0.0.2 {name}\n"));
+    (machine, stalled, works)
+}
+
+#[tokio::test]
+async fn an_address_that_connects_and_stalls_in_tls_leaves_it_to_the_next_which_is_first_from_then_on()
+ {
+    let name = "service.example";
+    let (machine, stalled, works) = half_of_a_service(name).await;
+    let (server_config, certificate) = support::self_signed(&[name]);
+    let roots = machine.files.path().join("roots.pem");
+    fs::write(&roots, certificate).unwrap();
+    let endpoint = Endpoint {
+        host: name.to_owned(),
+        port: works.local_addr().unwrap().port(),
+        tls: true,
+    };
+    let acceptor = TlsAcceptor::from(server_config);
+    let serving = async {
+        loop {
+            let (tcp, _) = works.accept().await.unwrap();
+            acceptor.accept(tcp).await.unwrap();
+        }
+    };
+    let dialling = async {
+        let tls = transport::client_config(Some(&roots)).unwrap();
+        let dialler = TcpDialer::new(tls, machine.resolver.clone(), LIMIT);
+        for _ in 0..2 {
+            let began = Instant::now();
+            dialler.dial(&endpoint).await.map(drop).unwrap();
+            assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = dialling => {}
+    }
+    let mut tried = 0;
+    while stalled.accept().now_or_never().is_some() {
+        tried += 1;
+    }
+    assert_eq!(tried, 1, "the second time it is not the first to be tried");
 }
 
 #[tokio::test]
