@@ -71,7 +71,7 @@
 {{- define "pin-sidecar.checkGateway" -}}
 {{- $gateway := default dict .Values.gateway -}}
 {{- $url := default "" $gateway.url -}}
-{{- $here := regexMatch "^[a-z]+://([^/@]*@)?(localhost|127\\.[0-9.]+|\\[::1\\])([:/]|$)" $url -}}
+{{- $here := regexMatch "^[a-z]+://([^/@]*@)?(([^/@:]+\\.)?localhost\\.?|127\\.[0-9.]+|\\[::1\\])([:/]|$)" $url -}}
 {{- $mistakes := list -}}
 {{- if and (regexMatch "^(ws|http)://" $url) (not $here) (not $gateway.allowPlaintext) -}}
 {{- $mistakes = append $mistakes "gateway.url is not encrypted: write wss:// or https://, or gateway.allowPlaintext=true if nobody can listen in between" -}}

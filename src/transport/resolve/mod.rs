@@ -27,6 +27,8 @@ use resolv_conf::ResolvConf;
 use silence::Silence;
 use tokio::time::Instant;
 
+use crate::config::is_in_zone;
+
 /// Where this machine says what names mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
@@ -120,13 +122,6 @@ impl Resolver {
 /// Small and local, so that it is read in place: a thread for it would cost more.
 fn text_of(file: &Path) -> String {
     String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
-}
-
-/// Whether this is the zone's own name or one below it.
-fn is_in_zone(name: &str, zone: &str) -> bool {
-    name.rsplit('.')
-        .next()
-        .is_some_and(|last| last.eq_ignore_ascii_case(zone))
 }
 
 #[cfg(test)]
