@@ -287,6 +287,9 @@ impl Catalogue {
         metrics.ollama_up.set(i64::from(offer.is_up));
         metrics.ollama_models.set(gauge(offer.models.len()));
         metrics.ollama_vram_bytes.set(gauge(offer.vram_bytes));
+        for name in offer.names() {
+            metrics.start_model(name);
+        }
         if let Some(version) = &offer.version {
             metrics.set_ollama_version(version);
         }

@@ -34,6 +34,7 @@ pub use self::{
 };
 use self::{field::Field, table::Values};
 use crate::secret::SecretSource;
+pub(crate) use url::is_in_zone;
 
 /// Everything that an operator can set, grouped by the part that wants it.
 #[derive(Clone)]
