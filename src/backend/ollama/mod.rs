@@ -4,6 +4,7 @@ mod answer;
 mod api;
 mod contexts;
 mod descriptions;
+mod messages;
 mod policy;
 mod prepare;
 mod pull;
