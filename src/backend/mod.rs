@@ -23,7 +23,7 @@ pub(crate) mod tests;
 
 pub use self::{
     answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
-    catalogue::{Catalogue, Loaded, Model, Offer, Rules},
+    catalogue::{Catalogue, Loaded, Model, Offer, Rules, Thinking},
     chat::RequestHead,
     preload::{PreloadState, PreloadStatus},
     server::{AskError, ModelServer, Prepared, Seen, Suitability},

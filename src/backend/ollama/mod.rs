@@ -98,7 +98,7 @@ fn seen_model(tag: &Tag, facts: Option<&Facts>, running: &Running) -> (Model, Su
     let model = Model {
         name: tag.name.as_str().into(),
         context_length: facts.and_then(|facts| facts.context_length),
-        thinks: facts.is_some_and(|facts| facts.thinks),
+        thinking: facts.map(|facts| facts.thinking).unwrap_or_default(),
         loaded: running.loaded(&tag.name),
         is_preloaded: false,
     };

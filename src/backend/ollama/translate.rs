@@ -5,7 +5,7 @@
 //! its value has no counterpart) stays where it is.
 
 use crate::backend::{
-    Model,
+    Model, Thinking,
     object::{Object, Value, string},
 };
 
@@ -69,18 +69,34 @@ fn native_format(response_format: &str) -> Option<&str> {
     }
 }
 
-/// A model that cannot think would be answered with an error for a key that its consumer never wrote, so there the
-/// effort is left out.
+/// Ollama answers with an error where a model is asked to think that cannot, or is given a level that it does not take. The
+/// consumer never wrote `think`, so it is written only as the model takes it.
 fn translate_effort(chat: &mut Object<'_>, model: &Model) {
-    let Some(effort) = chat.given("reasoning_effort") else {
+    let effort = chat.given("reasoning_effort").and_then(string);
+    let Some(level) = effort.as_deref().and_then(level_of_effort) else {
         return;
     };
-    if chat.has("think") || !matches!(string(effort).as_deref(), Some("low" | "medium" | "high")) {
+    if chat.has("think") {
         return;
     }
     chat.remove("reasoning_effort");
-    if model.thinks {
-        chat.set("think", Value::Raw(effort));
+    match (model.thinking, level) {
+        (Thinking::None, _) => {}
+        (_, None) => chat.set("think", Value::Raw("false")),
+        (Thinking::OnOrOff, Some(_)) => chat.set("think", Value::Raw("true")),
+        (Thinking::Levels, Some(level)) => chat.set("think", Value::Raw(level)),
+    }
+}
+
+/// Ollama's level for one of OpenAI's efforts, of which there are more; `Some(None)`: no thinking. `None`: it is none of
+/// them.
+fn level_of_effort(effort: &str) -> Option<Option<&'static str>> {
+    match effort {
+        "none" => Some(None),
+        "minimal" | "low" => Some(Some(r#""low""#)),
+        "medium" => Some(Some(r#""medium""#)),
+        "high" | "xhigh" | "max" => Some(Some(r#""high""#)),
+        _ => None,
     }
 }
 
@@ -96,9 +112,9 @@ mod tests {
     }
 
     /// What is left at the top, and the options.
-    fn keys(chat: &str, thinks: bool) -> (String, String) {
+    fn keys(chat: &str, thinking: Thinking) -> (String, String) {
         let model = Model {
-            thinks,
+            thinking,
             ..Model::named("m")
         };
         let mut chat = Object::parse(chat).unwrap();
@@ -113,7 +129,7 @@ mod tests {
 
     fn assert_keys(chat: &str, top: &str, options: &str) {
         assert_eq!(
-            keys(chat, true),
+            keys(chat, Thinking::OnOrOff),
             (top.to_owned(), options.to_owned()),
             "{chat}"
         );
@@ -190,15 +206,32 @@ mod tests {
     }
 
     #[test]
-    fn an_effort_makes_a_model_think_that_can() {
-        assert_eq!(
-            keys(r#"{"reasoning_effort":"high"}"#, true).0,
-            r#"{"think":"high"}"#
-        );
-        assert_eq!(keys(r#"{"reasoning_effort":"high"}"#, false).0, "{}");
-        assert_eq!(
-            keys(r#"{"reasoning_effort":"minimal"}"#, true).0,
-            r#"{"reasoning_effort":"minimal"}"#
-        );
+    fn an_effort_is_written_only_as_the_model_takes_it() {
+        for (effort, levels, on_or_off) in [
+            ("none", "false", "false"),
+            ("minimal", r#""low""#, "true"),
+            ("low", r#""low""#, "true"),
+            ("medium", r#""medium""#, "true"),
+            ("high", r#""high""#, "true"),
+            ("xhigh", r#""high""#, "true"),
+        ] {
+            let chat = format!(r#"{{"reasoning_effort":"{effort}"}}"#);
+            let think = |value| format!(r#"{{"think":{value}}}"#);
+            assert_eq!(keys(&chat, Thinking::Levels).0, think(levels), "{effort}");
+            assert_eq!(
+                keys(&chat, Thinking::OnOrOff).0,
+                think(on_or_off),
+                "{effort}"
+            );
+            assert_eq!(keys(&chat, Thinking::None).0, "{}", "{effort}");
+        }
+    }
+
+    #[test]
+    fn an_effort_that_nobody_knows_stays_where_it_is() {
+        for other in [r#""""#, r#""odd""#, "3", "null"] {
+            let chat = format!(r#"{{"reasoning_effort":{other}}}"#);
+            assert_eq!(keys(&chat, Thinking::Levels).0, chat);
+        }
     }
 }

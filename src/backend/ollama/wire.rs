@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::backend::{Loaded, Suitability};
+use crate::backend::{Loaded, Suitability, Thinking};
 
 /// `GET /api/version`.
 #[derive(Debug, Deserialize)]
@@ -97,15 +97,23 @@ struct RunningModel {
 pub(super) struct Show<'a> {
     /// `None` before Ollama 0.6.4.
     capabilities: Option<Vec<String>>,
+    #[serde(default)]
+    details: Details,
     #[serde(borrow, default)]
     model_info: HashMap<String, &'a RawValue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Details {
+    #[serde(default)]
+    family: String,
 }
 
 /// What is worth knowing of a model, whatever its name. It never changes for a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) chats: bool,
-    pub(super) thinks: bool,
+    pub(super) thinking: Thinking,
     pub(super) context_length: Option<u64>,
 }
 
@@ -119,9 +127,18 @@ impl Show<'_> {
         Facts {
             // An Ollama that does not tell serves whatever it is asked for.
             chats: can("completion").unwrap_or(true),
-            thinks: can("thinking").unwrap_or(false),
+            thinking: match can("thinking") {
+                Some(true) if self.takes_levels() => Thinking::Levels,
+                Some(true) => Thinking::OnOrOff,
+                Some(false) | None => Thinking::None,
+            },
             context_length: self.context_length(),
         }
+    }
+
+    /// Whether `think` may be a level: Ollama refuses that for all families but these (`server/routes.go`, 0.17.4).
+    fn takes_levels(&self) -> bool {
+        matches!(&*self.details.family, "gptoss" | "gpt-oss")
     }
 
     /// The architecture's own context length; other parts of a model, such as its eyes, have some, too.
@@ -153,7 +170,7 @@ mod tests {
             facts(chat),
             Facts {
                 chats: true,
-                thinks: true,
+                thinking: Thinking::OnOrOff,
                 context_length: Some(2048)
             }
         );
@@ -162,7 +179,7 @@ mod tests {
             facts(embedding),
             Facts {
                 chats: false,
-                thinks: false,
+                thinking: Thinking::None,
                 context_length: None
             }
         );
@@ -170,10 +187,26 @@ mod tests {
             facts("{}"),
             Facts {
                 chats: true,
-                thinks: false,
+                thinking: Thinking::None,
                 context_length: None
             }
         );
+    }
+
+    #[test]
+    fn only_models_of_gpt_oss_take_levels_of_thinking() {
+        for (family, thinking) in [
+            ("gptoss", Thinking::Levels),
+            ("gpt-oss", Thinking::Levels),
+            ("qwen3", Thinking::OnOrOff),
+        ] {
+            let show = format!(
+                r#"{{"capabilities":["completion","thinking"],"details":{{"family":"{family}"}}}}"#
+            );
+            assert_eq!(facts(&show).thinking, thinking, "{family}");
+        }
+        let cannot = r#"{"capabilities":["completion"],"details":{"family":"gptoss"}}"#;
+        assert_eq!(facts(cannot).thinking, Thinking::None);
     }
 
     #[test]

@@ -1,0 +1,41 @@
+//! OpenAI's dialect where Ollama has other words for it, or takes the same ones for something else.
+
+use serde_json::{Value, json};
+
+use crate::{
+    Net, payload,
+    server::{Server, cases},
+    support::CLIENT,
+};
+
+/// A template from which a real Ollama concludes that a model can think.
+const THINKS: &str =
+    "{{ range .Messages }}<think>{{ .Thinking }}</think>{{ .Role }}: {{ .Content }}\n{{ end }}";
+
+cases! {
+    an_effort_is_answered_whatever_the_model_makes_of_it
+}
+
+/// A chat with `tiny` of four tokens at most, in OpenAI's words.
+fn chat() -> Value {
+    let mut chat = payload(4);
+    chat["max_tokens"] = json!(4);
+    chat["options"] = json!({"seed": 1});
+    chat
+}
+
+async fn an_effort_is_answered_whatever_the_model_makes_of_it(server: Server) {
+    let capabilities = ["completion", "thinking"];
+    server.add_model("thinker", THINKS, &capabilities).await;
+    let net = Net::start(CLIENT, server, &[]).await;
+    for model in ["thinker", "tiny"] {
+        for effort in ["none", "minimal", "low", "medium", "high", "xhigh"] {
+            let mut chat = chat();
+            chat["model"] = json!(model);
+            chat["reasoning_effort"] = json!(effort);
+            let outcome = net.ask(chat).await;
+            let tokens = &outcome.result()["usage"]["completion_tokens"];
+            assert_eq!(tokens, 4, "{effort} on {model}");
+        }
+    }
+}
