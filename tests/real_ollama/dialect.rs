@@ -14,6 +14,7 @@ const THINKS: &str =
 
 cases! {
     an_effort_is_answered_whatever_the_model_makes_of_it
+    a_stop_or_a_limit_that_means_nothing_changes_nothing
 }
 
 /// A chat with `tiny` of four tokens at most, in OpenAI's words.
@@ -37,5 +38,25 @@ async fn an_effort_is_answered_whatever_the_model_makes_of_it(server: Server) {
             let tokens = &outcome.result()["usage"]["completion_tokens"];
             assert_eq!(tokens, 4, "{effort} on {model}");
         }
+    }
+}
+
+async fn a_stop_or_a_limit_that_means_nothing_changes_nothing(server: Server) {
+    let net = Net::start(CLIENT, server, &[("PIN_MAX_OUTPUT_TOKENS", "6")]).await;
+    let whole = net.ask(payload(6)).await;
+    for nothing in [
+        json!({"stop": ""}),
+        json!({"stop": [""]}),
+        json!({"stop": []}),
+        json!({"max_tokens": 0}),
+        json!({"max_completion_tokens": -1}),
+    ] {
+        let mut chat = payload(6);
+        chat["options"] = json!({"seed": 1});
+        chat.as_object_mut()
+            .unwrap()
+            .extend(nothing.as_object().unwrap().clone());
+        let outcome = net.ask(chat).await;
+        assert_eq!(outcome.text(), whole.text(), "{nothing}");
     }
 }

@@ -6,46 +6,80 @@
 
 use crate::backend::{
     Model, Thinking,
-    object::{Object, Value, string},
+    object::{Object, Value, elements, string},
 };
 
-/// Keys that become options, and which. `max_tokens` is the old name of `max_completion_tokens`, so the new one is
-/// asked first.
-const OPTIONS: [(&str, &str); 8] = [
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("seed", "seed"),
-    ("stop", "stop"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("presence_penalty", "presence_penalty"),
-    ("max_completion_tokens", "num_predict"),
-    ("max_tokens", "num_predict"),
+/// Keys that are options by the same name.
+const OPTIONS: [&str; 5] = [
+    "temperature",
+    "top_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
 ];
+
+/// The longest answer, by its old name and its new one.
+const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 /// Translates what stands at the top of a chat.
 pub(super) fn translate_keys<'a>(chat: &mut Object<'a>, options: &mut Object<'a>, model: &Model) {
     translate_options(chat, options);
+    translate_stop(chat, options);
+    translate_limits(chat, options);
     translate_format(chat);
     translate_effort(chat, model);
 }
 
 fn translate_options<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
-    for (theirs, ours) in OPTIONS {
-        let Some(value) = chat.given(theirs) else {
-            continue;
-        };
-        if !options.has(ours) {
-            chat.remove(theirs);
-            options.set(ours, option(ours, value));
+    for name in OPTIONS {
+        let value = chat.given(name).filter(|_| !options.has(name));
+        if let Some(value) = value {
+            chat.remove(name);
+            options.set(name, Value::Raw(value));
         }
     }
 }
 
-fn option<'a>(name: &str, json: &'a str) -> Value<'a> {
-    if name == "stop" && json.starts_with('"') {
-        return Value::List(vec![Value::Raw(json)]);
+/// To OpenAI an empty stop is none. Ollama would end its answer at once, and an empty list would take the model's own stops
+/// away.
+fn translate_stop<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
+    let Some(stop) = chat.given("stop").filter(|_| !options.has("stop")) else {
+        return;
+    };
+    let says_something = |stop: &&str| !matches!(*stop, "null" | r#""""#);
+    let stops: Vec<_> = match elements(stop) {
+        Some(stops) => stops.filter(says_something).map(Value::Raw).collect(),
+        None => Some(stop)
+            .filter(says_something)
+            .map(Value::Raw)
+            .into_iter()
+            .collect(),
+    };
+    chat.remove("stop");
+    if !stops.is_empty() {
+        options.set("stop", Value::List(stops));
     }
-    Value::Raw(json)
+}
+
+/// The smaller limit counts. To OpenAI no limit is less than 1; to Ollama 0 and less mean no limit, or none but the context's.
+fn translate_limits<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
+    if options.has("num_predict") {
+        return;
+    }
+    let means_nothing = |name| chat.number(name).is_some_and(|limit| limit < 1.0);
+    let given = LIMITS.into_iter().filter(|name| !means_nothing(name));
+    let given = given.filter_map(|name| Some((chat.number(name), chat.given(name)?)));
+    // What is no number is told by Ollama, if it is asked for alone.
+    let size = |number: &Option<f64>| number.unwrap_or(f64::INFINITY);
+    let smallest = given.min_by(|(one, _), (other, _)| size(one).total_cmp(&size(other)));
+    for name in LIMITS {
+        if chat.has(name) {
+            chat.remove(name);
+        }
+    }
+    if let Some((_, limit)) = smallest {
+        options.set("num_predict", Value::Raw(limit));
+    }
 }
 
 fn translate_format(chat: &mut Object<'_>) {
@@ -152,6 +186,37 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_or_a_limit_that_means_nothing_to_openai_is_left_out() {
+        for nothing in [
+            r#"{"stop":""}"#,
+            r#"{"stop":[]}"#,
+            r#"{"stop":[ ]}"#,
+            r#"{"stop":["", ""]}"#,
+            r#"{"stop":[null]}"#,
+            r#"{"max_tokens":0}"#,
+            r#"{"max_tokens":-1}"#,
+            r#"{"max_completion_tokens":0.0,"max_tokens":-0}"#,
+        ] {
+            assert_keys(nothing, "{}", "{}");
+        }
+        assert_keys(r#"{"stop":["","a", " "]}"#, "{}", r#"{"stop":["a"," "]}"#);
+        assert_keys(
+            r#"{"max_tokens":0,"max_completion_tokens":7}"#,
+            "{}",
+            r#"{"num_predict":7}"#,
+        );
+    }
+
+    #[test]
+    fn ollamas_own_stop_and_limit_are_taken_at_their_word() {
+        assert_keys(
+            r#"{"stop":"","max_tokens":0,"options":{"stop":[],"num_predict":-1}}"#,
+            r#"{"stop":"","max_tokens":0}"#,
+            r#"{"stop":[],"num_predict":-1}"#,
+        );
+    }
+
+    #[test]
     fn the_native_key_wins_and_the_other_stays_where_it_is() {
         assert_keys(
             r#"{"seed":1,"options":{"seed":2}}"#,
@@ -175,8 +240,8 @@ mod tests {
         assert_keys(r#"{"max_tokens":5}"#, "{}", r#"{"num_predict":5}"#);
         assert_keys(
             r#"{"max_tokens":5,"max_completion_tokens":6}"#,
-            r#"{"max_tokens":5}"#,
-            r#"{"num_predict":6}"#,
+            "{}",
+            r#"{"num_predict":5}"#,
         );
         assert_keys(
             r#"{"max_tokens":5,"max_completion_tokens":null}"#,
