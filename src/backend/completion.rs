@@ -176,7 +176,9 @@ pub(super) fn chat_completion(
 fn tool_call(index: usize, call: &str) -> Option<ToolCall<'_>> {
     let call = Object::parse(call).ok()?;
     let function = Object::parse(call.given("function")?).ok()?;
-    let arguments = function.given("arguments").unwrap_or("{}");
+    // Clients parse them, so that nothing has to be an object.
+    let arguments = function.given("arguments").filter(|json| *json != r#""""#);
+    let arguments = arguments.unwrap_or("{}");
     let id = call
         .given("id")
         .and_then(string)

@@ -15,6 +15,7 @@ const THINKS: &str =
 cases! {
     an_effort_is_answered_whatever_the_model_makes_of_it
     a_stop_or_a_limit_that_means_nothing_changes_nothing
+    a_conversation_goes_on_after_a_call_without_arguments
 }
 
 /// A chat with `tiny` of four tokens at most, in OpenAI's words.
@@ -58,5 +59,27 @@ async fn a_stop_or_a_limit_that_means_nothing_changes_nothing(server: Server) {
             .extend(nothing.as_object().unwrap().clone());
         let outcome = net.ask(chat).await;
         assert_eq!(outcome.text(), whole.text(), "{nothing}");
+    }
+}
+
+async fn a_conversation_goes_on_after_a_call_without_arguments(server: Server) {
+    let net = Net::start(CLIENT, server, &[]).await;
+    for arguments in [
+        json!("null"),
+        json!(null),
+        json!(""),
+        json!("[]"),
+        json!([]),
+    ] {
+        let mut chat = payload(3);
+        let call = json!({"id": "c", "type": "function", "function": {"name": "now", "arguments": arguments}});
+        chat["messages"] = json!([
+            {"role": "user", "content": "what time is it"},
+            {"role": "assistant", "content": null, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "noon"},
+        ]);
+        let outcome = net.ask(chat).await;
+        let tokens = &outcome.result()["usage"]["completion_tokens"];
+        assert_eq!(tokens, 3, "{arguments}");
     }
 }

@@ -283,6 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn a_call_without_arguments_is_given_with_an_empty_object() {
+        for arguments in [r#","arguments":"""#, r#","arguments":null"#, ""] {
+            let body = format!(
+                r#"{{"message":{{"tool_calls":[{{"id":"x","function":{{"name":"f"{arguments}}}}}]}},"done":true}}"#
+            );
+            let (_, completion) = decode(&body, Generation::Operator);
+            let call = r#"{"name":"f","arguments":"{}"}"#;
+            assert!(completion.result.get().contains(call), "{arguments}");
+        }
+    }
+
+    #[test]
     fn an_answer_that_is_not_complete_is_a_failure() {
         let cut = &STREAM[..STREAM.find("\"done\":true").unwrap()];
         let one_line = &STREAM[..=STREAM.find('\n').unwrap()];

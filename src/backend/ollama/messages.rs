@@ -137,29 +137,37 @@ fn translate_tool_call(call: &str) -> Result<Option<Value<'_>>, Failure> {
     let Some(Ok(mut function)) = call.given("function").map(Object::parse) else {
         return Ok(None);
     };
-    let Some(arguments) = function
-        .given("arguments")
-        .filter(|json| json.starts_with('"'))
-    else {
+    let Some(arguments) = arguments_object(function.given("arguments"))? else {
         return Ok(None);
     };
-    function.set("arguments", Value::Json(arguments_object(arguments)?));
+    function.set("arguments", Value::Json(arguments));
     call.set("function", Value::Object(function));
     Ok(Some(Value::Object(call)))
 }
 
-/// The object that a string of arguments spells; no arguments at all are often spelled as nothing.
-fn arguments_object(arguments: &str) -> Result<String, Failure> {
+/// The object that arguments spell; `None` if they are one. That a call has none is spelled in many ways: not at all, as
+/// null, blank, and as an empty list where objects and lists are one type.
+fn arguments_object(arguments: Option<&str>) -> Result<Option<String>, Failure> {
     let not_an_object = || invalid("arguments of a tool call are not an object");
-    let text = string(arguments).ok_or_else(not_an_object)?;
+    let arguments = arguments.unwrap_or("null");
+    if arguments.starts_with('{') {
+        return Ok(None);
+    }
+    let text = match arguments.starts_with('"') {
+        true => string(arguments).ok_or_else(not_an_object)?,
+        false => arguments.into(),
+    };
     let text = text.trim();
-    if text.is_empty() {
-        return Ok("{}".to_owned());
+    let list = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if matches!(text, "" | "null" | r#""""#) || list.is_some_and(|list| list.trim().is_empty()) {
+        return Ok(Some("{}".to_owned()));
     }
     if !text.starts_with('{') || serde_json::from_str::<&RawValue>(text).is_err() {
         return Err(not_an_object());
     }
-    Ok(text.to_owned())
+    Ok(Some(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -243,11 +251,26 @@ mod tests {
             &call(r#""{\"n\": 1.0, \"s\":\"\\n\"}""#),
             &call(r#"{"n": 1.0, "s":"\n"}"#),
         );
-        assert_message(&call(r#""""#), &call("{}"));
+        for nothing in [
+            r#""""#,
+            r#"" \n""#,
+            "null",
+            r#""null""#,
+            r#""\"\"""#,
+            "[]",
+            r#""[ ]""#,
+        ] {
+            assert_message(&call(nothing), &call("{}"));
+        }
+        assert_message(
+            r#"{"tool_calls":[{"function":{"name":"f"}}]}"#,
+            r#"{"tool_calls":[{"function":{"name":"f","arguments":{}}}]}"#,
+        );
         for wrong in [
             r#""[1]""#,
             r#""{\"a\":""#,
-            r#""null""#,
+            "7",
+            r#""[""#,
             r#""{}{}""#,
             r#""\ud800""#,
         ] {
