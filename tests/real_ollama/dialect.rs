@@ -12,10 +12,15 @@ use crate::{
 const THINKS: &str =
     "{{ range .Messages }}<think>{{ .Thinking }}</think>{{ .Role }}: {{ .Content }}\n{{ end }}";
 
+/// One that prints the name of a tool beside its result.
+const NAMES_TOOLS: &str =
+    "{{ range .Messages }}{{ .Role }} {{ .ToolName }}: {{ .Content }}\n{{ end }}{{ .Tools }}";
+
 cases! {
     an_effort_is_answered_whatever_the_model_makes_of_it
     a_stop_or_a_limit_that_means_nothing_changes_nothing
     a_conversation_goes_on_after_a_call_without_arguments
+    a_tools_result_has_its_name_in_the_prompt
 }
 
 /// A chat with `tiny` of four tokens at most, in OpenAI's words.
@@ -82,4 +87,36 @@ async fn a_conversation_goes_on_after_a_call_without_arguments(server: Server) {
         let tokens = &outcome.result()["usage"]["completion_tokens"];
         assert_eq!(tokens, 3, "{arguments}");
     }
+}
+
+async fn a_tools_result_has_its_name_in_the_prompt(server: Server) {
+    server
+        .add_model("caller", NAMES_TOOLS, &["completion", "tools"])
+        .await;
+    let net = Net::start(CLIENT, server, &[]).await;
+    let mut prompts = Vec::new();
+    for result in [
+        json!({"tool_name": "weather_in_the_old_town"}),
+        json!({"tool_call_id": "c"}),
+        json!({"name": "weather_in_the_old_town"}),
+    ] {
+        let function = json!({"name": "weather_in_the_old_town", "arguments": "{}"});
+        let mut tool = json!({"role": "tool", "content": "rain"});
+        tool.as_object_mut()
+            .unwrap()
+            .extend(result.as_object().unwrap().clone());
+        let mut chat = payload(1);
+        chat["model"] = json!("caller");
+        chat["messages"] = json!([
+            {"role": "user", "content": "what is the weather like"},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "type": "function", "function": function}]},
+            tool,
+        ]);
+        let outcome = net.ask(chat).await;
+        prompts.push(outcome.result()["usage"]["prompt_tokens"].clone());
+    }
+    assert!(
+        prompts.iter().all(|tokens| *tokens == prompts[0]),
+        "{prompts:?}"
+    );
 }

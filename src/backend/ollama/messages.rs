@@ -1,9 +1,10 @@
-//! OpenAI's messages in Ollama's words: lists of parts become text and images, arguments of tool calls become objects.
+//! OpenAI's messages in Ollama's words: lists of parts become text and images, arguments of tool calls become objects, a
+//! tool's result names its tool, and what a model thought goes by one name.
 //!
 //! Invariant: nothing is dropped and nobody is made to fetch anything. A message that is in Ollama's words stays byte for
 //! byte.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use serde_json::value::RawValue;
 
@@ -17,17 +18,86 @@ use crate::{
 
 /// Translates the messages; `None` if all of them can stay as they are.
 pub(super) fn translate_messages(messages: &str) -> Result<Option<Value<'_>>, Failure> {
-    rewrite_elements(messages, translate_message)
+    let mut tools = Tools::default();
+    rewrite_elements(messages, |message| translate_message(message, &mut tools))
 }
 
-fn translate_message(message: &str) -> Result<Option<Value<'_>>, Failure> {
+fn translate_message<'a>(
+    message: &'a str,
+    tools: &mut Tools<'a>,
+) -> Result<Option<Value<'a>>, Failure> {
     let mut message =
         Object::parse(message).map_err(|error| invalid(format!("a message is {error}")))?;
     // Not `||`: each of them must be asked.
     let changed = translate_role(&mut message)
         | translate_content(&mut message)?
+        | translate_thinking(&mut message)
+        | tools.name(&mut message)
         | translate_tool_calls(&mut message)?;
     Ok(changed.then_some(Value::Object(message)))
+}
+
+/// Which tool each call was for, by the call's id; the last of two calls with one id counts.
+#[derive(Default)]
+struct Tools<'a>(HashMap<Cow<'a, str>, &'a str>);
+
+impl<'a> Tools<'a> {
+    /// Remembers the calls of a message; names the tool of a result, which has no other name in Ollama's templates.
+    fn name(&mut self, message: &mut Object<'a>) -> bool {
+        for call in message
+            .given("tool_calls")
+            .and_then(elements)
+            .into_iter()
+            .flatten()
+        {
+            self.remember(call);
+        }
+        if message.given("role").and_then(string).as_deref() != Some("tool")
+            || text(message, "tool_name").is_some()
+        {
+            return false;
+        }
+        let called = || {
+            let id = message.given("tool_call_id").and_then(string)?;
+            self.0.get(&id).copied()
+        };
+        let Some(name) = text(message, "name").or_else(called) else {
+            return false;
+        };
+        message.set("tool_name", Value::Raw(name));
+        true
+    }
+
+    fn remember(&mut self, call: &'a str) -> Option<()> {
+        let call = Object::parse(call).ok()?;
+        let function = Object::parse(call.given("function")?).ok()?;
+        let id = call.given("id").and_then(string)?;
+        self.0.insert(id, text(&function, "name")?);
+        Some(())
+    }
+}
+
+/// The JSON of a text that is not empty.
+fn text<'a>(object: &Object<'a>, name: &str) -> Option<&'a str> {
+    let json = object.given(name)?;
+    (json.starts_with('"') && json != r#""""#).then_some(json)
+}
+
+/// What a model thought is `thinking` to Ollama, and has two names elsewhere.
+fn translate_thinking(message: &mut Object<'_>) -> bool {
+    if message.has("thinking") {
+        return false;
+    }
+    let theirs = ["reasoning_content", "reasoning"];
+    let given = theirs
+        .into_iter()
+        .find_map(|name| Some((name, text(message, name)?)));
+    let Some((name, thought)) = given else {
+        return false;
+    };
+    message.remove(name);
+    message.set("thinking", Value::Raw(thought));
+    true
 }
 
 fn translate_role(message: &mut Object<'_>) -> bool {
@@ -275,6 +345,77 @@ mod tests {
             r#""\ud800""#,
         ] {
             assert_refused(&call(wrong));
+        }
+    }
+
+    fn messages(list: &str) -> String {
+        let mut json = String::new();
+        let translated = translate_messages(list).unwrap();
+        translated.unwrap_or(Value::Raw(list)).write(&mut json);
+        json
+    }
+
+    #[test]
+    fn a_tools_result_names_the_tool_that_was_called() {
+        let calls = concat!(
+            r#"{"role":"assistant","tool_calls":["#,
+            r#"{"id":"a","function":{"name":"f","arguments":{}}},{"id":"\u0062","function":{"name":"g\n","arguments":{}}}]}"#,
+        );
+        for (theirs, tool) in [
+            (r#""tool_call_id":"a""#, r#","tool_name":"f""#),
+            (r#""tool_call_id":"b""#, r#","tool_name":"g\n""#),
+            (r#""tool_call_id":"b","name":"h""#, r#","tool_name":"h""#),
+            (r#""name":"h""#, r#","tool_name":"h""#),
+            (r#""tool_call_id":"a","name":"""#, r#","tool_name":"f""#),
+            (r#""tool_call_id":"unknown""#, ""),
+            (r#""tool_call_id":"a","tool_name":"x""#, ""),
+        ] {
+            let result = |more| format!(r#"[{calls},{{"role":"tool",{theirs}{more}}}]"#);
+            assert_eq!(messages(&result("")), result(tool));
+        }
+        let user = format!(r#"[{calls},{{"role":"user","name":"h"}}]"#);
+        assert_eq!(messages(&user), user);
+    }
+
+    #[test]
+    fn a_call_whose_id_comes_again_is_the_last_one() {
+        let call = |name| {
+            format!(
+                r#"{{"tool_calls":[{{"id":"call_0","function":{{"name":"{name}","arguments":{{}}}}}}]}}"#
+            )
+        };
+        let result = |tool| format!(r#"{{"role":"tool","tool_call_id":"call_0"{tool}}}"#);
+        assert_eq!(
+            messages(&format!(
+                "[{},{},{},{}]",
+                call("f"),
+                result(""),
+                call("g"),
+                result("")
+            )),
+            format!(
+                "[{},{},{},{}]",
+                call("f"),
+                result(r#","tool_name":"f""#),
+                call("g"),
+                result(r#","tool_name":"g""#)
+            )
+        );
+    }
+
+    #[test]
+    fn what_an_earlier_answer_thought_is_not_lost() {
+        for name in ["reasoning_content", "reasoning"] {
+            assert_message(
+                &format!(r#"{{"role":"assistant","{name}":"h\u006d","content":"x"}}"#),
+                r#"{"role":"assistant","content":"x","thinking":"h\u006d"}"#,
+            );
+        }
+        for same in [
+            r#"{"role":"assistant","reasoning":"b","thinking":"a"}"#,
+            r#"{"role":"assistant","reasoning":{"x":1},"reasoning_content":""}"#,
+        ] {
+            assert_message(same, same);
         }
     }
 

@@ -92,13 +92,21 @@ fn translate_format(chat: &mut Object<'_>) {
     }
 }
 
-fn native_format(response_format: &str) -> Option<&str> {
+fn native_format<'a>(response_format: &'a str) -> Option<&'a str> {
     let response_format = Object::parse(response_format).ok()?;
+    let schema = |object: &Object<'a>| object.given("schema").filter(|json| json.starts_with('{'));
+    // Some servers take a schema with either type, and without a name around it.
+    let flat = schema(&response_format);
     match &*string(response_format.given("type")?)? {
-        "json_object" => Some(r#""json""#),
-        "json_schema" => Object::parse(response_format.given("json_schema")?)
-            .ok()?
-            .given("schema"),
+        "json_object" => flat.or(Some(r#""json""#)),
+        "json_schema" => {
+            let named = response_format.given("json_schema").map(Object::parse);
+            named
+                .and_then(Result::ok)
+                .as_ref()
+                .and_then(schema)
+                .or(flat)
+        }
         _ => None,
     }
 }
@@ -262,8 +270,21 @@ mod tests {
             r#"{"format":{"a": 1.0}}"#,
             "{}",
         );
+        for flat in ["json_object", "json_schema"] {
+            assert_keys(
+                &format!(r#"{{"response_format":{{"type":"{flat}","schema":{{"a": 1.0}}}}}}"#),
+                r#"{"format":{"a": 1.0}}"#,
+                "{}",
+            );
+        }
+        assert_keys(
+            r#"{"response_format":{"type":"json_object","schema":null}}"#,
+            r#"{"format":"json"}"#,
+            "{}",
+        );
         for other in [
             r#"{"response_format":{"type":"text"}}"#,
+            r#"{"response_format":{"type":"json_schema","json_schema":{"schema":"x"}}}"#,
             r#"{"response_format":{"type":"json_schema"}}"#,
         ] {
             assert_keys(other, other, "{}");
