@@ -295,6 +295,20 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_counted_however_their_number_is_written() {
+        let body =
+            r#"{"done":true,"prompt_eval_count":1.2e1,"eval_count":7.0,"load_duration":5e9}"#;
+        let (_, completion) = decode(body, Generation::Operator);
+        let usage = r#""usage":{"prompt_tokens":12,"completion_tokens":7,"total_tokens":19}"#;
+        assert!(completion.result.get().contains(usage));
+        assert_eq!(
+            (completion.prompt_tokens, completion.generation_tokens),
+            (12, 7)
+        );
+        assert_eq!(completion.load_duration, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
     fn an_answer_that_is_not_complete_is_a_failure() {
         let cut = &STREAM[..STREAM.find("\"done\":true").unwrap()];
         let one_line = &STREAM[..=STREAM.find('\n').unwrap()];
