@@ -219,7 +219,7 @@ async fn a_list_of_models_that_cannot_be_read_is_no_list_and_the_next_one_counts
     for fault in [
         Fault::answer(200, "application/json", ""),
         Fault::answer(200, "application/json", r#"{"models":[{"name":"#),
-        Fault::answer(200, "application/json", r#"{"models":[{"name":7}]}"#),
+        Fault::answer(200, "application/json", r#"{"models":{"name":"x"}}"#),
         Fault::answer(200, "application/json", &huge),
         Fault::Answer {
             status: 200,

@@ -18,35 +18,35 @@ const DESCRIBED_AT_ONCE: usize = 4;
 
 /// What is known.
 pub(super) struct Descriptions {
-    by_digest: HashMap<String, Facts>,
+    by_model: HashMap<String, Facts>,
     failing: LogThrottle<String>,
 }
 
 impl Descriptions {
     pub(super) fn new() -> Self {
         Self {
-            by_digest: HashMap::new(),
+            by_model: HashMap::new(),
             failing: LogThrottle::outage(),
         }
     }
 
-    /// What is known of each digest of `tags`; what is not is asked for. One that has come is kept at once: whoever looks
+    /// What is known of each of `tags`, by [`Tag::key`]; what is not is asked for. One that has come is kept at once: whoever looks
     /// may be cancelled in the middle of it.
     pub(super) async fn of_all(&mut self, api: &Api, tags: &[Tag]) -> &HashMap<String, Facts> {
-        let is_there: HashSet<_> = tags.iter().map(|tag| &tag.digest).collect();
-        self.by_digest.retain(|digest, _| is_there.contains(digest));
-        let is_new = |tag: &&Tag| !self.by_digest.contains_key(&tag.digest);
+        let is_there: HashSet<_> = tags.iter().map(Tag::key).collect();
+        self.by_model.retain(|key, _| is_there.contains(&**key));
+        let is_new = |tag: &&Tag| !self.by_model.contains_key(tag.key());
         let new: Vec<_> = tags.iter().filter(is_new).cloned().collect();
         let mut descriptions = stream::iter(new)
             .map(|tag| async move { (api.describe(&tag.name).await, tag) })
             .buffer_unordered(DESCRIBED_AT_ONCE);
         while let Some((description, tag)) = descriptions.next().await {
             match description {
-                Ok(facts) => drop(self.by_digest.insert(tag.digest, facts)),
+                Ok(facts) => drop(self.by_model.insert(tag.key().to_owned(), facts)),
                 Err(error) => self.tell_failing(&tag.name, &error),
             }
         }
-        &self.by_digest
+        &self.by_model
     }
 
     fn tell_failing(&mut self, model: &str, error: &HttpError) {

@@ -85,9 +85,9 @@ impl Ollama {
         self.contexts.keep_those_of(&tags);
         let mut descriptions = self.descriptions.lock().await;
         let facts = descriptions.of_all(&self.api, &tags).await;
-        let model = |tag: &Tag| seen_model(tag, facts.get(&tag.digest), &running);
+        let model = |tag: &Tag| seen_model(tag, facts.get(tag.key()), &running);
         Ok(Seen {
-            version: Some(version),
+            version,
             vram_bytes: running.vram_bytes(),
             models: tags.iter().map(model).collect(),
         })
