@@ -334,6 +334,18 @@ async fn one_odd_entry_does_not_take_the_others_with_it() {
 }
 
 #[tokio::test]
+async fn an_old_ollamas_model_that_only_embeds_is_not_offered() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let bert =
+        json!({"details": {"family": "bert"}, "model_info": {"general.architecture": "bert"}});
+    let bert = Fault::answer(200, "application/json", &bert.to_string());
+    ollama.add_model("all-minilm:latest", ModelShape::default());
+    ollama.fail_always_for("/api/show", "all-minilm:latest", bert);
+    let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
+    told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;
+}
+
+#[tokio::test]
 async fn an_ollama_whose_list_is_null_has_no_model() {
     let (gateway, ollama) = (gateway().await, ollama().await);
     let null = Fault::answer(200, "application/json", r#"{"models":null}"#);

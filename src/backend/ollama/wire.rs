@@ -172,8 +172,7 @@ impl Show {
             all.map(|all| all.iter().any(|one| is_it(one)))
         };
         Facts {
-            // An Ollama that does not tell serves whatever it is asked for.
-            chats: can("completion").unwrap_or(true),
+            chats: can("completion").unwrap_or_else(|| !self.only_embeds()),
             thinking: match can("thinking") {
                 Some(true) if self.takes_levels() => Thinking::Levels,
                 Some(true) => Thinking::OnOrOff,
@@ -191,6 +190,19 @@ impl Show {
     /// The architecture's own context length; other parts of a model, such as its eyes, have some, too.
     fn context_length(&self) -> Option<u64> {
         count(self.of_architecture("context_length")?)
+    }
+
+    /// What an Ollama before 0.6.4 does not tell by itself. Ollama knows those models by their pooling, too
+    /// (`server/images.go`, 0.17.4); the architectures that only embed are BERT's.
+    fn only_embeds(&self) -> bool {
+        let architecture = self.model_info.get("general.architecture");
+        let architecture = architecture.and_then(|json| string(json.get()));
+        let names = [Some(self.details.family.as_str()), architecture.as_deref()];
+        let is_bert = |name: &str| name.to_ascii_lowercase().contains("bert");
+        names.into_iter().flatten().any(is_bert)
+            || self
+                .of_architecture("pooling_type")
+                .is_some_and(|pooling| pooling != "null")
     }
 
     fn of_architecture(&self, key: &str) -> Option<&str> {
@@ -237,6 +249,25 @@ mod tests {
                 context_length: None
             }
         );
+    }
+
+    #[test]
+    fn an_old_ollamas_model_that_only_embeds_is_known_by_its_kind() {
+        for embeds in [
+            r#"{"details":{"family":"bert"}}"#,
+            r#"{"details":{"family":"nomic-bert"},"model_info":{}}"#,
+            r#"{"model_info":{"general.architecture":"jina-bert-v2"}}"#,
+            r#"{"details":{"family":"qwen3"},"model_info":{"general.architecture":"qwen3","qwen3.pooling_type":3}}"#,
+        ] {
+            assert!(!facts(embeds).chats, "{embeds}");
+        }
+        for chats in [
+            r#"{"details":{"family":"llama"},"model_info":{"general.architecture":"llama","llama.pooling_type":null}}"#,
+            // One that says what it can do is taken at its word.
+            r#"{"capabilities":["completion"],"details":{"family":"bert"}}"#,
+        ] {
+            assert!(facts(chats).chats, "{chats}");
+        }
     }
 
     #[test]
