@@ -38,8 +38,6 @@ pub(super) struct Tag {
     #[serde(default, deserialize_with = "size")]
     pub(super) size: u64,
     #[serde(default, deserialize_with = "lenient")]
-    remote_model: String,
-    #[serde(default, deserialize_with = "lenient")]
     remote_host: String,
 }
 
@@ -83,7 +81,7 @@ impl Tag {
 
     /// Whether the model runs in somebody's cloud and is only named here.
     pub(super) fn is_remote(&self) -> bool {
-        !self.remote_model.is_empty() || !self.remote_host.is_empty() || in_a_cloud(&self.name)
+        !self.remote_host.is_empty() || in_a_cloud(&self.name)
     }
 }
 
@@ -96,9 +94,15 @@ pub(super) fn suitability_by_name(name: &str) -> Suitability {
     }
 }
 
-/// Whether a model's name alone says that it runs in somebody's cloud.
+/// Whether a model's name alone says that it runs in somebody's cloud: by its tag, as Ollama's own do (`gpt-oss:120b-cloud`,
+/// `glm-4.6:cloud`). A name may only sound like it.
 fn in_a_cloud(name: &str) -> bool {
-    name.ends_with("cloud")
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let tag = name
+        .split_once(':')
+        .map_or("", |(_, tag)| tag)
+        .to_ascii_lowercase();
+    tag == "cloud" || tag.ends_with("-cloud")
 }
 
 /// `GET /api/ps`.
@@ -334,5 +338,17 @@ mod tests {
             tags.models.iter().map(Tag::is_remote).collect::<Vec<_>>(),
             [false, true, true]
         );
+        for (name, is_remote) in [
+            ("glm-4.6:cloud", true),
+            ("registry.example:5000/x/glm:CLOUD", true),
+            ("helpdesk:nextcloud", false),
+            ("soundcloud:latest", false),
+            ("mycloud", false),
+            ("cloud:latest", false),
+            ("x-cloud/y:7b", false),
+            ("host-cloud:5000/y", false),
+        ] {
+            assert_eq!(in_a_cloud(name), is_remote, "{name}");
+        }
     }
 }
