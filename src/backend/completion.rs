@@ -24,6 +24,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Whether there is neither text nor a call in it.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.content.is_empty() && self.thinking.is_empty() && self.tool_calls.is_empty()
+    }
+
     /// Its text, one piece a kind.
     pub(super) fn deltas(&self) -> Deltas {
         let mut deltas = Deltas::default();

@@ -14,6 +14,7 @@ use crate::{
         Completion, Decoder, Deltas, ResultContext,
         completion::{Answer, unreadable},
         error_text::words_of_error,
+        object::{Object, string},
     },
     protocol::{ChunkKind, Code, Failure},
 };
@@ -90,6 +91,10 @@ impl Decoder for ChatDecoder {
                 "the answer ended before it was complete",
             ));
         };
+        if self.answer.says_nothing() && only_loads(&last) {
+            let sentence = "the model was only loaded or unloaded: nothing was generated";
+            return Err(Failure::new(Code::Backend, sentence));
+        }
         complete(&self.answer, &last, context).ok_or_else(unreadable)
     }
 }
@@ -141,6 +146,13 @@ impl ChatDecoder {
     }
 }
 
+/// Whether this is how Ollama ends a request that has no messages for it.
+fn only_loads(last: &str) -> bool {
+    let last = Object::parse(last.trim()).unwrap_or_default();
+    let reason = last.given("done_reason").and_then(string);
+    matches!(reason.as_deref(), Some("load" | "unload"))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -149,10 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        any_json::{self, string},
-        protocol::Generation,
-    };
+    use crate::{any_json, protocol::Generation};
 
     /// What a real Ollama 0.17.4 sent.
     const STREAM: &str = concat!(
@@ -309,6 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_only_loads_the_model_is_no_answer() {
+        for reason in ["load", "unload"] {
+            let end = |content| {
+                format!(
+                    r#"{{"message":{{"content":"{content}"}},"done":true,"done_reason":"{reason}"}}"#
+                )
+            };
+            assert_eq!(
+                failure(end("").as_bytes()),
+                "backend: the model was only loaded or unloaded: nothing was generated"
+            );
+            // What was said was generated, whatever is said of it.
+            assert_eq!(decode(&end("x"), Generation::Operator).0.len(), 1);
+        }
+    }
+
+    #[test]
     fn an_answer_that_is_not_complete_is_a_failure() {
         let cut = &STREAM[..STREAM.find("\"done\":true").unwrap()];
         let one_line = &STREAM[..=STREAM.find('\n').unwrap()];
@@ -457,8 +483,8 @@ mod tests {
     fn line() -> impl Strategy<Value = String> {
         let call = r#"\{"function":\{"name":"[a-z]{1,3}","arguments":\{"n": [0-9]{1,30}\}\}\}"#;
         let delta = (
-            string(),
-            string(),
+            any_json::string(),
+            any_json::string(),
             prop::option::of(call),
             any_json::value(),
             "\r?\n|[ \t]\n\n",
