@@ -108,7 +108,6 @@ async fn an_answer_that_is_none_is_a_failure_and_quotes_nothing() {
         bytes(b"{}\n"),
         bytes(b"\xff\xfe\0Zebra"),
         bytes(b"{\"message\":{\"content\":\"Zebra \xff\"},\"done\":true}\n"),
-        bytes(b"{\"message\":{\"content\":\"Zebra \\ud83d\"},\"done\":true}\n"),
         bytes(b"{\"message\":{\"content\":{\"Zebra\":1}},\"done\":true}\n"),
         bytes(b"{\"message\":{\"content\":\"Zebra\"},\"done\":\"yes\"}\n"),
         // Half a line, half a character, half an escape.
@@ -190,6 +189,11 @@ async fn strange_but_whole_answers_are_answers() {
             "x",
         ),
         ("{\"done\":true}\n".to_owned(), ""),
+        // Half a character.
+        (
+            r#"{"message":{"content":"x\ud83d"},"done":true}"#.to_owned(),
+            "x\u{fffd}",
+        ),
         (
             "{\"message\":null,\"done\":true,\"eval_count\":1e99,\"prompt_eval_count\":-1}\n"
                 .to_owned(),

@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Deltas, ResultContext,
+    halves::without_halves,
     object::{Object, Value, elements, interior, rewrite_elements, string},
 };
 use crate::protocol::{ChunkKind, Code, Failure};
@@ -24,6 +25,16 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Adds text, and tells it as new.
+    pub(super) fn say(&mut self, kind: ChunkKind, text: &str, deltas: &mut Deltas) {
+        let said = match kind {
+            ChunkKind::Thinking => &mut self.thinking,
+            ChunkKind::Content => &mut self.content,
+        };
+        said.push_str(text);
+        deltas.push(kind, text);
+    }
+
     /// Whether there is neither text nor a call in it.
     pub(super) fn says_nothing(&self) -> bool {
         self.content.is_empty() && self.thinking.is_empty() && self.tool_calls.is_empty()
@@ -56,7 +67,7 @@ impl Elements {
         if !self.0.is_empty() && !elements.is_empty() {
             self.0.push(',');
         }
-        self.0.push_str(elements);
+        self.0.push_str(&without_halves(elements));
         Ok(())
     }
 
