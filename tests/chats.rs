@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use devnet::ollama::{CHAT, Fault, ModelShape, Ollama, spoken};
 use serde_json::{Value, json};
-use support::{CLIENT, DESKTOP, MODEL, Net, chat, gateway};
+use support::{CLIENT, Counts, DESKTOP, MODEL, Net, chat, gateway};
 use tokio::time::{Instant, sleep};
 
 #[tokio::test]
@@ -362,6 +362,90 @@ async fn silence_of_ollama_has_limits() {
         net.ollama.fail_next(CHAT, 1, fault);
         assert_eq!(net.chat("one").outcome().await.error(), expected);
         net.ollama.wait_until_idle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_part_of_an_answer_is_a_sign_of_life() {
+    let settings = [
+        ("PIN_FIRST_TOKEN_TIMEOUT", "1s"),
+        ("PIN_TOKEN_TIMEOUT", "1s"),
+    ];
+    let (net, _wire) = wire::start(&settings).await;
+    net.ollama
+        .set_behaviour(|b| b.token_delay = Duration::from_millis(400));
+    let done = r#"{"message":{"content":""},"done":true,"done_reason":"stop","eval_count":8}"#;
+    for (number, part) in [
+        r#"{"message":{"content":"","tool_calls":[{"function":{"name":"f","arguments":{}}}]},"done":false}"#,
+        r#"{"message":{"content":"","thinking":"hm"},"done":false}"#,
+        r#"{"message":{"content":"x"},"done":false}"#,
+        r#"{"message":{"content":""},"logprobs":[{"token":"x","logprob":-1}],"done":false}"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let lines = std::iter::repeat_n(part, 8).chain([done]);
+        net.ollama.fail_next(CHAT, 1, Fault::script(lines));
+        net.chat("one").outcome().await.result();
+        let first_tokens = net.sidecar.metric("time_to_first_token_seconds_count").await;
+        assert_eq!(first_tokens, (number + 1) as f64, "{part}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_with_nothing_in_them_are_no_sign_of_life() {
+    let settings = [
+        ("PIN_FIRST_TOKEN_TIMEOUT", "1s"),
+        ("PIN_TOKEN_TIMEOUT", "1s"),
+    ];
+    let (net, _wire) = wire::start(&settings).await;
+    net.ollama
+        .set_behaviour(|b| b.token_delay = Duration::from_millis(400));
+    let nothing = r#"{"message":{"content":"","tool_calls":[]},"logprobs":[],"done":false}"#;
+    net.ollama.fail_next(CHAT, 1, Fault::script([nothing; 8]));
+    assert_eq!(
+        net.chat("one").outcome().await.error(),
+        "timeout: the backend gave no token within 1s"
+    );
+    let word = r#"{"message":{"content":"x"},"done":false}"#;
+    let lines = [word].into_iter().chain([nothing; 8]);
+    net.ollama.fail_next(CHAT, 1, Fault::script(lines));
+    assert_eq!(
+        net.chat("two").outcome().await.error(),
+        "timeout: the backend gave no further token for 1s"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_tool_may_take_as_long_to_write_as_a_first_token() {
+    let settings = [
+        ("PIN_FIRST_TOKEN_TIMEOUT", "1m"),
+        ("PIN_TOKEN_TIMEOUT", "1s"),
+    ];
+    let (net, _wire) = wire::start(&settings).await;
+    let tools = ["completion", "tools"].to_vec();
+    let shape = ModelShape {
+        capabilities: tools,
+        ..ModelShape::default()
+    };
+    net.ollama.add_model(MODEL, shape);
+    net.ollama
+        .set_behaviour(|b| b.token_delay = Duration::from_secs(10));
+    let word = r#"{"message":{"content":"x"},"done":false}"#;
+    let done =
+        r#"{"message":{"tool_calls":[{"function":{"name":"f","arguments":{}}}]},"done":true}"#;
+    for (tools, is_answered) in [
+        (
+            json!([{"type": "function", "function": {"name": "f"}}]),
+            true,
+        ),
+        (json!([]), false),
+    ] {
+        net.ollama.fail_next(CHAT, 1, Fault::script([word, done]));
+        let mut payload = chat("one");
+        payload["tools"] = tools;
+        let outcome = net.gateway.chat(payload).outcome().await;
+        assert_eq!(outcome.answer.is_ok(), is_answered, "{:?}", outcome.answer);
     }
 }
 

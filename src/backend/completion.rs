@@ -54,12 +54,12 @@ impl Answer {
 pub(super) struct Elements(String);
 
 impl Elements {
-    /// Adds a list; `None` and an empty one add nothing.
+    /// Adds a list; `None` and an empty one add nothing. Gives whether anything was added.
     ///
     /// # Errors
     /// What is given is something else than a list.
-    pub(super) fn push(&mut self, list: Option<&RawValue>) -> Result<(), Failure> {
-        let Some(list) = list else { return Ok(()) };
+    pub(super) fn push(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
+        let Some(list) = list else { return Ok(false) };
         if !list.get().starts_with('[') {
             return Err(unreadable());
         }
@@ -68,7 +68,7 @@ impl Elements {
             self.0.push(',');
         }
         self.0.push_str(&without_halves(elements));
-        Ok(())
+        Ok(!elements.is_empty())
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -47,6 +47,8 @@ pub(super) struct AnswerReader<'a> {
     /// What has arrived and is not sent.
     deltas: Deltas,
     timeout: IdleTimeout,
+    /// How long the backend may be silent between two parts of the answer.
+    pause: Duration,
 }
 
 impl<'a> AnswerReader<'a> {
@@ -57,7 +59,13 @@ impl<'a> AnswerReader<'a> {
             chunks,
             deltas: Deltas::default(),
             timeout: IdleTimeout::new(settings.first_token_timeout, deadline),
+            pause: settings.token_timeout,
         }
+    }
+
+    /// Ollama gives nothing while its model writes a call of a tool, so that this may take as long as a first token.
+    pub(super) fn allow_for_calls(&mut self) {
+        self.pause = self.pause.max(self.settings.first_token_timeout);
     }
 
     /// Reads the answer that `asked` gives. All of it is in the decoder then, and what arrived last is not sent.
@@ -93,8 +101,8 @@ impl<'a> AnswerReader<'a> {
             if size > self.settings.max_result_bytes {
                 return Err(too_large());
             }
-            decoder.feed(&bytes, &mut self.deltas)?;
-            if !self.deltas.is_empty() {
+            let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
+            if is_alive {
                 times.token();
             }
             if decoder.is_complete() {
@@ -105,8 +113,8 @@ impl<'a> AnswerReader<'a> {
             if !self.deltas.is_empty() {
                 self.send(decoder.as_ref()).await;
             }
-            if times.first_token.is_some() {
-                self.timeout.renew(self.settings.token_timeout);
+            if is_alive {
+                self.timeout.renew(self.pause);
             }
         }
         self.chunks.follow(&mut self.deltas, decoder.as_ref());

@@ -57,16 +57,17 @@ struct Message<'a> {
 }
 
 impl Decoder for ChatDecoder {
-    fn feed(&mut self, mut bytes: &[u8], deltas: &mut Deltas) -> Result<(), Failure> {
+    fn feed(&mut self, mut bytes: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
+        let mut brought = false;
         while self.last.is_none() {
             let Some(newline) = bytes.iter().position(|byte| *byte == b'\n') else {
                 self.partial.extend_from_slice(bytes);
                 break;
             };
-            self.read_line_end(&bytes[..newline], deltas)?;
+            brought |= self.read_line_end(&bytes[..newline], deltas)?;
             bytes = &bytes[newline + 1..];
         }
-        Ok(())
+        Ok(brought)
     }
 
     fn so_far(&self) -> Deltas {
@@ -103,40 +104,40 @@ impl Decoder for ChatDecoder {
 }
 
 impl ChatDecoder {
-    /// Takes the end of a line, of which earlier reads may have brought the beginning.
-    fn read_line_end(&mut self, end: &[u8], deltas: &mut Deltas) -> Result<(), Failure> {
+    /// Takes the end of a line, of which earlier reads may have brought the beginning; gives whether it has part of the answer.
+    fn read_line_end(&mut self, end: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
         if self.partial.is_empty() {
             return self.read_line(end, deltas);
         }
         let mut line = std::mem::take(&mut self.partial);
         line.extend_from_slice(end);
-        self.read_line(&line, deltas)?;
+        let brought = self.read_line(&line, deltas)?;
         line.clear();
         self.partial = line;
-        Ok(())
+        Ok(brought)
     }
 
-    fn read_line(&mut self, line: &[u8], deltas: &mut Deltas) -> Result<(), Failure> {
+    fn read_line(&mut self, line: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
         let text = std::str::from_utf8(line).map_err(|_| unreadable())?;
         if text.trim_ascii().is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let line: Line<'_> = serde_json::from_str(text).map_err(|_| unreadable())?;
         if let Some(error) = line.error.filter(|error| error.get() != r#""""#) {
             return Err(Failure::new(Code::Backend, words_of_error(error)));
         }
-        self.add(&line, deltas)?;
+        let brought = self.add(&line, deltas)?;
         if line.done == Some(true) {
             self.last = Some(without_halves(text).into_owned());
         }
-        Ok(())
+        Ok(brought)
     }
 
-    fn add(&mut self, line: &Line<'_>, deltas: &mut Deltas) -> Result<(), Failure> {
+    fn add(&mut self, line: &Line<'_>, deltas: &mut Deltas) -> Result<bool, Failure> {
         let answer = &mut self.answer;
-        answer.logprobs.push(line.logprobs)?;
+        let mut brought = answer.logprobs.push(line.logprobs)?;
         let Some(message) = &line.message else {
-            return Ok(());
+            return Ok(brought);
         };
         for (kind, half, piece) in [
             (
@@ -153,9 +154,10 @@ impl ChatDecoder {
             if let Some(piece) = piece {
                 let text = half.join(piece.get()).ok_or_else(unreadable)?;
                 answer.say(kind, &text, deltas);
+                brought |= piece.get() != r#""""#;
             }
         }
-        answer.tool_calls.push(message.tool_calls)
+        Ok(answer.tool_calls.push(message.tool_calls)? | brought)
     }
 }
 
