@@ -153,7 +153,7 @@ pub(super) fn chat_completion(
     let tool_calls = answer.tool_calls.to_json();
     let tool_calls: Vec<_> = elements(&tool_calls)?
         .enumerate()
-        .filter_map(|(i, call)| tool_call(i, call))
+        .filter_map(|(place, call)| tool_call(call, place, &context.request_id))
         .collect();
     let finish_reason = match finish_reason {
         _ if !tool_calls.is_empty() => "tool_calls",
@@ -188,8 +188,9 @@ pub(super) fn chat_completion(
     .ok()
 }
 
-/// Arguments may be given as an object, and an id be missing, as they are by Ollama.
-fn tool_call(index: usize, call: &str) -> Option<ToolCall<'_>> {
+/// Arguments may be given as an object, and an id be missing, as they are by Ollama. The id that is made then has the
+/// request's in it: the result of a call is found by its id, and a conversation goes over many requests.
+fn tool_call<'a>(call: &'a str, place: usize, request_id: &str) -> Option<ToolCall<'a>> {
     let call = Object::parse(call).ok()?;
     let function = Object::parse(call.given("function")?).ok()?;
     // Clients parse them, so that nothing has to be an object.
@@ -200,7 +201,7 @@ fn tool_call(index: usize, call: &str) -> Option<ToolCall<'_>> {
         .and_then(string)
         .filter(|id| !id.is_empty());
     Some(ToolCall {
-        id: id.unwrap_or_else(|| format!("call_{index}").into()),
+        id: id.unwrap_or_else(|| format!("call_{request_id}_{place}").into()),
         r#type: "function",
         function: Function {
             name: function.given("name").and_then(string).unwrap_or_default(),

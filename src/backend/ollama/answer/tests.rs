@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use proptest::prelude::*;
 
@@ -129,12 +129,35 @@ fn an_operator_gives_them_as_openai_has_them() {
             r#"{"id":"req-1","object":"chat.completion","created":1700000000,"model":"m","choices":[{"index":0,"message":"#,
             r#"{"role":"assistant","content":"🦀 é","thinking":"hm<","tool_calls":["#,
             r#"{"id":"call_x","type":"function","function":{"name":"f","arguments":"{\"n\":12345678901234567890123,\"s\":\"\\u00e9\"}"}},"#,
-            r#"{"id":"call_1","type":"function","function":{"name":"g","arguments":"{}"}}]},"#,
+            r#"{"id":"call_req-1_1","type":"function","function":{"name":"g","arguments":"{}"}}]},"#,
             r#""logprobs":{"content":[{"token":"h","logprob":-1.5,"top_logprobs":[{"token":"x","logprob":-2}]},"#,
             r#"{"token":"y","logprob":-3,"top_logprobs":[]}]},"finish_reason":"tool_calls"}],"#,
             r#""usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}"#,
         )
     );
+}
+
+#[test]
+fn no_two_calls_of_a_conversation_share_an_id() {
+    let body = r#"{"message":{"tool_calls":[{"function":{"name":"f"}},{"id":"","function":{"name":"f"}}]},"done":true}"#;
+    let mut ids = HashSet::new();
+    for request in ["req-1", "req-2", "req-1_0"] {
+        let mut decoder = Box::<ChatDecoder>::default();
+        let mut deltas = Deltas::default();
+        decoder.feed(body.as_bytes(), &mut deltas).unwrap();
+        let context = ResultContext {
+            generation: Generation::Operator,
+            request_id: request.into(),
+            created: 0,
+        };
+        let completion = decoder.finish(&mut deltas, &context).unwrap();
+        let result: serde_json::Value = serde_json::from_str(completion.result.get()).unwrap();
+        let calls = result["choices"][0]["message"]["tool_calls"]
+            .as_array()
+            .unwrap();
+        ids.extend(calls.iter().map(|call| call["id"].to_string()));
+    }
+    assert_eq!(ids.len(), 6, "{ids:?}");
 }
 
 #[test]
