@@ -187,6 +187,47 @@ async fn a_model_that_is_not_offered_is_not_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_model_can_do_is_asked_again_when_ollama_is_another_and_once_an_hour() {
+    let (net, _wire) = wire::start(&[]).await;
+    let described = || {
+        let requests = net.ollama.requests();
+        requests
+            .iter()
+            .filter(|request| request.path == "/api/show")
+            .count()
+    };
+    let mut payload = chat("one");
+    payload["reasoning_effort"] = json!("low");
+    net.gateway.chat(payload.clone()).outcome().await.result();
+    net.ollama.add_model(
+        MODEL,
+        ModelShape {
+            capabilities: vec!["completion", "thinking"],
+            ..ModelShape::default()
+        },
+    );
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(described(), 1, "nothing has changed");
+
+    let newer = Fault::answer(200, "application/json", r#"{"version":"0.99.0"}"#);
+    net.ollama.fail_always("/api/version", newer);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(described(), 2, "Ollama is another");
+    net.gateway.chat(payload).outcome().await.result();
+    let thought: Vec<_> = net
+        .asked()
+        .iter()
+        .map(|body| body["think"].clone())
+        .collect();
+    assert_eq!(thought, [json!(null), json!(true)]);
+
+    sleep(Duration::from_secs(3500)).await;
+    assert_eq!(described(), 2);
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(described(), 3, "an hour has passed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_model_that_was_pulled_a_moment_ago_is_served() {
     let (net, _wire) = wire::start(&[("PIN_MODEL_REFRESH_INTERVAL", "1h")]).await;
     net.ollama.add_model("new:latest", ModelShape::default());

@@ -84,8 +84,9 @@ impl Ollama {
         let running = self.api.running().await?;
         self.contexts.keep_those_of(&tags);
         let mut descriptions = self.descriptions.lock().await;
-        let facts = descriptions.of_all(&self.api, &tags).await;
-        let model = |tag: &Tag| seen_model(tag, facts.get(tag.key()), &running);
+        let refreshed = descriptions.refresh(&self.api, &tags, version.as_deref());
+        refreshed.await;
+        let model = |tag: &Tag| seen_model(tag, descriptions.of(tag), &running);
         Ok(Seen {
             version,
             vram_bytes: running.vram_bytes(),

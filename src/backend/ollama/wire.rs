@@ -158,7 +158,7 @@ struct Details {
     family: String,
 }
 
-/// What is worth knowing of a model, whatever its name. It never changes for a digest.
+/// What is worth knowing of a model, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) chats: bool,
