@@ -31,9 +31,9 @@ use tower_service::Service;
 use super::{Connections, Dial, DialError, Endpoint, Stream};
 use crate::config::BackendUrl;
 
-/// Idle connections are closed before model servers and load balancers do it on their side (60 s and more), so that a
-/// request seldom meets one that is just closing.
-const IDLE: Duration = Duration::from_secs(30);
+/// Idle connections are not used for longer, so that no request meets one that its server is just closing and is lost with it.
+/// Node and uvicorn close theirs after 5 s, load balancers after 60 s and more, Ollama never.
+const IDLE: Duration = Duration::from_secs(4);
 
 /// What a connection reads ahead at most, in bytes. The library's own limit would be 400 KiB, for each chat that a slow
 /// gateway holds up.
@@ -258,9 +258,52 @@ mod tests {
     }
 
     fn client(connection: DuplexStream) -> HttpClient {
+        client_by(Arc::new(OneConnection(Mutex::new(Some(connection)))))
+    }
+
+    fn client_by(dial: Arc<dyn Dial>) -> HttpClient {
         let config = config(&[("PIN_OLLAMA_URL", "http://127.0.0.1:1")]);
-        let dial = Arc::new(OneConnection(Mutex::new(Some(connection))));
         HttpClient::new(dial, config.backend.url, Connections::default())
+    }
+
+    /// As many connections as are wanted, to a server whose answers are empty. Counts them.
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Dial for Counted {
+        fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let (ours, theirs) = duplex(PIPE);
+            tokio::spawn(answer_all(theirs));
+            async { Ok(Box::new(ours) as Stream) }.boxed()
+        }
+    }
+
+    async fn answer_all(mut connection: DuplexStream) {
+        loop {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if connection.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            connection.write_all(answer).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_used_for_four_seconds_and_no_longer() {
+        for (idle, connections) in [(3_900, 1), (4_100, 2)] {
+            let dial = Arc::new(Counted::default());
+            let client = client_by(Arc::clone(&dial) as Arc<dyn Dial>);
+            for _ in 0..2 {
+                let answer = client.get("/").await.unwrap();
+                read_body(answer.into_body(), 0).await.unwrap();
+                sleep(Duration::from_millis(idle)).await;
+            }
+            assert_eq!(dial.0.load(Ordering::Relaxed), connections, "{idle} ms");
+        }
     }
 
     /// Answers one request with a body that never ends, as fast as it is taken; counts its bytes.
