@@ -164,12 +164,17 @@ impl Backend {
     fn unreachable(&self, error: &HttpError) -> Failure {
         self.catalogue.doubt();
         let sentence = match error {
-            HttpError::Dial(_) => "the model server cannot be reached",
+            HttpError::Dial(_) => "the model server cannot be reached".to_owned(),
+            HttpError::Encoded(_) | HttpError::NotHttp(_) => {
+                format!("the answer cannot be read: {error}")
+            }
             HttpError::Broken
             | HttpError::Status(_)
             | HttpError::Unexpected
             | HttpError::TooLarge
-            | HttpError::Silent(_) => "the connection to the model server broke before it answered",
+            | HttpError::Silent(_) => {
+                "the connection to the model server broke before it answered".to_owned()
+            }
         };
         Failure::new(Code::Backend, sentence)
     }

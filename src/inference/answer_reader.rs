@@ -90,7 +90,7 @@ impl<'a> AnswerReader<'a> {
             };
             let heard = self.timeout.wait(next).await;
             let bytes = match heard.map_err(|timed_out| self.timed_out(&timed_out, times))? {
-                Event::Backend(Some(bytes)) => bytes.map_err(|_| broken())?,
+                Event::Backend(Some(bytes)) => bytes.map_err(|error| broken(&error))?,
                 Event::Backend(None) => break,
                 Event::Gateway => {
                     self.send(decoder.as_ref()).await;
@@ -169,8 +169,18 @@ pub(super) fn overdue(settings: &JobSettings) -> Failure {
     Failure::new(Code::Timeout, format!("not answered within {limit}"))
 }
 
-fn broken() -> Failure {
-    let sentence = "the connection broke in the middle of the answer";
+fn broken(error: &HttpError) -> Failure {
+    let sentence = match error {
+        HttpError::NotHttp(_) | HttpError::Encoded(_) => {
+            format!("the answer cannot be read: {error}")
+        }
+        HttpError::Broken
+        | HttpError::Dial(_)
+        | HttpError::Status(_)
+        | HttpError::Unexpected
+        | HttpError::TooLarge
+        | HttpError::Silent(_) => "the connection broke in the middle of the answer".to_owned(),
+    };
     Failure::new(Code::Backend, sentence)
 }
 
