@@ -156,7 +156,7 @@ async fn whatever_has_no_end_is_cut_off_at_the_limit() {
     );
     let call = json!({"message": {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}});
     for endless in [
-        line.repeat(3_000),
+        line.repeat(10_000),
         format!("{call}\n").repeat(3_000),
         "\n".repeat(100_000),
         format!("{{\"message\":{{\"content\":\"{}", "x".repeat(100_000)),

@@ -514,6 +514,34 @@ async fn a_backend_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
+async fn log_probabilities_give_way_before_an_answer_is_too_large() {
+    let line = json!({
+        "message": {"content": "ab"},
+        "logprobs": [{"token": "ab", "logprob": -1, "top_logprobs": [{"token": "x".repeat(1_500), "logprob": -2}]}],
+        "done": false,
+    });
+    let done = line
+        .to_string()
+        .replace("false", r#"true,"done_reason":"stop","eval_count":101"#);
+    let line = line.to_string();
+    for (client, lines, shed) in [
+        (CLIENT, 20, false),
+        (CLIENT, 100, true),
+        (DESKTOP, 100, true),
+    ] {
+        let net = Net::start_as(client, &[("PIN_MAX_RESULT_BYTES", "64KiB")]).await;
+        let script = std::iter::repeat_n(line.as_str(), lines).chain([done.as_str()]);
+        net.ollama.fail_next(CHAT, 1, Fault::script(script));
+        let outcome = net.chat("one").outcome().await;
+        assert_eq!(outcome.text(), "ab".repeat(lines + 1));
+        let result = outcome.result();
+        assert_eq!(result["warning"].is_string(), shed, "{}", result["warning"]);
+        let logprobs = [&result["logprobs"], &result["choices"][0]["logprobs"]];
+        assert_eq!(logprobs.iter().all(|logprobs| logprobs.is_null()), shed);
+    }
+}
+
+#[tokio::test]
 async fn speech_is_refused_where_there_is_no_speech_backend() {
     let net = Net::start(&[]).await;
     net.gateway.send(

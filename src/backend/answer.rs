@@ -72,6 +72,12 @@ pub trait Decoder: Send + Sync {
     /// All text up to now, one piece a kind.
     fn so_far(&self) -> Deltas;
 
+    /// How large what is kept of the answer is, in bytes, as the backend wrote it; no line is without a size.
+    fn size(&self) -> usize;
+
+    /// Leaves out what the answer can do without, its log probabilities, also those to come. The result says so.
+    fn shed(&mut self);
+
     /// Whether the whole answer has arrived, so that nothing is lost if the body does not end.
     fn is_complete(&self) -> bool;
 

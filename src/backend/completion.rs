@@ -22,9 +22,31 @@ pub(super) struct Answer {
     pub(super) thinking: String,
     pub(super) tool_calls: Elements,
     pub(super) logprobs: Elements,
+    /// Whether there were log probabilities that were left out.
+    pub(super) has_shed: bool,
 }
 
+/// What a result says of log probabilities that were left out.
+pub(super) const SHED: &str = "log probabilities were left out: with them the answer would be larger than PIN_MAX_RESULT_BYTES";
+
 impl Answer {
+    /// Adds log probabilities, as [`Elements::push`] does, unless they are left out.
+    pub(super) fn add_logprobs(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
+        let mut nowhere = Elements::default();
+        let kept = if self.has_shed {
+            &mut nowhere
+        } else {
+            &mut self.logprobs
+        };
+        kept.push(list)
+    }
+
+    /// Leaves log probabilities out, also those to come.
+    pub(super) fn shed(&mut self) {
+        self.has_shed |= !self.logprobs.is_empty();
+        self.logprobs = Elements::default();
+    }
+
     /// Adds text, and tells it as new.
     pub(super) fn say(&mut self, kind: ChunkKind, text: &str, deltas: &mut Deltas) {
         let said = match kind {
@@ -75,6 +97,11 @@ impl Elements {
         self.0.is_empty()
     }
 
+    /// In bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// All of them as one JSON list.
     pub(super) fn to_json(&self) -> String {
         format!("[{}]", self.0)
@@ -94,6 +121,8 @@ struct ChatCompletion<'a> {
     model: &'a str,
     choices: [Choice<'a>; 1],
     usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -184,6 +213,7 @@ pub(super) fn chat_completion(
             finish_reason,
         }],
         usage,
+        warning: answer.has_shed.then_some(SHED),
     })
     .ok()
 }

@@ -79,7 +79,6 @@ impl<'a> AnswerReader<'a> {
             mut body,
             mut decoder,
         } = asked.map_err(|timed_out| self.timed_out(&timed_out, times))??;
-        let mut size = 0;
         loop {
             let next = async {
                 tokio::select! {
@@ -97,11 +96,8 @@ impl<'a> AnswerReader<'a> {
                     continue;
                 }
             };
-            size += bytes.len();
-            if size > self.settings.max_result_bytes {
-                return Err(too_large());
-            }
             let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
+            self.bound(decoder.as_mut())?;
             if is_alive {
                 times.token();
             }
@@ -119,6 +115,18 @@ impl<'a> AnswerReader<'a> {
         }
         self.chunks.follow(&mut self.deltas, decoder.as_ref());
         Ok(decoder)
+    }
+
+    /// Keeps the answer within its size: without its log probabilities, if it has to be, or not at all.
+    fn bound(&self, decoder: &mut dyn Decoder) -> Result<(), Failure> {
+        let max = self.settings.max_result_bytes;
+        if decoder.size() > max {
+            decoder.shed();
+        }
+        if decoder.size() > max {
+            return Err(too_large());
+        }
+        Ok(())
     }
 
     /// Puts the whole answer together.

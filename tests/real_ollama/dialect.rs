@@ -21,6 +21,7 @@ cases! {
     a_stop_or_a_limit_that_means_nothing_changes_nothing
     a_conversation_goes_on_after_a_call_without_arguments
     a_tools_result_has_its_name_in_the_prompt
+    log_probabilities_cost_no_answer
 }
 
 /// A chat with `tiny` of four tokens at most, in OpenAI's words.
@@ -118,5 +119,21 @@ async fn a_tools_result_has_its_name_in_the_prompt(server: Server) {
     assert!(
         prompts.iter().all(|tokens| *tokens == prompts[0]),
         "{prompts:?}"
+    );
+}
+
+async fn log_probabilities_cost_no_answer(server: Server) {
+    let net = Net::start(CLIENT, server, &[("PIN_MAX_RESULT_BYTES", "2KiB")]).await;
+    let mut chat = payload(40);
+    chat["logprobs"] = json!(true);
+    chat["top_logprobs"] = json!(20);
+    let outcome = net.ask(chat).await;
+    let result = outcome.result();
+    assert_eq!(result["usage"]["completion_tokens"], 40);
+    assert!(
+        result["warning"]
+            .as_str()
+            .unwrap()
+            .contains("log probabilities were left out")
     );
 }

@@ -29,6 +29,8 @@ pub(super) struct ChatDecoder {
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     answer: Answer,
+    /// How large its lines and texts were, in bytes.
+    read: usize,
     half_of_thinking: Half,
     half_of_content: Half,
     /// The line with `"done":true`. What comes after it is ignored.
@@ -74,6 +76,16 @@ impl Decoder for ChatDecoder {
         self.answer.deltas()
     }
 
+    fn size(&self) -> usize {
+        let last = self.last.as_ref().map_or(0, String::len);
+        let lists = self.answer.tool_calls.len() + self.answer.logprobs.len();
+        self.partial.len() + self.read + lists + last
+    }
+
+    fn shed(&mut self) {
+        self.answer.shed();
+    }
+
     fn is_complete(&self) -> bool {
         self.last.is_some()
     }
@@ -106,6 +118,7 @@ impl Decoder for ChatDecoder {
 impl ChatDecoder {
     /// Takes the end of a line, of which earlier reads may have brought the beginning; gives whether it has part of the answer.
     fn read_line_end(&mut self, end: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
+        self.read += 1;
         if self.partial.is_empty() {
             return self.read_line(end, deltas);
         }
@@ -135,7 +148,7 @@ impl ChatDecoder {
 
     fn add(&mut self, line: &Line<'_>, deltas: &mut Deltas) -> Result<bool, Failure> {
         let answer = &mut self.answer;
-        let mut brought = answer.logprobs.push(line.logprobs)?;
+        let mut brought = answer.add_logprobs(line.logprobs)?;
         let Some(message) = &line.message else {
             return Ok(brought);
         };
@@ -154,6 +167,7 @@ impl ChatDecoder {
             if let Some(piece) = piece {
                 let text = half.join(piece.get()).ok_or_else(unreadable)?;
                 answer.say(kind, &text, deltas);
+                self.read += piece.get().len();
                 brought |= piece.get() != r#""""#;
             }
         }

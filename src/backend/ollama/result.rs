@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::{
     backend::{
         Completion, ResultContext,
-        completion::{Answer, Usage, chat_completion},
+        completion::{Answer, SHED, Usage, chat_completion},
         object::{Object, Value, count, string},
     },
     protocol::Generation,
@@ -57,6 +57,10 @@ fn ollama_result(answer: &Answer, mut last: Object<'_>) -> Option<Box<RawValue>>
     last.set("message", Value::Object(message));
     if !answer.logprobs.is_empty() {
         last.set("logprobs", Value::Json(answer.logprobs.to_json()));
+    }
+    if answer.has_shed {
+        last.set("logprobs", Value::Raw("null"));
+        last.set("warning", text(SHED));
     }
     let mut json = String::new();
     last.write(&mut json);
