@@ -228,6 +228,20 @@ async fn what_a_model_can_do_is_asked_again_when_ollama_is_another_and_once_an_h
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_is_served_and_kept_where_ollama_does_not_tell_what_is_in_memory() {
+    let (net, _wire) = wire::start(&[("PIN_PRELOAD_MODELS", MODEL)]).await;
+    net.ollama.fail_always("/api/ps", Fault::HangBeforeHeaders);
+    sleep(Duration::from_secs(40 * 60)).await;
+    let loads = net.ollama.load_requests();
+    assert_eq!(
+        loads.len(),
+        3,
+        "at first and each quarter of an hour: {loads:?}"
+    );
+    net.chat("one").outcome().await.result();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_model_that_was_pulled_a_moment_ago_is_served() {
     let (net, _wire) = wire::start(&[("PIN_MODEL_REFRESH_INTERVAL", "1h")]).await;
     net.ollama.add_model("new:latest", ModelShape::default());

@@ -269,7 +269,8 @@ impl Catalogue {
             self.rules.offers(&model.name, suitability).then_some(model)
         };
         let mut models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
-        self.preload.arrange(&mut models, began);
+        let looked_at_memory = (!seen.is_memory_unknown).then_some(began);
+        self.preload.arrange(&mut models, looked_at_memory);
         Offer {
             is_up: true,
             is_warm: self.preload.is_warm(),

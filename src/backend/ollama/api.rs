@@ -48,14 +48,9 @@ impl Api {
         Ok(self.get::<Tags>("/api/tags").await?.models)
     }
 
-    /// The models that are in memory; none where it does not tell, which is no reason not to serve those that it has.
-    pub(super) async fn running(&self) -> Result<Running, HttpError> {
-        match self.get("/api/ps").await {
-            Err(HttpError::Status(_) | HttpError::Unexpected | HttpError::TooLarge) => {
-                Ok(Running::default())
-            }
-            told => told,
-        }
+    /// The models that are in memory; `None` where it does not tell, which is no reason not to serve those that it has.
+    pub(super) async fn running(&self) -> Option<Running> {
+        self.get("/api/ps").await.ok()
     }
 
     pub(super) async fn describe(&self, model: &str) -> Result<Facts, HttpError> {

@@ -81,7 +81,9 @@ impl Ollama {
     async fn seen(&self) -> Result<Seen, HttpError> {
         let version = self.api.version().await?;
         let tags = self.api.tags().await?;
-        let running = self.api.running().await?;
+        let running = self.api.running().await;
+        let is_memory_unknown = running.is_none();
+        let running = running.unwrap_or_default();
         self.contexts.keep_those_of(&tags);
         let mut descriptions = self.descriptions.lock().await;
         let refreshed = descriptions.refresh(&self.api, &tags, version.as_deref());
@@ -89,6 +91,7 @@ impl Ollama {
         let model = |tag: &Tag| seen_model(tag, descriptions.of(tag), &running);
         Ok(Seen {
             version,
+            is_memory_unknown,
             vram_bytes: running.vram_bytes(),
             models: tags.iter().map(model).collect(),
         })

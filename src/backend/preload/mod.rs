@@ -76,16 +76,16 @@ impl Preload {
         }
     }
 
-    /// Takes in what a look that began at `began` has shown. Puts the models into the order in which they are offered: first
+    /// Takes in what a look has shown, which was at memory as it was at `looked` or later, if at all. Puts the models into the order in which they are offered: first
     /// the one to interview, then those that are kept loaded, then the others by name; and marks those.
-    pub(super) fn arrange(&self, models: &mut [Model], began: Instant) {
+    pub(super) fn arrange(&self, models: &mut [Model], looked: Option<Instant>) {
         models.sort_by(|one, other| one.name.cmp(&other.name));
         let mut wanted = self.lock();
         let wanted = wanted.get_or_insert_with(|| self.choose(models));
         for wanted in &mut *wanted {
             let mut offered = models.iter_mut();
             let model = offered.find(|model| model.is_called(&wanted.model));
-            wanted.seen(model.as_deref(), began);
+            wanted.seen(model.as_deref(), looked);
             if let Some(model) = model {
                 model.is_preloaded = true;
             }
