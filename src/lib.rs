@@ -12,6 +12,7 @@ pub mod backend;
 pub mod clock;
 pub mod config;
 pub mod inference;
+mod invisible;
 pub mod label;
 pub mod link;
 pub mod node;

@@ -163,6 +163,9 @@ fn log_settings(config: &Config) {
     let version = telemetry::Metrics::VERSION;
     let proxy = config.gateway.proxy.as_ref().map(tracing::field::display);
     info!(version, secret = ?config.identity.secret, proxy, settings = settings.join(" "), "starting");
+    if let Some(skipped) = config.skipped() {
+        warn!(what = skipped, "a part of the settings is not heeded");
+    }
 }
 
 fn check_health(healthcheck: Healthcheck) -> ExitCode {

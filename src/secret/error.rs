@@ -104,12 +104,55 @@ pub enum Problem {
     /// Not text.
     #[error("it is not UTF-8 text")]
     NotUtf8,
+    /// Something that nobody sees, and that no secret begins with.
+    #[error("it begins with a byte order mark (U+FEFF); save it as UTF-8 without one")]
+    ByteOrderMark,
+    /// More than one line: nobody can tell which is meant.
+    #[error("it has a second line; keep the secret's line alone")]
+    SecondLine,
+    /// White space where it is not seen.
+    #[error("it has a blank at its {0}; delete that")]
+    Blank(End),
+    /// A control character, or another that is not seen.
+    #[error(
+        "its character {place} is invisible (U+{code:04X}); delete that, or write the file anew as plain text"
+    )]
+    Invisible {
+        /// Its place, counted from 1.
+        place: usize,
+        /// Which one.
+        code: u32,
+    },
+    /// It was copied from a shell or a configuration file.
+    #[error("it has quotes around it; keep what is between them alone")]
+    Quoted,
+    /// The same.
+    #[error("it is written as NAME=value; keep what is behind the = alone")]
+    Assignment,
     /// A directory, a pipe, a device.
     #[error("it is not a regular file")]
     NotAFile,
     /// It stopped in the middle.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
+}
+
+/// An end of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Where it begins.
+    Beginning,
+    /// Where it ends.
+    End,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Beginning => "beginning",
+            Self::End => "end",
+        })
+    }
 }
 
 fn advice(error: &io::Error, facts: &FileFacts) -> String {

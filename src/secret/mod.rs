@@ -7,6 +7,7 @@ mod file;
 mod keeper;
 #[cfg(feature = "keyring")]
 pub mod keyring;
+mod line;
 
 use std::{
     fmt,
@@ -15,6 +16,7 @@ use std::{
 
 use secrecy::SecretString;
 
+pub(crate) use self::line::from_text;
 pub use self::{
     error::{FileFacts, SecretError},
     file::read_from,
@@ -100,11 +102,6 @@ impl fmt::Debug for SecretSource {
     }
 }
 
-/// The text without the newlines at its end, which editors and `echo` leave there and no secret has.
-pub(crate) fn without_newlines(text: &str) -> &str {
-    text.trim_end_matches(['\n', '\r'])
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -136,10 +133,10 @@ mod tests {
                 "{written:?}"
             );
         }
-        let (_dir, path) = file_with(" two words \n");
+        let (_dir, path) = file_with("two words\n");
         assert_eq!(
             SecretSource::File(path).read().unwrap().expose_secret(),
-            " two words "
+            "two words"
         );
     }
 
@@ -150,6 +147,10 @@ mod tests {
             (b"".to_vec(), "it is empty"),
             (b" \r\n".to_vec(), "it is empty"),
             (b"\xff\xfe".to_vec(), "it is not UTF-8 text"),
+            (
+                b"\xef\xbb\xbfs3cret".to_vec(),
+                "it begins with a byte order mark (U+FEFF); save it as UTF-8 without one",
+            ),
             (vec![b'x'; 64 * 1024 + 1], "it is larger than 64 KiB"),
         ] {
             let (_dir, path) = file_with(content);
