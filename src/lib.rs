@@ -11,6 +11,7 @@ pub mod app;
 pub mod backend;
 pub mod clock;
 pub mod config;
+pub mod file_access;
 pub mod inference;
 mod invisible;
 pub mod label;

@@ -1,43 +1,8 @@
 //! Why the secret cannot be had, with what an operator needs in order to mend it.
 
-use std::{
-    fmt, fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
-/// Who may read a file, and who we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileFacts {
-    /// The file's owner and mode; `None` if they cannot be told.
-    pub owner_and_mode: Option<(u32, u32)>,
-    /// The user that this process runs as.
-    pub process_uid: u32,
-}
-
-impl FileFacts {
-    /// Looks at a file.
-    pub fn of(path: &Path) -> Self {
-        let owner_and_mode = fs::metadata(path)
-            .ok()
-            .map(|file| (file.uid(), file.mode() & 0o7777));
-        Self {
-            owner_and_mode,
-            process_uid: rustix::process::geteuid().as_raw(),
-        }
-    }
-}
-
-impl fmt::Display for FileFacts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.owner_and_mode {
-            Some((owner, mode)) => write!(f, "owner uid {owner}, mode {mode:04o}")?,
-            None => f.write_str("owner and mode unknown")?,
-        }
-        write!(f, "; this process: uid {}", self.process_uid)
-    }
-}
+use crate::file_access::FileFacts;
 
 /// Why the secret cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +19,7 @@ pub enum SecretError {
         default_file: PathBuf,
     },
     /// The file cannot be opened or read.
-    #[error("secret file {}: {error} ({facts}); {}", path.display(), advice(error, facts))]
+    #[error("secret file {}: {error} ({facts}); {}", path.display(), facts.advice(error, Some("PIN_API_SECRET_FILE")))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -152,17 +117,5 @@ impl fmt::Display for End {
             Self::Beginning => "beginning",
             Self::End => "end",
         })
-    }
-}
-
-fn advice(error: &io::Error, facts: &FileFacts) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "mount or create it, or correct PIN_API_SECRET_FILE".to_owned(),
-        io::ErrorKind::PermissionDenied => format!(
-            "let uid {} read it: chown it to that user or chmod it to 0444; on Kubernetes set the volume's defaultMode \
-             to 0444",
-            facts.process_uid
-        ),
-        _ => "see that the file can be read".to_owned(),
     }
 }

@@ -6,9 +6,10 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::{
-    error::{FileFacts, Problem, SecretError},
+    error::{Problem, SecretError},
     line::from_text,
 };
+use crate::file_access::FileFacts;
 
 /// Far more than any secret has: whoever points at a larger file has the wrong one.
 const LARGEST: usize = 64 * 1024;

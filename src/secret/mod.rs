@@ -17,11 +17,7 @@ use std::{
 use secrecy::SecretString;
 
 pub(crate) use self::line::from_text;
-pub use self::{
-    error::{FileFacts, SecretError},
-    file::read_from,
-    keeper::SecretKeeper,
-};
+pub use self::{error::SecretError, file::read_from, keeper::SecretKeeper};
 
 /// A place that the secret can be read from, again and again.
 #[derive(Clone)]
@@ -111,6 +107,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::file_access::{FileFacts, Obstacle};
 
     fn file_with(bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -196,6 +193,7 @@ mod tests {
             facts: FileFacts {
                 owner_and_mode: Some((0, 0o400)),
                 process_uid: 65532,
+                obstacle: Obstacle::Mode,
             },
             error: std::io::Error::from(std::io::ErrorKind::PermissionDenied),
         };

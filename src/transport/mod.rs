@@ -17,7 +17,7 @@ pub use dial::TcpDialer;
 pub use error::{DialError, ProxyError, Step};
 pub use meter::{Meter, Metered};
 pub use proxy::ProxyDialer;
-pub use resolve::{LookupFailure, NameError, Resolver, ServerFailure, Sources};
+pub use resolve::{LookupFailure, NameError, Resolver, ServerFailure, Sources, UnreadableFile};
 pub use tls::{TlsError, client_config};
 
 use std::fmt;
