@@ -8,6 +8,7 @@ mod dial;
 mod error;
 pub mod http;
 mod meter;
+mod pem;
 mod proxy;
 mod resolve;
 mod tls;
