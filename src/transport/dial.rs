@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream};
+use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream, tls_error};
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -98,7 +98,7 @@ impl TcpDialer {
             .tls
             .connect(name, connection)
             .await
-            .map_err(|error| DialError::Tls(error.to_string()))?;
+            .map_err(|error| DialError::Tls(tls_error::explain(&error)))?;
         Ok(Box::new(stream))
     }
 }

@@ -12,6 +12,7 @@ mod pem;
 mod proxy;
 mod resolve;
 mod tls;
+mod tls_error;
 
 pub use connections::Connections;
 pub use dial::TcpDialer;

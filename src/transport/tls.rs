@@ -8,9 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier};
 
-use super::pem;
+use super::{pem, tls_error::TellingVerifier};
 use crate::file_access::FileFacts;
 
 /// The file of extra roots cannot be used.
@@ -86,10 +86,16 @@ fn built_in() -> RootCertStore {
 
 fn config(roots: RootCertStore) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .expect("there are built-in roots, and no revocation lists");
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring serves TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
+        // As dangerous as what it wraps: it only tells more of a refusal.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(TellingVerifier(verifier)))
         .with_no_client_auth();
     Arc::new(config)
 }
