@@ -4,9 +4,10 @@
 
 mod support;
 
-use std::{fs, sync::Arc};
+use std::{fs, sync::Arc, time::Duration};
 
 use devnet::gateway::Gateway;
+use pin_sidecar::transport::{Dial as _, Endpoint, Resolver, TcpDialer, Trust};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer,
     KeyPair, date_time_ymd,
@@ -137,4 +138,61 @@ async fn a_chain_that_is_sent_whole_and_a_named_certificate_without_ca_are_trust
         let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
         sidecar.wait_until_pending("").await;
     }
+}
+
+#[tokio::test]
+async fn a_file_of_roots_that_is_replaced_is_trusted_at_the_next_connection_and_the_last_good_one_is_kept()
+ {
+    let (first, second) = (
+        made(params("first", false), None),
+        made(params("second", false), None),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    fs::write(&file, first.certificate.pem()).unwrap();
+    let trust = Trust::with_file(Some(&file)).unwrap();
+    let dialer = TcpDialer::new(trust, Resolver::default(), Duration::from_secs(30));
+    let (old, new) = (gateway(&[&first]).await, gateway(&[&second]).await);
+    assert!(reaches(&dialer, &old).await && !reaches(&dialer, &new).await);
+    assert_eq!(dialer.trouble(), None);
+
+    fs::write(&file, "-----BEGIN CERTIFICATE-----").unwrap();
+    assert!(reaches(&dialer, &old).await);
+    assert!(dialer.trouble().unwrap().contains("begins in line 1"));
+    fs::remove_file(&file).unwrap();
+    assert!(reaches(&dialer, &old).await);
+    assert!(dialer.trouble().unwrap().contains("No such file"));
+
+    fs::write(&file, second.certificate.pem()).unwrap();
+    assert!(reaches(&dialer, &new).await && !reaches(&dialer, &old).await);
+    assert_eq!(dialer.trouble(), None);
+}
+
+async fn reaches(dialer: &TcpDialer, gateway: &Gateway) -> bool {
+    let endpoint = Endpoint {
+        host: HERE.to_owned(),
+        port: gateway.addr().port(),
+        tls: true,
+    };
+    dialer.dial(&endpoint).await.is_ok()
+}
+
+#[tokio::test]
+async fn roots_that_can_no_longer_be_read_are_told_in_readyz_and_the_session_comes_back_all_the_same()
+ {
+    let alone = made(params("alone", false), None);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    fs::write(&file, alone.certificate.pem()).unwrap();
+    let (gateway, ollama) = (gateway(&[&alone]).await, ollama().await);
+    let mut settings = QUICK.to_vec();
+    settings.push(("PIN_TLS_CA_FILE", file.to_str().unwrap()));
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    gateway.wait_for_session(1).await;
+    fs::write(&file, "nothing").unwrap();
+    gateway.drop_sessions();
+    gateway.wait_for_session(2).await;
+    let (_, ready) = sidecar.get("/readyz").await;
+    let told = "The last good root certificates are in use: PIN_TLS_CA_FILE";
+    assert!(ready.contains(told), "{ready}");
 }

@@ -143,7 +143,7 @@ settings! {
     allow_plaintext: Choice<bool>, "PIN_ALLOW_PLAINTEXT", Is("false"),
         "`true` allows an unencrypted gateway (`ws://`, `http://`) on another machine";
     tls_ca_file: Option<FilePath>, "PIN_TLS_CA_FILE", Unset,
-        "PEM file with root certificates to trust in addition to the built-in ones";
+        "PEM file with root certificates to trust in addition to the built-in ones; it is read again for every connection";
     https_proxy: Option<SharedProxy>, "HTTPS_PROXY", Unset,
         "HTTP proxy to reach the gateway through: `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT` \
          (percent-encoded), `https://` for a proxy that speaks TLS itself; never used for Ollama, nor for a gateway on \

@@ -23,7 +23,7 @@ use crate::{
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
     telemetry::Metrics,
-    transport::{self, Connections, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
+    transport::{Connections, Dial, ProxyDialer, Resolver, TcpDialer, TlsError, Trust},
 };
 
 /// What the sidecar has of the world outside. Tests hand in another.
@@ -44,7 +44,7 @@ impl World {
     /// # Errors
     /// `PIN_TLS_CA_FILE` cannot be used.
     pub fn real(config: &Config) -> Result<Self, TlsError> {
-        let tls = transport::client_config(config.gateway.ca_file.as_deref())?;
+        let tls = Trust::with_file(config.gateway.ca_file.as_deref())?;
         let direct = Arc::new(TcpDialer::new(
             tls,
             Resolver::default(),
@@ -82,6 +82,7 @@ pub struct Relay {
     generation: Generation,
     transport: &'static str,
     status: Arc<StatusBoard>,
+    gateway: Arc<dyn Dial>,
 }
 
 impl Relay {
@@ -125,6 +126,7 @@ impl Relay {
             config.job,
         );
         let status = Arc::<StatusBoard>::default();
+        let gateway = Arc::clone(&world.gateway);
         let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
             &config.identity,
             &config.gateway,
@@ -152,6 +154,7 @@ impl Relay {
             generation,
             transport,
             status,
+            gateway,
         })
     }
 
@@ -171,6 +174,7 @@ impl Relay {
             generation: self.generation,
             transport: self.transport,
             status: Arc::clone(&self.status),
+            gateway: Arc::clone(&self.gateway),
             shared: self.data_path.shared.clone(),
             admission: self.data_path.inference.admission(),
             service: self.service(),
