@@ -18,6 +18,7 @@ use crate::{
     outbox::Outbox,
     overview::View,
     protocol::Generation,
+    reload::Reload,
     secret::{SecretError, SecretKeeper},
     service::Service,
     session::{StatusBoard, Supervisor, SupervisorParts},
@@ -83,6 +84,7 @@ pub struct Relay {
     transport: &'static str,
     status: Arc<StatusBoard>,
     gateway: Arc<dyn Dial>,
+    reload: Arc<Reload>,
 }
 
 impl Relay {
@@ -127,6 +129,11 @@ impl Relay {
         );
         let status = Arc::<StatusBoard>::default();
         let gateway = Arc::clone(&world.gateway);
+        let reload = Reload::new(
+            config.identity.secret.clone(),
+            Arc::clone(&gateway),
+            Arc::clone(&status),
+        );
         let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
             &config.identity,
             &config.gateway,
@@ -155,6 +162,7 @@ impl Relay {
             transport,
             status,
             gateway,
+            reload: Arc::new(reload),
         })
     }
 
@@ -166,6 +174,11 @@ impl Relay {
     /// Where it may be asked to drain and to serve again.
     pub fn service(&self) -> Arc<Service> {
         Arc::clone(&self.data_path.service)
+    }
+
+    /// Where it may be asked to read files again.
+    pub fn reload(&self) -> Arc<Reload> {
+        Arc::clone(&self.reload)
     }
 
     /// What probes and people may see of it.
