@@ -87,6 +87,27 @@ impl Machine {
     }
 }
 
+/// As a user sees it whom the file's mode keeps out; the tests may run as one whom none does.
+#[tokio::test]
+async fn a_file_of_names_that_cannot_be_read_is_named_and_nobody_else_is_blamed() {
+    for file in ["resolv.conf", "hosts"] {
+        let machine = Machine::at_port(9);
+        let path = machine.files.path().join(file);
+        fs::create_dir(&path).unwrap();
+        let told = machine
+            .look_up("gateway.test")
+            .await
+            .unwrap_err()
+            .to_string();
+        let words = format!("since {} cannot be read: Is a directory", path.display());
+        assert!(told.contains(&words), "{told}");
+        assert!(
+            told.contains("owner uid ") && told.contains("this process: uid "),
+            "{told}"
+        );
+    }
+}
+
 async fn server() -> NameServer {
     let server = NameServer::start().await.unwrap();
     server.add(NAME, V4);

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream};
+use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream, Trust, tls_error};
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -38,7 +38,7 @@ const MAX_NOT_SENT: u32 = 128 * 1024;
 
 /// Dials over the machine's own network.
 pub struct TcpDialer {
-    tls: TlsConnector,
+    tls: Trust,
     names: Resolver,
     step_timeout: Duration,
     /// The address that worked where the first one did not, by host and port.
@@ -47,9 +47,9 @@ pub struct TcpDialer {
 
 impl TcpDialer {
     /// A dialer that trusts what `tls` trusts, looks up `names`, and gives each step `step_timeout`.
-    pub fn new(tls: Arc<rustls::ClientConfig>, names: Resolver, step_timeout: Duration) -> Self {
+    pub fn new(tls: impl Into<Trust>, names: Resolver, step_timeout: Duration) -> Self {
         Self {
-            tls: TlsConnector::from(tls),
+            tls: tls.into(),
             names,
             step_timeout,
             worked: Mutex::default(),
@@ -172,11 +172,11 @@ impl TcpDialer {
     ) -> Result<Stream, DialError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| DialError::Tls(error.to_string()))?;
-        let stream = self
-            .tls
+        let connector = TlsConnector::from(self.tls.current().await);
+        let stream = connector
             .connect(name, connection)
             .await
-            .map_err(|error| DialError::Tls(error.to_string()))?;
+            .map_err(|error| DialError::Tls(tls_error::explain(&error)))?;
         Ok(Box::new(stream))
     }
 }
@@ -190,6 +190,14 @@ impl Dial for TcpDialer {
             Ok(stream)
         }
         .boxed()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.tls.trouble()
+    }
+
+    fn read_again(&self) -> BoxFuture<'_, ()> {
+        self.tls.read_again().boxed()
     }
 }
 

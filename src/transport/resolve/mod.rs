@@ -13,10 +13,10 @@ mod lookup;
 mod resolv_conf;
 mod silence;
 
-pub use error::{LookupFailure, NameError, ServerFailure};
+pub use error::{LookupFailure, NameError, ServerFailure, UnreadableFile};
 
 use std::{
-    fs,
+    fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -79,7 +79,7 @@ impl Resolver {
         let deadline = Instant::now() + limit;
         let mut addresses = match self.without_dns(host)? {
             Some(addresses) => addresses,
-            None => self.lookup(deadline).addresses(host).await?,
+            None => self.ask_dns(host, deadline).await?,
         };
         addresses.sort_by_key(SocketAddr::is_ipv4);
         for address in &mut addresses {
@@ -99,7 +99,9 @@ impl Resolver {
             let loopback = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
             return Ok(Some(loopback.map(|ip| SocketAddr::new(ip, 0)).to_vec()));
         }
-        let listed = hosts::addresses_of(name, &text_of(&self.sources.hosts));
+        // One that cannot be read is told if the DNS does not know the name either.
+        let text = text_of(&self.sources.hosts).unwrap_or_default();
+        let listed = hosts::addresses_of(name, &text);
         if !listed.is_empty() {
             return Ok(Some(listed));
         }
@@ -109,19 +111,28 @@ impl Resolver {
         Ok(None)
     }
 
-    fn lookup(&self, deadline: Instant) -> Lookup {
-        let text = text_of(&self.sources.resolv_conf);
-        Lookup {
-            conf: ResolvConf::parse(&text, self.sources.dns_port),
+    async fn ask_dns(&self, host: &str, deadline: Instant) -> Result<Vec<SocketAddr>, NameError> {
+        let conf = ResolvConf::parse(&text_of(&self.sources.resolv_conf)?, self.sources.dns_port);
+        let lookup = Lookup {
+            conf,
             silence: self.silence.clone(),
             deadline,
+        };
+        match lookup.addresses(host).await {
+            Err(error) => Err(text_of(&self.sources.hosts).err().unwrap_or(error)),
+            Ok(addresses) => Ok(addresses),
         }
     }
 }
 
-/// Small and local, so that it is read in place: a thread for it would cost more.
-fn text_of(file: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
+/// What a file says; nothing, where there is none. Small and local, so that it is read in place: a thread for it would cost
+/// more.
+fn text_of(file: &Path) -> Result<String, NameError> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(NameError::unreadable(file, &error)),
+    }
 }
 
 #[cfg(test)]
