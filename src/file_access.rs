@@ -97,7 +97,7 @@ impl fmt::Display for FileFacts {
 /// Whether owner and mode alone allow it. As in the kernel, an owner has the owner's bits and no other's. Capabilities do
 /// not count: a process that may not read a file has none that would help.
 fn allows(file: &fs::Metadata, bit: u32) -> bool {
-    let group = rustix::fs::Gid::from_raw(file.gid());
+    let group = rustix::process::Gid::from_raw(file.gid());
     let is_member = || {
         group == rustix::process::getegid()
             || rustix::process::getgroups().is_ok_and(|groups| groups.contains(&group))
