@@ -11,6 +11,7 @@ use crate::{
     config::Config,
     overview::View,
     relay::{Outcome, Relay, World},
+    reload::Reload,
     secret::SecretError,
     service::Service,
     telemetry::Metrics,
@@ -89,6 +90,11 @@ impl App {
     /// Where probes and metrics are answered.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin.addr()
+    }
+
+    /// Where it may be asked to read files again.
+    pub fn reload(&self) -> Arc<Reload> {
+        self.relay.reload()
     }
 
     /// Serves until `shutdown`, then drains; see [`Relay::run`].

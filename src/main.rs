@@ -1,25 +1,16 @@
 //! The command line, nothing else: what was asked for, which exit code it gives, and the signals that end it.
 
-use std::{
-    io,
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use futures_util::StreamExt;
 use pin_sidecar::{
     admin::{self, HealthcheckTarget},
     app::App,
     config::{self, Config},
     relay::Outcome,
+    signals::Early,
     telemetry,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook_tokio::Signals;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -76,13 +67,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    // Process 1 of a container has no default handlers: a signal that comes before ours would be lost.
-    let early = Arc::<AtomicBool>::default();
-    for signal in [SIGTERM, SIGINT] {
-        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&early)) {
-            return complain(1, &error);
-        }
-    }
+    let signals = match Early::take() {
+        Ok(signals) => signals,
+        Err(error) => return complain(1, &error),
+    };
     let config = match Config::from_env(std::env::vars_os()) {
         Ok(config) => config,
         Err(errors) => return complain(WRONG_SETTINGS, &errors),
@@ -97,7 +85,7 @@ fn run() -> ExitCode {
         .build();
     let code = match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(config, &early));
+            let code = runtime.block_on(serve(config, signals));
             // A keyring may still be asking a person, whom nobody waits for.
             runtime.shutdown_background();
             code
@@ -108,19 +96,17 @@ fn run() -> ExitCode {
     code
 }
 
-async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
-    let before_signals = early.load(Ordering::Relaxed);
-    let mut signals = match Signals::new([SIGTERM, SIGINT]) {
+async fn serve(config: Config, early: Early) -> ExitCode {
+    let mut signals = match early.into_signals() {
         Ok(signals) => signals,
         Err(error) => return complain(1, &error),
     };
-    let signalled_before = early.load(Ordering::Relaxed);
-    // One that came just then may be among those that follow, too, and is not a second one.
-    let may_come_again = signalled_before && !before_signals;
+    let came_before = signals.came_before();
     log_settings(&config);
     let built = tokio::select! {
         biased;
-        _ = signals.next(), if !signalled_before => return ExitCode::SUCCESS,
+        // What is to be read again is about to be read.
+        () = signals.end(|| {}), if !came_before => return ExitCode::SUCCESS,
         // Elsewhere: a keyring may ask a person for the secret, and somebody may have enough of that.
         built = spawn_blocking(move || App::build(config)) => built,
     };
@@ -132,15 +118,11 @@ async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
     };
     info!(address = %app.admin_addr(), "probes and metrics are answered");
     let shutdown = CancellationToken::new();
+    let reload = app.reload();
     let second_signal = async {
-        if !signalled_before {
-            signals.next().await;
-        }
+        signals.end(|| reload.ask()).await;
         shutdown.cancel();
-        if may_come_again {
-            signals.next().await;
-        }
-        signals.next().await;
+        signals.end_at_once().await;
     };
     tokio::select! {
         outcome = app.run(shutdown.cancelled()) => match outcome {
@@ -152,6 +134,7 @@ async fn serve(config: Config, early: &AtomicBool) -> ExitCode {
             warn!("a second signal: ending at once");
             ExitCode::FAILURE
         }
+        never = reload.run() => match never {},
     }
 }
 
@@ -163,6 +146,9 @@ fn log_settings(config: &Config) {
     let version = telemetry::Metrics::VERSION;
     let proxy = config.gateway.proxy.as_ref().map(tracing::field::display);
     info!(version, secret = ?config.identity.secret, proxy, settings = settings.join(" "), "starting");
+    if let Some(skipped) = config.skipped() {
+        warn!(what = skipped, "a part of the settings is not heeded");
+    }
 }
 
 fn check_health(healthcheck: Healthcheck) -> ExitCode {

@@ -23,6 +23,7 @@ use crate::{
     session::{Phase, SessionStatus, StatusBoard},
     shared::Shared,
     telemetry::Tier,
+    transport::Dial,
 };
 
 /// The data path's sign of life, given every second by a task among its own.
@@ -64,6 +65,7 @@ pub(crate) struct View {
     pub(crate) generation: Generation,
     pub(crate) transport: &'static str,
     pub(crate) status: Arc<StatusBoard>,
+    pub(crate) gateway: Arc<dyn Dial>,
     pub(crate) shared: Shared,
     pub(crate) admission: Arc<Admission>,
     pub(crate) service: Arc<Service>,
@@ -95,6 +97,9 @@ impl Overview for View {
     fn warnings(&self) -> Vec<String> {
         let trouble = self.status.read().secret_error;
         let secret = trouble.map(|trouble| format!("The last good secret is in use: {trouble}."));
+        let trouble = self.gateway.trouble();
+        let roots = trouble
+            .map(|trouble| format!("The last good root certificates are in use: {trouble}."));
         let nodes = self.shared.nodes.iter();
         let interviews =
             nodes.filter_map(|node| barred_sentence(node).or_else(|| failed_sentence(node)));
@@ -102,6 +107,7 @@ impl Overview for View {
         let preloads = preloads.filter_map(|node| node.backend.preload_sentence());
         secret
             .into_iter()
+            .chain(roots)
             .chain(interviews)
             .chain(preloads)
             .collect()

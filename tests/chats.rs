@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "chats/limits.rs"]
+mod limits;
 mod support;
 #[path = "support/wire.rs"]
 mod wire;
@@ -335,57 +337,6 @@ async fn an_answer_in_any_pieces_is_the_same_answer() {
         assert_eq!(outcome.text(), whole);
         assert_eq!(outcome.streamed("content"), whole);
     }
-}
-
-#[tokio::test]
-async fn silence_of_ollama_has_limits() {
-    let net = Net::start(&[
-        ("PIN_FIRST_TOKEN_TIMEOUT", "100ms"),
-        ("PIN_TOKEN_TIMEOUT", "50ms"),
-        ("PIN_REQUEST_TIMEOUT", "30s"),
-    ])
-    .await;
-    for (fault, expected) in [
-        (
-            Fault::HangBeforeHeaders,
-            "timeout: the backend gave no token within 100ms",
-        ),
-        (
-            Fault::Hang { after: 0 },
-            "timeout: the backend gave no token within 100ms",
-        ),
-        (
-            Fault::Hang { after: 2 },
-            "timeout: the backend gave no further token for 50ms",
-        ),
-    ] {
-        net.ollama.fail_next(CHAT, 1, fault);
-        assert_eq!(net.chat("one").outcome().await.error(), expected);
-        net.ollama.wait_until_idle().await;
-    }
-}
-
-#[tokio::test]
-async fn the_whole_of_a_request_has_a_limit() {
-    let net = Net::start(&[("PIN_REQUEST_TIMEOUT", "100ms")]).await;
-    net.ollama.fail_next(CHAT, 1, Fault::Hang { after: 2 });
-    assert_eq!(
-        net.chat("one").outcome().await.error(),
-        "timeout: not answered within 100ms"
-    );
-}
-
-#[tokio::test]
-async fn a_backend_that_never_ends_is_cut_off() {
-    let net = Net::start(&[("PIN_MAX_RESULT_BYTES", "64KiB")]).await;
-    net.ollama
-        .fail_next(CHAT, 1, Fault::Garbage { bytes: u64::MAX });
-    let outcome = net.chat("one").outcome().await;
-    assert_eq!(
-        outcome.error(),
-        "too_large: the answer is larger than PIN_MAX_RESULT_BYTES"
-    );
-    net.ollama.wait_until_idle().await;
 }
 
 #[tokio::test]

@@ -308,6 +308,54 @@ async fn one_model_that_cannot_be_described_does_not_take_the_others_with_it() {
 }
 
 #[tokio::test]
+async fn one_odd_entry_does_not_take_the_others_with_it() {
+    let odd = json!({"models": [
+        {"name": "llama3.2:latest", "size": null, "digest": null},
+        {"name": null, "size": 1},
+        {"name": "second:latest", "details": null},
+    ]});
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    ollama.add_model("second:latest", ModelShape::default());
+    let json = |body: &str| Fault::answer(200, "application/json", body);
+    ollama.fail_always("/api/tags", json(&odd.to_string()));
+    ollama.fail_always(
+        "/api/ps",
+        Fault::answer(404, "text/plain", "404 page not found"),
+    );
+    ollama.fail_always("/api/show", json(r#"{"model_info":null}"#));
+    ollama.fail_always(
+        "/api/version",
+        Fault::answer(404, "text/plain", "404 page not found"),
+    );
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
+    told(&gateway, 0, "MODEL_LIST", &[MODEL, "second:latest"]).await;
+    sidecar.wait_until_pending("").await;
+    gateway.chat(chat("one")).outcome().await.result();
+}
+
+#[tokio::test]
+async fn an_old_ollamas_model_that_only_embeds_is_not_offered() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let bert =
+        json!({"details": {"family": "bert"}, "model_info": {"general.architecture": "bert"}});
+    let bert = Fault::answer(200, "application/json", &bert.to_string());
+    ollama.add_model("all-minilm:latest", ModelShape::default());
+    ollama.fail_always_for("/api/show", "all-minilm:latest", bert);
+    let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
+    told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;
+}
+
+#[tokio::test]
+async fn an_ollama_whose_list_is_null_has_no_model() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let null = Fault::answer(200, "application/json", r#"{"models":null}"#);
+    ollama.fail_always("/api/tags", null);
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
+    sidecar.wait_until_pending("Ollama has no model").await;
+    assert_eq!(sidecar.metric("ollama_up").await, 1.0);
+}
+
+#[tokio::test]
 async fn status_lists_what_is_offered_and_what_is_in_memory() {
     let ollama = zoo().await;
     let net = Net::with(CLIENT, gateway().await, ollama, &[OFTEN]).await;

@@ -12,13 +12,18 @@ use std::{
 };
 
 use devnet::dns::{Asked, Fault, NameServer};
+use futures_util::FutureExt as _;
 use pin_sidecar::transport::{
     self, Dial, DialError, Endpoint, LookupFailure, NameError, Resolver, ServerFailure, Sources,
     TcpDialer,
 };
 use support::{CLIENT, Sidecar, gateway, ollama};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Far above what any look-up here takes, except those that are to run into it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -79,6 +84,27 @@ impl Machine {
             .iter()
             .map(|address| address.ip().to_string())
             .collect())
+    }
+}
+
+/// As a user sees it whom the file's mode keeps out; the tests may run as one whom none does.
+#[tokio::test]
+async fn a_file_of_names_that_cannot_be_read_is_named_and_nobody_else_is_blamed() {
+    for file in ["resolv.conf", "hosts"] {
+        let machine = Machine::at_port(9);
+        let path = machine.files.path().join(file);
+        fs::create_dir(&path).unwrap();
+        let told = machine
+            .look_up("gateway.test")
+            .await
+            .unwrap_err()
+            .to_string();
+        let words = format!("since {} cannot be read: Is a directory", path.display());
+        assert!(told.contains(&words), "{told}");
+        assert!(
+            told.contains("owner uid ") && told.contains("this process: uid "),
+            "{told}"
+        );
     }
 }
 
@@ -221,6 +247,31 @@ async fn two_dead_servers_are_passed_within_the_time_for_one_step() {
     let machine = Machine::asking(&[&first, &second, &third], "options timeout:30");
     let default_limit = Duration::from_secs(10);
     let found = machine.look_up_within(NAME, default_limit).await;
+    assert_eq!(found.unwrap(), ["192.0.2.3"]);
+}
+
+#[tokio::test]
+async fn two_dead_servers_cost_their_time_once_and_not_for_each_search_domain() {
+    let [first, second, third] = servers().await;
+    first.fail(Fault::Silence, |_| true);
+    second.fail(Fault::Silence, |_| true);
+    let more = "search a.local b.local c.local d.local e.local\noptions ndots:5";
+    let machine = Machine::asking(&[&first, &second, &third], more);
+    let start = Instant::now();
+    assert_eq!(machine.look_up(NAME).await.unwrap(), ["192.0.2.3"]);
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    let asked = first.asked().len();
+    assert_eq!(machine.look_up(NAME).await.unwrap(), ["192.0.2.3"]);
+    assert_eq!(first.asked().len(), asked, "it was silent a moment ago");
+}
+
+#[tokio::test]
+async fn every_server_has_its_turn_in_a_time_that_is_shorter_than_their_silences() {
+    let [first, second, third] = servers().await;
+    first.fail(Fault::Silence, |_| true);
+    second.fail(Fault::Silence, |_| true);
+    let machine = Machine::asking(&[&first, &second, &third], "");
+    let found = machine.look_up_within(NAME, Duration::from_secs(2)).await;
     assert_eq!(found.unwrap(), ["192.0.2.3"]);
 }
 
@@ -488,7 +539,7 @@ async fn a_look_up_ends_in_time_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn the_dialler_reaches_a_name_over_the_family_that_answers() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = NameServer::start().await.unwrap();
     server.add("service.example", "127.0.0.1");
     server.add("service.example", "::1");
@@ -508,6 +559,57 @@ async fn the_dialler_reaches_a_name_over_the_family_that_answers() {
         matches!(error, Some(DialError::Dns(NameError::NoSuchName))),
         "{error:?}"
     );
+}
+
+/// A machine on which this name has two addresses: the first takes connections and says nothing to TLS, the second
+/// is to be served by the test.
+async fn half_of_a_service(name: &str) -> (Machine, TcpListener, TcpListener) {
+    let stalled = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = stalled.local_addr().unwrap().port();
+    let works = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let machine = Machine::at_port(9);
+    machine.write_hosts(&format!("127.0.0.1 {name}\n127.0.0.2 {name}\n"));
+    (machine, stalled, works)
+}
+
+#[tokio::test]
+async fn an_address_that_connects_and_stalls_in_tls_leaves_it_to_the_next_which_is_first_from_then_on()
+ {
+    let name = "service.example";
+    let (machine, stalled, works) = half_of_a_service(name).await;
+    let (server_config, certificate) = support::self_signed(&[name]);
+    let roots = machine.files.path().join("roots.pem");
+    fs::write(&roots, certificate).unwrap();
+    let endpoint = Endpoint {
+        host: name.to_owned(),
+        port: works.local_addr().unwrap().port(),
+        tls: true,
+    };
+    let acceptor = TlsAcceptor::from(server_config);
+    let serving = async {
+        loop {
+            let (tcp, _) = works.accept().await.unwrap();
+            acceptor.accept(tcp).await.unwrap();
+        }
+    };
+    let dialling = async {
+        let tls = transport::client_config(Some(&roots)).unwrap();
+        let dialler = TcpDialer::new(tls, machine.resolver.clone(), LIMIT);
+        for _ in 0..2 {
+            let began = Instant::now();
+            dialler.dial(&endpoint).await.map(drop).unwrap();
+            assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = dialling => {}
+    }
+    let mut tried = 0;
+    while stalled.accept().now_or_never().is_some() {
+        tried += 1;
+    }
+    assert_eq!(tried, 1, "the second time it is not the first to be tried");
 }
 
 #[tokio::test]

@@ -22,11 +22,12 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 
 fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Where the system refuses an option (seccomp), there is still something to listen on.
     if is_any_v6(addr) {
-        socket.set_only_v6(false)?;
+        let _ = socket.set_only_v6(false);
     }
     // So that a restart need not wait for connections of the process before.
-    socket.set_reuse_address(true)?;
+    let _ = socket.set_reuse_address(true);
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

@@ -62,14 +62,21 @@ pub struct ResultContext {
 
 /// Reads one answer's body, in whatever pieces it arrives. Pure and without a clock.
 pub trait Decoder: Send + Sync {
-    /// Takes the next bytes of the body; text that became complete is added to `deltas`.
+    /// Takes the next bytes of the body; text that became complete is added to `deltas`. Gives whether anything came that is
+    /// part of the answer: text, thinking, a call, log probabilities. A backend that sends such is alive.
     ///
     /// # Errors
     /// The backend reported a failure or what it sent cannot be read; the body must then be dropped.
-    fn feed(&mut self, bytes: &[u8], deltas: &mut Deltas) -> Result<(), Failure>;
+    fn feed(&mut self, bytes: &[u8], deltas: &mut Deltas) -> Result<bool, Failure>;
 
     /// All text up to now, one piece a kind.
     fn so_far(&self) -> Deltas;
+
+    /// How large what is kept of the answer is, in bytes, as the backend wrote it; no line is without a size.
+    fn size(&self) -> usize;
+
+    /// Leaves out what the answer can do without, its log probabilities, also those to come. The result says so.
+    fn shed(&mut self);
 
     /// Whether the whole answer has arrived, so that nothing is lost if the body does not end.
     fn is_complete(&self) -> bool;

@@ -34,12 +34,24 @@ pub struct Model {
     pub name: Arc<str>,
     /// The longest context that the model was made for, in tokens; `None` where the backend does not say.
     pub context_length: Option<u64>,
-    /// Whether the model can think, that is whether it accepts `think`.
-    pub thinks: bool,
+    /// How the model can be made to think.
+    pub thinking: Thinking,
     /// What it takes just now; `None` while it is not in memory.
     pub loaded: Option<Loaded>,
     /// Whether the operator wants it kept in memory (`PIN_PRELOAD_MODELS`).
     pub is_preloaded: bool,
+}
+
+/// How a model can be made to think.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Thinking {
+    /// It cannot think, and refuses to be asked to.
+    #[default]
+    None,
+    /// It thinks or it does not: a level is refused.
+    OnOrOff,
+    /// It also takes a level: `low`, `medium`, `high`.
+    Levels,
 }
 
 impl Model {
@@ -257,7 +269,8 @@ impl Catalogue {
             self.rules.offers(&model.name, suitability).then_some(model)
         };
         let mut models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
-        self.preload.arrange(&mut models, began);
+        let looked_at_memory = (!seen.is_memory_unknown).then_some(began);
+        self.preload.arrange(&mut models, looked_at_memory);
         Offer {
             is_up: true,
             is_warm: self.preload.is_warm(),
@@ -287,6 +300,9 @@ impl Catalogue {
         metrics.ollama_up.set(i64::from(offer.is_up));
         metrics.ollama_models.set(gauge(offer.models.len()));
         metrics.ollama_vram_bytes.set(gauge(offer.vram_bytes));
+        for name in offer.names() {
+            metrics.start_model(name);
+        }
         if let Some(version) = &offer.version {
             metrics.set_ollama_version(version);
         }

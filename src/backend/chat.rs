@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::object::{Object, string};
+use super::object::{Object, elements, string};
 use crate::protocol::{Code, Failure};
 
 /// What is the operator's to say, at the top and in `options`.
@@ -74,6 +74,8 @@ pub struct RequestHead {
     pub model: String,
     /// Whether it wants its answer in chunks, too.
     pub stream: bool,
+    /// Whether it offers tools to the model.
+    pub has_tools: bool,
 }
 
 /// Looks whether a payload is a chat, and what it says of itself. Copies none of its content.
@@ -84,8 +86,9 @@ pub struct RequestHead {
 pub fn inspect(payload: &[u8]) -> Result<RequestHead, Failure> {
     let chat = ChatRequest::parse(payload)?;
     Ok(RequestHead {
-        model: chat.model.into_owned(),
         stream: chat.stream,
+        has_tools: chat.has_tools(),
+        model: chat.model.into_owned(),
     })
 }
 
@@ -118,6 +121,13 @@ impl<'a> ChatRequest<'a> {
             stream: read_stream(&top)?,
             top,
         })
+    }
+}
+
+impl ChatRequest<'_> {
+    fn has_tools(&self) -> bool {
+        let tools = self.top.given("tools").and_then(elements);
+        tools.is_some_and(|mut tools| tools.next().is_some())
     }
 }
 
@@ -233,20 +243,24 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_receipt_tells_the_model_and_whether_chunks_are_wanted() {
-        for (stream, wanted) in [
-            ("", false),
-            (r#","stream":true"#, true),
-            (r#","stream":false"#, false),
-            (r#","stream":null"#, false),
+    fn the_receipt_tells_the_model_whether_chunks_are_wanted_and_whether_there_are_tools() {
+        for (rest, stream, has_tools) in [
+            ("", false, false),
+            (r#","stream":true"#, true, false),
+            (r#","stream":false"#, false, false),
+            (r#","stream":null"#, false, false),
+            (r#","tools":[ ]"#, false, false),
+            (r#","tools":null"#, false, false),
+            (r#","tools":[{}]"#, false, true),
         ] {
-            let payload = format!(r#"{{"model":"a\u0062","messages":["x"]{stream}}}"#);
+            let payload = format!(r#"{{"model":"a\u0062","messages":["x"]{rest}}}"#);
             let head = inspect(payload.as_bytes()).unwrap();
             assert_eq!(
                 head,
                 RequestHead {
                     model: "ab".into(),
-                    stream: wanted
+                    stream,
+                    has_tools,
                 }
             );
         }

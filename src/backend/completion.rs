@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Deltas, ResultContext,
+    halves::without_halves,
     object::{Object, Value, elements, interior, rewrite_elements, string},
 };
 use crate::protocol::{ChunkKind, Code, Failure};
@@ -21,9 +22,46 @@ pub(super) struct Answer {
     pub(super) thinking: String,
     pub(super) tool_calls: Elements,
     pub(super) logprobs: Elements,
+    /// Whether there were log probabilities that were left out.
+    pub(super) has_shed: bool,
 }
 
+/// What a result says of log probabilities that were left out.
+pub(super) const SHED: &str = "log probabilities were left out: with them the answer would be larger than PIN_MAX_RESULT_BYTES";
+
 impl Answer {
+    /// Adds log probabilities, as [`Elements::push`] does, unless they are left out.
+    pub(super) fn add_logprobs(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
+        let mut nowhere = Elements::default();
+        let kept = if self.has_shed {
+            &mut nowhere
+        } else {
+            &mut self.logprobs
+        };
+        kept.push(list)
+    }
+
+    /// Leaves log probabilities out, also those to come.
+    pub(super) fn shed(&mut self) {
+        self.has_shed |= !self.logprobs.is_empty();
+        self.logprobs = Elements::default();
+    }
+
+    /// Adds text, and tells it as new.
+    pub(super) fn say(&mut self, kind: ChunkKind, text: &str, deltas: &mut Deltas) {
+        let said = match kind {
+            ChunkKind::Thinking => &mut self.thinking,
+            ChunkKind::Content => &mut self.content,
+        };
+        said.push_str(text);
+        deltas.push(kind, text);
+    }
+
+    /// Whether there is neither text nor a call in it.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.content.is_empty() && self.thinking.is_empty() && self.tool_calls.is_empty()
+    }
+
     /// Its text, one piece a kind.
     pub(super) fn deltas(&self) -> Deltas {
         let mut deltas = Deltas::default();
@@ -38,12 +76,12 @@ impl Answer {
 pub(super) struct Elements(String);
 
 impl Elements {
-    /// Adds a list; `None` and an empty one add nothing.
+    /// Adds a list; `None` and an empty one add nothing. Gives whether anything was added.
     ///
     /// # Errors
     /// What is given is something else than a list.
-    pub(super) fn push(&mut self, list: Option<&RawValue>) -> Result<(), Failure> {
-        let Some(list) = list else { return Ok(()) };
+    pub(super) fn push(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
+        let Some(list) = list else { return Ok(false) };
         if !list.get().starts_with('[') {
             return Err(unreadable());
         }
@@ -51,12 +89,17 @@ impl Elements {
         if !self.0.is_empty() && !elements.is_empty() {
             self.0.push(',');
         }
-        self.0.push_str(elements);
-        Ok(())
+        self.0.push_str(&without_halves(elements));
+        Ok(!elements.is_empty())
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// In bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// All of them as one JSON list.
@@ -78,6 +121,8 @@ struct ChatCompletion<'a> {
     model: &'a str,
     choices: [Choice<'a>; 1],
     usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -137,7 +182,7 @@ pub(super) fn chat_completion(
     let tool_calls = answer.tool_calls.to_json();
     let tool_calls: Vec<_> = elements(&tool_calls)?
         .enumerate()
-        .filter_map(|(i, call)| tool_call(i, call))
+        .filter_map(|(place, call)| tool_call(call, place, &context.request_id))
         .collect();
     let finish_reason = match finish_reason {
         _ if !tool_calls.is_empty() => "tool_calls",
@@ -168,21 +213,25 @@ pub(super) fn chat_completion(
             finish_reason,
         }],
         usage,
+        warning: answer.has_shed.then_some(SHED),
     })
     .ok()
 }
 
-/// Arguments may be given as an object, and an id be missing, as they are by Ollama.
-fn tool_call(index: usize, call: &str) -> Option<ToolCall<'_>> {
+/// Arguments may be given as an object, and an id be missing, as they are by Ollama. The id that is made then has the
+/// request's in it: the result of a call is found by its id, and a conversation goes over many requests.
+fn tool_call<'a>(call: &'a str, place: usize, request_id: &str) -> Option<ToolCall<'a>> {
     let call = Object::parse(call).ok()?;
     let function = Object::parse(call.given("function")?).ok()?;
-    let arguments = function.given("arguments").unwrap_or("{}");
+    // Clients parse them, so that nothing has to be an object.
+    let arguments = function.given("arguments").filter(|json| *json != r#""""#);
+    let arguments = arguments.unwrap_or("{}");
     let id = call
         .given("id")
         .and_then(string)
         .filter(|id| !id.is_empty());
     Some(ToolCall {
-        id: id.unwrap_or_else(|| format!("call_{index}").into()),
+        id: id.unwrap_or_else(|| format!("call_{request_id}_{place}").into()),
         r#type: "function",
         function: Function {
             name: function.given("name").and_then(string).unwrap_or_default(),

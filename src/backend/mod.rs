@@ -13,6 +13,7 @@ mod catalogue;
 pub mod chat;
 mod completion;
 mod error_text;
+mod halves;
 mod object;
 pub mod ollama;
 mod preload;
@@ -23,7 +24,7 @@ pub(crate) mod tests;
 
 pub use self::{
     answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
-    catalogue::{Catalogue, Loaded, Model, Offer, Rules},
+    catalogue::{Catalogue, Loaded, Model, Offer, Rules, Thinking},
     chat::RequestHead,
     preload::{PreloadState, PreloadStatus},
     server::{AskError, ModelServer, Prepared, Seen, Suitability},
@@ -163,12 +164,17 @@ impl Backend {
     fn unreachable(&self, error: &HttpError) -> Failure {
         self.catalogue.doubt();
         let sentence = match error {
-            HttpError::Dial(_) => "the model server cannot be reached",
+            HttpError::Dial(_) => "the model server cannot be reached".to_owned(),
+            HttpError::Encoded(_) | HttpError::NotHttp(_) => {
+                format!("the answer cannot be read: {error}")
+            }
             HttpError::Broken
             | HttpError::Status(_)
             | HttpError::Unexpected
             | HttpError::TooLarge
-            | HttpError::Silent(_) => "the connection to the model server broke before it answered",
+            | HttpError::Silent(_) => {
+                "the connection to the model server broke before it answered".to_owned()
+            }
         };
         Failure::new(Code::Backend, sentence)
     }

@@ -218,6 +218,16 @@ fn number(json: &str) -> Option<f64> {
         .then(|| json.parse().ok())?
 }
 
+/// A count: a whole number, however it is written (`7`, `7.0`, `70e-1`); what a double does not hold exactly is none, and
+/// could not be added up.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub(super) fn count(json: &str) -> Option<u64> {
+    const MAX: f64 = (1_u64 << 53) as f64;
+    let number = number(json)?;
+    let is_count = (0.0..=MAX).contains(&number) && number.fract() == 0.0;
+    is_count.then_some(number as u64)
+}
+
 /// What is between the quotes of a JSON string, or the brackets of a list.
 pub(super) fn interior(json: &str) -> &str {
     json.get(1..json.len().saturating_sub(1))
@@ -339,6 +349,28 @@ mod tests {
             Object::parse(r#"{"\ud800":1}"#).unwrap_err(),
             ObjectError::NotAnObject
         );
+    }
+
+    #[test]
+    fn a_whole_number_is_a_count_however_it_is_written() {
+        for (json, counted) in [
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("0.7e1", Some(7)),
+            ("70E-1", Some(7)),
+            ("0", Some(0)),
+            ("-0.0", Some(0)),
+            ("9007199254740992", Some(1 << 53)),
+            ("9007199254740994", None),
+            ("1e99", None),
+            ("1e999", None),
+            ("7.5", None),
+            ("-1", None),
+            (r#""7""#, None),
+            ("true", None),
+        ] {
+            assert_eq!(count(json), counted, "{json}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Seen {
     pub version: Option<String>,
     /// GPU memory that loaded models take, in bytes; 0 where it does not tell.
     pub vram_bytes: u64,
+    /// Whether it does not tell which models are in memory: then that none seems to be says nothing.
+    pub is_memory_unknown: bool,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
 }

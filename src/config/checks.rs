@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use super::{
     error::{ConfigError, Invalid},
     field::Value,
+    proxy::on_the_way_to,
     table::Fields,
     value::{Choice, Count, Text, Time, UserAgent},
 };
@@ -85,7 +86,7 @@ pub(super) fn find_out_defaults(fields: &mut Fields, surroundings: &Surroundings
 
 /// Finds settings that are right by themselves but not together. Where one of them is wrong anyway, that is enough.
 pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
-    let checks = [backoff_order, heartbeat_order, plaintext];
+    let checks = [backoff_order, heartbeat_order, plaintext, proxy];
     let conflicts = checks.into_iter().filter_map(|check| check(fields));
     conflicts
         .map(|(name, sentence)| ConfigError::Invalid {
@@ -131,6 +132,12 @@ fn plaintext(fields: &Fields) -> Option<Conflict> {
     })
 }
 
+fn proxy(fields: &Fields) -> Option<Conflict> {
+    let (url, proxy) = (fields.server_url.right()?, fields.https_proxy.right());
+    let unusable = on_the_way_to(url, proxy, fields.no_proxy.right()).err()?;
+    Some(("HTTPS_PROXY", unusable.to_string()))
+}
+
 /// Decides where the secret comes from and reads it once.
 pub(super) fn find_secret(
     fields: &Fields,
@@ -143,6 +150,14 @@ pub(super) fn find_secret(
             name: "PIN_API_SECRET",
             reason,
         });
+        return None;
+    }
+    // One that is set and wrong is told as such, and is not missing.
+    let wrong = [
+        fields.api_secret.is_set() && fields.api_secret.right().is_none(),
+        fields.api_secret_file.is_set() && fields.api_secret_file.right().is_none(),
+    ];
+    if wrong.contains(&true) {
         return None;
     }
     let source = SecretSource::find(

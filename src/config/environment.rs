@@ -54,9 +54,15 @@ fn classify(name: &str, value: OsString) -> Result<Option<String>, ConfigError> 
             nearest: nearest(name),
         });
     }
-    let text = value.into_string().map_err(|_| ConfigError::NotUtf8 {
-        name: name.to_owned(),
-    })?;
+    let text = match value.into_string() {
+        Ok(text) => text,
+        // Not ours alone: it is judged once it is needed.
+        Err(bytes) if !name.starts_with(PREFIX) => bytes.to_string_lossy().into_owned(),
+        Err(_) => {
+            let name = name.to_owned();
+            return Err(ConfigError::NotUtf8 { name });
+        }
+    };
     Ok((!text.trim().is_empty()).then_some(text))
 }
 

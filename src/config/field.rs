@@ -7,7 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-use super::error::{ConfigError, Invalid};
+use super::{
+    error::{ConfigError, Invalid},
+    plain::{Blanks, refuse_invisible, refuse_wrapping},
+};
 
 /// A setting's type. `Display` writes what may be logged: a type that holds something private says so with
 /// [`Value::PRIVATE`] and writes a placeholder, so no caller can forget to redact it.
@@ -15,8 +18,20 @@ pub(super) trait Value: fmt::Display + Sized {
     /// Whether the value must not be shown.
     const PRIVATE: bool = false;
 
-    /// Reads it from text that is not blank and, unless it is private, has no white space around it.
+    /// Where its text may have blanks.
+    const BLANKS: Blanks = Blanks::Nowhere;
+
+    /// Reads it from text that is not blank, and has no white space around it and no quotes.
     fn parse(text: &str) -> Result<Self, Invalid>;
+
+    /// Reads it from what a variable holds, unless that can mean no value of any type.
+    fn read(text: &str) -> Result<Self, Invalid> {
+        let text = text.trim();
+        refuse_wrapping::<Self>(text)?;
+        let value = Self::parse(text)?;
+        refuse_invisible::<Self>(text)?;
+        Ok(value)
+    }
 }
 
 /// What one variable held. Reading it from the environment never fails, so that one mistake does not hide the next.
@@ -36,8 +51,7 @@ pub(super) enum Field<V> {
 impl<'de, V: Value> Deserialize<'de> for Field<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let text = if V::PRIVATE { &text } else { text.trim() };
-        Ok(match V::parse(text) {
+        Ok(match V::read(&text) {
             Ok(value) => Self::Right(value),
             Err(invalid) => Self::Wrong(invalid),
         })

@@ -6,12 +6,14 @@ use std::fmt;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use super::{error::Invalid, field::Value};
+use super::{error::Invalid, field::Value, plain::Blanks};
 
 /// A filter as an operator writes it.
 pub(super) struct LogFilter(pub(super) Targets);
 
 impl Value for LogFilter {
+    const BLANKS: Blanks = Blanks::BesideCommas;
+
     fn parse(text: &str) -> Result<Self, Invalid> {
         let invalid = || {
             Invalid::value(

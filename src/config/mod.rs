@@ -11,6 +11,7 @@ mod globs;
 mod groups;
 mod log;
 mod model_names;
+mod plain;
 mod proxy;
 mod table;
 mod url;
@@ -34,6 +35,7 @@ pub use self::{
 };
 use self::{field::Field, table::Values};
 use crate::secret::SecretSource;
+pub(crate) use url::is_in_zone;
 
 /// Everything that an operator can set, grouped by the part that wants it.
 #[derive(Clone)]
@@ -61,6 +63,7 @@ pub struct Config {
     /// Which log lines are written, and how they look.
     pub log: LogSettings,
     effective: Vec<(&'static str, String)>,
+    skipped: Option<String>,
 }
 
 impl Config {
@@ -109,12 +112,22 @@ impl Config {
             .map(|(name, value)| (*name, value.as_str()))
     }
 
+    /// What of the settings is not heeded and may be missed, as a sentence for the operator.
+    pub fn skipped(&self) -> Option<&str> {
+        self.skipped.as_deref()
+    }
+
     fn assemble(
         values: Values,
         secret: SecretSource,
         effective: Vec<(&'static str, String)>,
     ) -> Self {
         let interview_model = values.interview_model.map(|model| model.0);
+        let proxies = (values.https_proxy.as_ref(), values.no_proxy.as_ref());
+        let skipped = proxy::skipped_entries(&values.server_url, proxies.0, proxies.1);
+        // One that cannot be used, though it would be, is among the conflicts.
+        let proxy = proxy::on_the_way_to(&values.server_url, proxies.0, proxies.1);
+        let proxy = proxy.ok().flatten().cloned();
         Self {
             identity: Identity {
                 client_id: values.client_id.0,
@@ -124,11 +137,7 @@ impl Config {
                 payout_address: values.payout_address.map(|address| address.0),
             },
             gateway: GatewaySettings {
-                proxy: proxy::on_the_way_to(
-                    &values.server_url,
-                    values.https_proxy,
-                    values.no_proxy.as_ref(),
-                ),
+                proxy,
                 url: values.server_url,
                 user_agent: values.user_agent.0,
                 ca_file: values.tls_ca_file.map(|file| file.0),
@@ -188,6 +197,7 @@ impl Config {
                 format: values.log_format.map(|format| format.0),
             },
             effective,
+            skipped,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{error::Invalid, field::Value};
+use super::{error::Invalid, field::Value, plain::Blanks};
 
 /// How many models one machine is told to pull, at most: beyond what anybody's disk holds.
 const MOST: usize = 64;
@@ -17,8 +17,8 @@ const LONGEST: usize = 256;
 const LONGEST_PART: usize = 80;
 
 /// Where Ollama pulls from unless a name says otherwise; it lists such models without it.
-const DEFAULT_HOST: &str = "registry.ollama.ai";
-const DEFAULT_NAMESPACE: &str = "library";
+pub(super) const DEFAULT_HOST: &str = "registry.ollama.ai";
+pub(super) const DEFAULT_NAMESPACE: &str = "library";
 const DEFAULT_TAG: &str = "latest";
 
 const NOT_A_NAME: &str = "is not a model's name; write it as in ollama pull, such as llama3.2, qwen3:8b or hf.co/owner/model:Q4_K_M";
@@ -27,6 +27,8 @@ const NOT_A_NAME: &str = "is not a model's name; write it as in ollama pull, suc
 pub(super) struct ModelNames(pub(super) Vec<Arc<str>>);
 
 impl Value for ModelNames {
+    const BLANKS: Blanks = Blanks::BesideCommas;
+
     fn parse(text: &str) -> Result<Self, Invalid> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for written in text.split(',') {
@@ -49,6 +51,26 @@ impl fmt::Display for ModelNames {
     }
 }
 
+/// The model to interview: as Ollama lists it, but without the tag `latest` where none was written, since the network is
+/// told what the operator calls it.
+pub(super) struct InterviewModel(pub(super) String);
+
+impl Value for InterviewModel {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let mut name = full_name(text)?;
+        if tag_of(text).is_none() {
+            name.truncate(name.len() - 1 - DEFAULT_TAG.len());
+        }
+        Ok(Self(name))
+    }
+}
+
+impl fmt::Display for InterviewModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What is chosen where nobody names models, and what names none.
 const AUTO: &str = "auto";
 const NONE: &str = "none";
@@ -66,6 +88,8 @@ pub enum PreloadModels {
 }
 
 impl Value for PreloadModels {
+    const BLANKS: Blanks = Blanks::BesideCommas;
+
     fn parse(text: &str) -> Result<Self, Invalid> {
         let is = |word: &str| text.trim().eq_ignore_ascii_case(word);
         if is(AUTO) {
@@ -107,11 +131,7 @@ fn full_name(written: &str) -> Result<String, Invalid> {
     if let Some(mistake) = mistake(written) {
         return Err(Invalid::value(written, mistake));
     }
-    let (path, tag) = match written.rsplit_once(':') {
-        // A colon before a slash is a host's port.
-        Some((path, tag)) if !tag.contains('/') => (path, tag),
-        Some(_) | None => (written, DEFAULT_TAG),
-    };
+    let (path, tag) = tag_of(written).unwrap_or((written, DEFAULT_TAG));
     let (owner, model) = path.rsplit_once('/').unwrap_or((DEFAULT_NAMESPACE, path));
     let (host, namespace) = owner.rsplit_once('/').unwrap_or((DEFAULT_HOST, owner));
     if !(is_host(host) && is_part(namespace, "") && is_part(model, ".") && is_part(tag, ".")) {
@@ -124,6 +144,27 @@ fn full_name(written: &str) -> Result<String, Invalid> {
     } else {
         format!("{model}:{tag}")
     })
+}
+
+/// The name without its tag, and that, if it has one: a colon before a slash is a host's port.
+fn tag_of(written: &str) -> Option<(&str, &str)> {
+    let parts = written.rsplit_once(':');
+    parts.filter(|(_, tag)| !tag.contains('/'))
+}
+
+/// Both longer spellings of a name that a model server lists: with its namespace, and with its registry too.
+pub(super) fn spelled_out(listed: &str) -> (String, String) {
+    let with_namespace = if listed.contains('/') {
+        listed.to_owned()
+    } else {
+        format!("{DEFAULT_NAMESPACE}/{listed}")
+    };
+    let with_host = if with_namespace.matches('/').count() > 1 {
+        with_namespace.clone()
+    } else {
+        format!("{DEFAULT_HOST}/{with_namespace}")
+    };
+    (with_namespace, with_host)
 }
 
 /// What is so plainly wrong that it deserves a word of its own.
@@ -156,8 +197,12 @@ fn is_host(text: &str) -> bool {
     is_spelled_as(text, ".:")
 }
 
+/// What each part of a name begins with, and has most of.
+pub(super) fn is_letter(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
 fn is_spelled_as(text: &str, punctuation: &str) -> bool {
-    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.starts_with(is_letter)
         && text
             .chars()

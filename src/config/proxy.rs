@@ -1,5 +1,6 @@
 //! The proxy that leads to the gateway, and whom it does not lead to: `HTTPS_PROXY` and `NO_PROXY`, which are not ours
-//! alone. They mean here what they mean to curl, as far as it goes.
+//! alone. They mean here what they mean to curl, as far as it goes, and what other programs understand and we do not is no
+//! mistake until it is needed.
 //!
 //! Invariant: user and password of a proxy are in none of the texts that these types give, save
 //! [`ProxyUrl::authorization`].
@@ -9,7 +10,7 @@ use std::{fmt, net::IpAddr};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    error::Invalid,
+    error::{Invalid, without_credentials},
     field::Value,
     url::{GatewayUrl, Origin, Parts, basic, take_apart},
 };
@@ -82,24 +83,74 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
+/// `HTTPS_PROXY` as it is there for whatever program: judged once it is known to be needed.
+pub(super) struct SharedProxy(Result<ProxyUrl, Invalid>);
+
+impl Value for SharedProxy {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        Ok(Self(ProxyUrl::read(text)))
+    }
+
+    fn read(text: &str) -> Result<Self, Invalid> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for SharedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Ok(url) => url.fmt(f),
+            Err(_) => f.write_str("[not understood, and not needed]"),
+        }
+    }
+}
+
 /// The proxy to reach this gateway through; `None`: there is none, or none for this gateway. This machine is never
 /// looked for beyond a proxy.
-pub(super) fn on_the_way_to(
+///
+/// # Errors
+/// There is one, and it is none that we can use.
+pub(super) fn on_the_way_to<'a>(
     gateway: &GatewayUrl,
-    proxy: Option<ProxyUrl>,
+    proxy: Option<&'a SharedProxy>,
     except: Option<&NoProxy>,
-) -> Option<ProxyUrl> {
-    let gateway = gateway.origin();
-    let direct = gateway.is_loopback()
-        || except.is_some_and(|except| except.has(gateway.host(), gateway.port()));
-    proxy.filter(|_| !direct)
+) -> Result<Option<&'a ProxyUrl>, &'a Invalid> {
+    let direct = except.is_some_and(|except| except.has(gateway.origin()));
+    match proxy {
+        Some(proxy) if !gateway.origin().is_loopback() && !direct => proxy.0.as_ref().map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// What is to be said of the entries of `NO_PROXY` that we do not understand, where they might have had a say: there is a
+/// proxy for this gateway.
+pub(super) fn skipped_entries(
+    gateway: &GatewayUrl,
+    proxy: Option<&SharedProxy>,
+    except: Option<&NoProxy>,
+) -> Option<String> {
+    let skipped = &except?.skipped;
+    let proxy = on_the_way_to(gateway, proxy, except).ok().flatten()?;
+    (!skipped.is_empty()).then(|| {
+        format!(
+            "NO_PROXY: {} not understood and skipped, so that the gateway is reached through {proxy}; where that is not \
+             meant, write hosts, domains, addresses or networks such as example.com,10.0.0.0/8,[::1]:8443 with commas \
+             between, or * for all",
+            skipped.join(", ")
+        )
+    })
 }
 
 /// Whom no proxy leads to.
 pub(super) struct NoProxy {
     as_written: String,
     rules: Vec<Rule>,
+    /// Entries that are for other programs, or mistakes, as they may be shown.
+    skipped: Vec<String>,
 }
+
+/// As many entries as are shown in one message.
+const MOST_SKIPPED: usize = 8;
 
 struct Rule {
     whom: Whom,
@@ -116,8 +167,9 @@ enum Whom {
 }
 
 impl NoProxy {
-    fn has(&self, host: &str, port: u16) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
+    fn has(&self, origin: &Origin) -> bool {
+        let port = origin.port();
+        let host = origin.host().trim_end_matches('.').to_ascii_lowercase();
         self.rules
             .iter()
             .any(|rule| rule.port.is_none_or(|of_rule| of_rule == port) && rule.whom.is_host(&host))
@@ -155,20 +207,27 @@ fn begin_alike(one: IpAddr, other: IpAddr, bits: u8) -> bool {
 
 impl Value for NoProxy {
     fn parse(text: &str) -> Result<Self, Invalid> {
+        let (mut rules, mut skipped) = (Vec::new(), Vec::new());
         let entries = text.split(|c: char| c == ',' || c.is_whitespace());
-        let rules = entries.filter(|entry| !entry.is_empty()).map(|entry| {
-            rule(entry).ok_or_else(|| {
-                Invalid::value(
-                    entry,
-                    "is not understood; write hosts, domains, addresses or networks such as \
-                     example.com,10.0.0.0/8,[::1]:8443 with commas between, or * for all",
-                )
-            })
-        });
+        for entry in entries.filter(|entry| !entry.is_empty()) {
+            match rule(entry) {
+                Some(rule) => rules.push(rule),
+                None if skipped.len() < MOST_SKIPPED => {
+                    skipped.push(format!("{:?}", without_credentials(entry)));
+                }
+                None => {}
+            }
+        }
         Ok(Self {
-            as_written: text.to_owned(),
-            rules: rules.collect::<Result<_, _>>()?,
+            as_written: without_credentials(text),
+            rules,
+            skipped,
         })
+    }
+
+    /// Nothing in it is a mistake: it is not ours alone.
+    fn read(text: &str) -> Result<Self, Invalid> {
+        Self::parse(text.trim())
     }
 }
 
@@ -226,10 +285,16 @@ mod tests {
         ProxyUrl::parse(text).unwrap()
     }
 
+    fn shared(text: &str) -> SharedProxy {
+        SharedProxy::read(text).unwrap()
+    }
+
     fn is_direct(no_proxy: &str, gateway: &str) -> bool {
         let gateway = GatewayUrl::parse(gateway).unwrap();
         let except = NoProxy::parse(no_proxy).unwrap_or_else(|error| panic!("{error}"));
-        on_the_way_to(&gateway, Some(proxy("proxy:3128")), Some(&except)).is_none()
+        let proxy = shared("proxy:3128");
+        let on_the_way = on_the_way_to(&gateway, Some(&proxy), Some(&except));
+        on_the_way.unwrap().is_none()
     }
 
     #[test]
@@ -341,15 +406,61 @@ mod tests {
     fn this_machine_is_never_reached_through_a_proxy() {
         for here in ["ws://localhost:1", "wss://127.0.0.1", "ws://[::1]"] {
             let gateway = GatewayUrl::parse(here).unwrap();
-            assert!(on_the_way_to(&gateway, Some(proxy("proxy")), None).is_none());
+            for proxy in [shared("proxy"), shared("socks5://proxy:1080")] {
+                assert!(matches!(
+                    on_the_way_to(&gateway, Some(&proxy), None),
+                    Ok(None)
+                ));
+            }
         }
         let there = GatewayUrl::parse("wss://pin.example").unwrap();
-        assert!(on_the_way_to(&there, Some(proxy("proxy")), None).is_some());
-        assert!(on_the_way_to(&there, None, None).is_none());
+        let proxy = shared("proxy");
+        assert!(matches!(
+            on_the_way_to(&there, Some(&proxy), None),
+            Ok(Some(_))
+        ));
+        assert!(matches!(on_the_way_to(&there, None, None), Ok(None)));
     }
 
     #[test]
-    fn an_exception_that_would_never_hold_is_refused() {
+    fn a_proxy_of_other_programs_is_a_mistake_only_where_it_would_be_used() {
+        let there = GatewayUrl::parse("wss://pin.example").unwrap();
+        let except = NoProxy::parse("10.*,pin.example").unwrap();
+        for other in [
+            "socks5://proxy:1080",
+            "\"http://proxy:3128\"",
+            "http://proxy/pac",
+        ] {
+            let proxy = shared(other);
+            assert!(
+                on_the_way_to(&there, Some(&proxy), None).is_err(),
+                "{other}"
+            );
+            let on_the_way = on_the_way_to(&there, Some(&proxy), Some(&except));
+            assert!(matches!(on_the_way, Ok(None)), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_exception_for_other_programs_is_skipped_and_told_where_the_proxy_is_used() {
+        let there = GatewayUrl::parse("wss://pin.example").unwrap();
+        let proxy = shared("http://ann:Zebra@proxy:3128");
+        let told = |no_proxy: &str| {
+            let except = NoProxy::parse(no_proxy).unwrap();
+            skipped_entries(&there, Some(&proxy), Some(&except))
+        };
+        let said = told("example.com,10.*,<local>").unwrap();
+        let words = "NO_PROXY: \"10.*\", \"<local>\" not understood and skipped, so that the gateway is reached \
+                     through http://…@proxy:3128; ";
+        assert!(said.starts_with(words), "{said}");
+        assert_eq!(told("example.com,10.0.0.0/8"), None);
+        assert_eq!(told("<local>,pin.example"), None);
+        let except = NoProxy::parse("<local>").unwrap();
+        assert_eq!(skipped_entries(&there, None, Some(&except)), None);
+    }
+
+    #[test]
+    fn an_exception_that_would_never_hold_is_skipped_and_the_others_hold() {
         for entry in [
             "10.0.0.0/33",
             "::/129",
@@ -364,14 +475,10 @@ mod tests {
             ".",
             "pin.example/24",
         ] {
-            let told = NoProxy::parse(&format!("example.com,{entry}"))
-                .err()
-                .unwrap()
-                .to_string();
-            assert!(
-                told.starts_with(&format!("{entry:?} is not understood; write ")),
-                "{told}"
-            );
+            let list = format!("{entry},pin.example");
+            assert!(is_direct(&list, "wss://pin.example"), "{entry}");
+            let skipped = NoProxy::parse(&list).unwrap().skipped;
+            assert_eq!(skipped, [format!("{entry:?}")]);
         }
     }
 

@@ -12,11 +12,11 @@ use super::{
     field::{Field, Slot, Value},
     globs::ModelGlobs,
     log::LogFilter,
-    model_names::{ModelNames, PreloadModels},
-    proxy::{NoProxy, ProxyUrl},
+    model_names::{InterviewModel, ModelNames, PreloadModels},
+    proxy::{NoProxy, SharedProxy},
     url::{BackendUrl, GatewayUrl},
     value::{
-        Choice, ClientId, Count, FilePath, Interval, ListenAddr, Price, PrivateText, Region,
+        Choice, ClientId, Count, FilePath, Interval, ListenAddr, PayoutAddress, Price, Region,
         Secret, Size, Text, Timeout, Tokens, UserAgent,
     },
 };
@@ -143,8 +143,8 @@ settings! {
     allow_plaintext: Choice<bool>, "PIN_ALLOW_PLAINTEXT", Is("false"),
         "`true` allows an unencrypted gateway (`ws://`, `http://`) on another machine";
     tls_ca_file: Option<FilePath>, "PIN_TLS_CA_FILE", Unset,
-        "PEM file with root certificates to trust in addition to the built-in ones";
-    https_proxy: Option<ProxyUrl>, "HTTPS_PROXY", Unset,
+        "PEM file with root certificates to trust in addition to the built-in ones; it is read again for every connection";
+    https_proxy: Option<SharedProxy>, "HTTPS_PROXY", Unset,
         "HTTP proxy to reach the gateway through: `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT` \
          (percent-encoded), `https://` for a proxy that speaks TLS itself; never used for Ollama, nor for a gateway on \
          this machine";
@@ -167,9 +167,9 @@ settings! {
         "where the node is: `us-east`, `us-west`, `eu-west`, `eu-central`, `asia-pacific` or `global`";
     price_per_thousand_tokens: Price, "PIN_PRICE_PER_THOUSAND_TOKENS", Is("0.001"),
         "the price that the network is told, in US dollars";
-    interview_model: Option<Text>, "PIN_INTERVIEW_MODEL", Unset,
+    interview_model: Option<InterviewModel>, "PIN_INTERVIEW_MODEL", Unset,
         "the model that the network is told to interview (generation 2)";
-    payout_address: Option<PrivateText>, "PIN_PAYOUT_ADDRESS", Unset,
+    payout_address: Option<PayoutAddress>, "PIN_PAYOUT_ADDRESS", Unset,
         "the wallet that the network is told; never logged";
     allow_models: ModelGlobs, "PIN_ALLOW_MODELS", Is("*"),
         "models to offer, separated by commas: globs over the names in `ollama list`, upper and lower case alike; \

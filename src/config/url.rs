@@ -56,13 +56,21 @@ impl Origin {
         }
     }
 
-    /// Whether this is this machine: `localhost` or a loopback address.
+    /// Whether this is this machine: `localhost`, a name below it (RFC 6761) or a loopback address.
     pub fn is_loopback(&self) -> bool {
         match self.host().parse::<IpAddr>() {
             Ok(address) => address.to_canonical().is_loopback(),
-            Err(_) => self.host.eq_ignore_ascii_case("localhost"),
+            Err(_) => is_in_zone(&self.host, "localhost"),
         }
     }
+}
+
+/// Whether a name, with a dot at its end or without, is the zone's own or one below it.
+pub(crate) fn is_in_zone(name: &str, zone: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.rsplit('.')
+        .next()
+        .is_some_and(|last| last.eq_ignore_ascii_case(zone))
 }
 
 /// A URL taken apart; the scheme is one of those that were asked for.
@@ -364,6 +372,8 @@ mod tests {
         for here in [
             "ws://localhost",
             "ws://LOCALHOST:1",
+            "ws://localhost.",
+            "ws://gateway.LocalHost:8080",
             "ws://127.0.0.1",
             "ws://127.9.9.9",
             "ws://[::1]:80",
@@ -372,6 +382,7 @@ mod tests {
         }
         for there in [
             "ws://localhost.example",
+            "ws://notlocalhost",
             "ws://10.0.0.1",
             "ws://0.0.0.0",
             "ws://127.0.0.1.example",

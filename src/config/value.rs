@@ -9,7 +9,7 @@ use hyper::header::HeaderValue;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 
-use super::{error::Invalid, field::Value};
+use super::{error::Invalid, field::Value, plain::Blanks};
 use crate::{
     protocol::{Generation, SignatureScheme},
     telemetry::LogFormat,
@@ -24,7 +24,7 @@ pub(super) struct ClientId(pub(super) String);
 
 impl Value for ClientId {
     fn parse(text: &str) -> Result<Self, Invalid> {
-        if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if is_word(text) && text.is_ascii() {
             Ok(Self(text.to_owned()))
         } else {
             Err(Invalid::value(
@@ -45,6 +45,8 @@ impl fmt::Display for ClientId {
 pub(super) struct UserAgent(pub(super) HeaderValue);
 
 impl Value for UserAgent {
+    const BLANKS: Blanks = Blanks::Anywhere;
+
     fn parse(text: &str) -> Result<Self, Invalid> {
         let is_printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let value = HeaderValue::from_str(text).ok();
@@ -63,10 +65,12 @@ impl fmt::Display for UserAgent {
     }
 }
 
-/// One line of text.
+/// One line of text for people.
 pub(super) struct Text(pub(super) String);
 
 impl Value for Text {
+    const BLANKS: Blanks = Blanks::Anywhere;
+
     fn parse(text: &str) -> Result<Self, Invalid> {
         if text.chars().any(char::is_control) {
             return Err(Invalid::value(
@@ -84,24 +88,32 @@ impl fmt::Display for Text {
     }
 }
 
-/// One line of text that is nobody's business.
-pub(super) struct PrivateText(pub(super) String);
+/// Whether this is one word of characters that ids, tokens and wallets may have: what else there is comes from a shell, a
+/// comment or a list.
+fn is_word(text: &str) -> bool {
+    let may_be_in_one = |c: char| {
+        !c.is_control() && !c.is_whitespace() && !matches!(c, '"' | '\'' | '`' | '#' | ',' | ';')
+    };
+    text.chars().all(may_be_in_one)
+}
 
-impl Value for PrivateText {
+/// A wallet, which is nobody's business.
+pub(super) struct PayoutAddress(pub(super) String);
+
+impl Value for PayoutAddress {
     const PRIVATE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Invalid> {
-        let text = text.trim();
-        if text.chars().any(char::is_control) {
-            return Err(Invalid::new(
-                "has control characters; write one line of plain text",
-            ));
+        if is_word(text) {
+            return Ok(Self(text.to_owned()));
         }
-        Ok(Self(text.to_owned()))
+        Err(Invalid::new(
+            "has a character in it that no wallet has (a quote, a comma, a semicolon or a #); write the address alone",
+        ))
     }
 }
 
-impl fmt::Display for PrivateText {
+impl fmt::Display for PayoutAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(REDACTED)
     }
@@ -115,9 +127,15 @@ impl Value for Secret {
     const PRIVATE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Invalid> {
-        Ok(Self(SecretString::from(crate::secret::without_newlines(
-            text,
-        ))))
+        let secret = crate::secret::from_text(text);
+        secret
+            .map(Self)
+            .map_err(|problem| Invalid::new(problem.to_string()))
+    }
+
+    /// A blank at an end is told as in a file, not trimmed.
+    fn read(text: &str) -> Result<Self, Invalid> {
+        Self::parse(text)
     }
 }
 
@@ -131,6 +149,8 @@ impl fmt::Display for Secret {
 pub(super) struct FilePath(pub(super) PathBuf);
 
 impl Value for FilePath {
+    const BLANKS: Blanks = Blanks::Anywhere;
+
     fn parse(text: &str) -> Result<Self, Invalid> {
         Ok(Self(PathBuf::from(text)))
     }
@@ -248,6 +268,8 @@ pub(super) type Timeout = Time<true>;
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl<const ZERO_ALLOWED: bool> Value for Time<ZERO_ALLOWED> {
+    const BLANKS: Blanks = Blanks::BesideUnits;
+
     fn parse(text: &str) -> Result<Self, Invalid> {
         if text.parse::<f64>().is_ok() {
             return Err(Invalid::value(

@@ -47,6 +47,8 @@ pub(super) struct AnswerReader<'a> {
     /// What has arrived and is not sent.
     deltas: Deltas,
     timeout: IdleTimeout,
+    /// How long the backend may be silent between two parts of the answer.
+    pause: Duration,
 }
 
 impl<'a> AnswerReader<'a> {
@@ -57,7 +59,13 @@ impl<'a> AnswerReader<'a> {
             chunks,
             deltas: Deltas::default(),
             timeout: IdleTimeout::new(settings.first_token_timeout, deadline),
+            pause: settings.token_timeout,
         }
+    }
+
+    /// Ollama gives nothing while its model writes a call of a tool, so that this may take as long as a first token.
+    pub(super) fn allow_for_calls(&mut self) {
+        self.pause = self.pause.max(self.settings.first_token_timeout);
     }
 
     /// Reads the answer that `asked` gives. All of it is in the decoder then, and what arrived last is not sent.
@@ -71,7 +79,6 @@ impl<'a> AnswerReader<'a> {
             mut body,
             mut decoder,
         } = asked.map_err(|timed_out| self.timed_out(&timed_out, times))??;
-        let mut size = 0;
         loop {
             let next = async {
                 tokio::select! {
@@ -82,19 +89,16 @@ impl<'a> AnswerReader<'a> {
             };
             let heard = self.timeout.wait(next).await;
             let bytes = match heard.map_err(|timed_out| self.timed_out(&timed_out, times))? {
-                Event::Backend(Some(bytes)) => bytes.map_err(|_| broken())?,
+                Event::Backend(Some(bytes)) => bytes.map_err(|error| broken(&error))?,
                 Event::Backend(None) => break,
                 Event::Gateway => {
                     self.send(decoder.as_ref()).await;
                     continue;
                 }
             };
-            size += bytes.len();
-            if size > self.settings.max_result_bytes {
-                return Err(too_large());
-            }
-            decoder.feed(&bytes, &mut self.deltas)?;
-            if !self.deltas.is_empty() {
+            let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
+            self.bound(decoder.as_mut())?;
+            if is_alive {
                 times.token();
             }
             if decoder.is_complete() {
@@ -105,12 +109,24 @@ impl<'a> AnswerReader<'a> {
             if !self.deltas.is_empty() {
                 self.send(decoder.as_ref()).await;
             }
-            if times.first_token.is_some() {
-                self.timeout.renew(self.settings.token_timeout);
+            if is_alive {
+                self.timeout.renew(self.pause);
             }
         }
         self.chunks.follow(&mut self.deltas, decoder.as_ref());
         Ok(decoder)
+    }
+
+    /// Keeps the answer within its size: without its log probabilities, if it has to be, or not at all.
+    fn bound(&self, decoder: &mut dyn Decoder) -> Result<(), Failure> {
+        let max = self.settings.max_result_bytes;
+        if decoder.size() > max {
+            decoder.shed();
+        }
+        if decoder.size() > max {
+            return Err(too_large());
+        }
+        Ok(())
     }
 
     /// Puts the whole answer together.
@@ -161,8 +177,18 @@ pub(super) fn overdue(settings: &JobSettings) -> Failure {
     Failure::new(Code::Timeout, format!("not answered within {limit}"))
 }
 
-fn broken() -> Failure {
-    let sentence = "the connection broke in the middle of the answer";
+fn broken(error: &HttpError) -> Failure {
+    let sentence = match error {
+        HttpError::NotHttp(_) | HttpError::Encoded(_) => {
+            format!("the answer cannot be read: {error}")
+        }
+        HttpError::Broken
+        | HttpError::Dial(_)
+        | HttpError::Status(_)
+        | HttpError::Unexpected
+        | HttpError::TooLarge
+        | HttpError::Silent(_) => "the connection broke in the middle of the answer".to_owned(),
+    };
     Failure::new(Code::Backend, sentence)
 }
 

@@ -67,6 +67,9 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
     let wants_chunks = chat.head.as_ref().is_ok_and(|head| head.stream);
     let chunks = Chunks::new(outbox, task.request_id.clone(), task.handle, wants_chunks);
     let mut generation = AnswerReader::new(task.settings, task.deadline, chunks);
+    if chat.head.as_ref().is_ok_and(|head| head.has_tools) {
+        generation.allow_for_calls();
+    }
     let decoder = generation
         .read(backend.chat(body), &mut progress.times)
         .await?;

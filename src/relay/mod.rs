@@ -18,12 +18,13 @@ use crate::{
     outbox::Outbox,
     overview::View,
     protocol::Generation,
+    reload::Reload,
     secret::{SecretError, SecretKeeper},
     service::Service,
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
     telemetry::Metrics,
-    transport::{self, Connections, Dial, ProxyDialer, Resolver, TcpDialer, TlsError},
+    transport::{Connections, Dial, ProxyDialer, Resolver, TcpDialer, TlsError, Trust},
 };
 
 /// What the sidecar has of the world outside. Tests hand in another.
@@ -44,7 +45,7 @@ impl World {
     /// # Errors
     /// `PIN_TLS_CA_FILE` cannot be used.
     pub fn real(config: &Config) -> Result<Self, TlsError> {
-        let tls = transport::client_config(config.gateway.ca_file.as_deref())?;
+        let tls = Trust::with_file(config.gateway.ca_file.as_deref())?;
         let direct = Arc::new(TcpDialer::new(
             tls,
             Resolver::default(),
@@ -82,6 +83,8 @@ pub struct Relay {
     generation: Generation,
     transport: &'static str,
     status: Arc<StatusBoard>,
+    gateway: Arc<dyn Dial>,
+    reload: Arc<Reload>,
 }
 
 impl Relay {
@@ -125,6 +128,12 @@ impl Relay {
             config.job,
         );
         let status = Arc::<StatusBoard>::default();
+        let gateway = Arc::clone(&world.gateway);
+        let reload = Reload::new(
+            config.identity.secret.clone(),
+            Arc::clone(&gateway),
+            Arc::clone(&status),
+        );
         let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
             &config.identity,
             &config.gateway,
@@ -152,6 +161,8 @@ impl Relay {
             generation,
             transport,
             status,
+            gateway,
+            reload: Arc::new(reload),
         })
     }
 
@@ -165,12 +176,18 @@ impl Relay {
         Arc::clone(&self.data_path.service)
     }
 
+    /// Where it may be asked to read files again.
+    pub fn reload(&self) -> Arc<Reload> {
+        Arc::clone(&self.reload)
+    }
+
     /// What probes and people may see of it.
     pub(crate) fn view(&self) -> View {
         View {
             generation: self.generation,
             transport: self.transport,
             status: Arc::clone(&self.status),
+            gateway: Arc::clone(&self.gateway),
             shared: self.data_path.shared.clone(),
             admission: self.data_path.inference.admission(),
             service: self.service(),

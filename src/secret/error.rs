@@ -1,43 +1,8 @@
 //! Why the secret cannot be had, with what an operator needs in order to mend it.
 
-use std::{
-    fmt, fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
-/// Who may read a file, and who we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileFacts {
-    /// The file's owner and mode; `None` if they cannot be told.
-    pub owner_and_mode: Option<(u32, u32)>,
-    /// The user that this process runs as.
-    pub process_uid: u32,
-}
-
-impl FileFacts {
-    /// Looks at a file.
-    pub fn of(path: &Path) -> Self {
-        let owner_and_mode = fs::metadata(path)
-            .ok()
-            .map(|file| (file.uid(), file.mode() & 0o7777));
-        Self {
-            owner_and_mode,
-            process_uid: rustix::process::geteuid().as_raw(),
-        }
-    }
-}
-
-impl fmt::Display for FileFacts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.owner_and_mode {
-            Some((owner, mode)) => write!(f, "owner uid {owner}, mode {mode:04o}")?,
-            None => f.write_str("owner and mode unknown")?,
-        }
-        write!(f, "; this process: uid {}", self.process_uid)
-    }
-}
+use crate::file_access::FileFacts;
 
 /// Why the secret cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +19,7 @@ pub enum SecretError {
         default_file: PathBuf,
     },
     /// The file cannot be opened or read.
-    #[error("secret file {}: {error} ({facts}); {}", path.display(), advice(error, facts))]
+    #[error("secret file {}: {error} ({facts}); {}", path.display(), facts.advice(error, Some("PIN_API_SECRET_FILE")))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -104,6 +69,31 @@ pub enum Problem {
     /// Not text.
     #[error("it is not UTF-8 text")]
     NotUtf8,
+    /// Something that nobody sees, and that no secret begins with.
+    #[error("it begins with a byte order mark (U+FEFF); save it as UTF-8 without one")]
+    ByteOrderMark,
+    /// More than one line: nobody can tell which is meant.
+    #[error("it has a second line; keep the secret's line alone")]
+    SecondLine,
+    /// White space where it is not seen.
+    #[error("it has a blank at its {0}; delete that")]
+    Blank(End),
+    /// A control character, or another that is not seen.
+    #[error(
+        "its character {place} is invisible (U+{code:04X}); delete that, or write the file anew as plain text"
+    )]
+    Invisible {
+        /// Its place, counted from 1.
+        place: usize,
+        /// Which one.
+        code: u32,
+    },
+    /// It was copied from a shell or a configuration file.
+    #[error("it has quotes around it; keep what is between them alone")]
+    Quoted,
+    /// The same.
+    #[error("it is written as NAME=value; keep what is behind the = alone")]
+    Assignment,
     /// A directory, a pipe, a device.
     #[error("it is not a regular file")]
     NotAFile,
@@ -112,14 +102,20 @@ pub enum Problem {
     Io(#[from] io::Error),
 }
 
-fn advice(error: &io::Error, facts: &FileFacts) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "mount or create it, or correct PIN_API_SECRET_FILE".to_owned(),
-        io::ErrorKind::PermissionDenied => format!(
-            "let uid {} read it: chown it to that user or chmod it to 0444; on Kubernetes set the volume's defaultMode \
-             to 0444",
-            facts.process_uid
-        ),
-        _ => "see that the file can be read".to_owned(),
+/// An end of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Where it begins.
+    Beginning,
+    /// Where it ends.
+    End,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Beginning => "beginning",
+            Self::End => "end",
+        })
     }
 }

@@ -6,9 +6,10 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::{
-    error::{FileFacts, Problem, SecretError},
-    without_newlines,
+    error::{Problem, SecretError},
+    line::from_text,
 };
+use crate::file_access::FileFacts;
 
 /// Far more than any secret has: whoever points at a larger file has the wrong one.
 const LARGEST: usize = 64 * 1024;
@@ -56,9 +57,5 @@ fn secret(reader: impl Read) -> Result<SecretString, Problem> {
 
 /// Makes a secret of bytes that may have newlines at their end.
 pub(super) fn from_bytes(bytes: &[u8]) -> Result<SecretString, Problem> {
-    let text = without_newlines(str::from_utf8(bytes).map_err(|_| Problem::NotUtf8)?);
-    if text.trim().is_empty() {
-        return Err(Problem::Empty);
-    }
-    Ok(SecretString::from(text))
+    from_text(str::from_utf8(bytes).map_err(|_| Problem::NotUtf8)?)
 }

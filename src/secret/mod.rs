@@ -7,6 +7,7 @@ mod file;
 mod keeper;
 #[cfg(feature = "keyring")]
 pub mod keyring;
+mod line;
 
 use std::{
     fmt,
@@ -15,11 +16,8 @@ use std::{
 
 use secrecy::SecretString;
 
-pub use self::{
-    error::{FileFacts, SecretError},
-    file::read_from,
-    keeper::SecretKeeper,
-};
+pub(crate) use self::line::from_text;
+pub use self::{error::SecretError, file::read_from, keeper::SecretKeeper};
 
 /// A place that the secret can be read from, again and again.
 #[derive(Clone)]
@@ -100,11 +98,6 @@ impl fmt::Debug for SecretSource {
     }
 }
 
-/// The text without the newlines at its end, which editors and `echo` leave there and no secret has.
-pub(crate) fn without_newlines(text: &str) -> &str {
-    text.trim_end_matches(['\n', '\r'])
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -114,6 +107,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::file_access::{FileFacts, Obstacle};
 
     fn file_with(bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -136,10 +130,10 @@ mod tests {
                 "{written:?}"
             );
         }
-        let (_dir, path) = file_with(" two words \n");
+        let (_dir, path) = file_with("two words\n");
         assert_eq!(
             SecretSource::File(path).read().unwrap().expose_secret(),
-            " two words "
+            "two words"
         );
     }
 
@@ -150,6 +144,10 @@ mod tests {
             (b"".to_vec(), "it is empty"),
             (b" \r\n".to_vec(), "it is empty"),
             (b"\xff\xfe".to_vec(), "it is not UTF-8 text"),
+            (
+                b"\xef\xbb\xbfs3cret".to_vec(),
+                "it begins with a byte order mark (U+FEFF); save it as UTF-8 without one",
+            ),
             (vec![b'x'; 64 * 1024 + 1], "it is larger than 64 KiB"),
         ] {
             let (_dir, path) = file_with(content);
@@ -195,6 +193,7 @@ mod tests {
             facts: FileFacts {
                 owner_and_mode: Some((0, 0o400)),
                 process_uid: 65532,
+                obstacle: Obstacle::Mode,
             },
             error: std::io::Error::from(std::io::ErrorKind::PermissionDenied),
         };

@@ -73,6 +73,11 @@ impl StatusBoard {
         change(&mut self.lock());
     }
 
+    /// The secret was read beside a login: with what is wrong with it, if something is.
+    pub(crate) fn secret_was_read(&self, trouble: Option<String>) {
+        self.update(|status| status.secret_error = trouble);
+    }
+
     fn lock(&self) -> MutexGuard<'_, SessionStatus> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -54,7 +54,8 @@ impl KnownModels {
     }
 }
 
-/// Counters per model. A model's series starts with its first use.
+/// Counters per model. A model's series starts with its first use, at 0 where that is [`CounterByModel::start`]: of a series
+/// that starts with more Prometheus does not see the increase.
 pub struct CounterByModel<P: Atomic = AtomicU64> {
     known: KnownModels,
     family: GenericCounterVec<P>,
@@ -68,6 +69,11 @@ impl<P: Atomic> CounterByModel<P> {
     pub fn of(&self, model: Option<&str>) -> GenericCounter<P> {
         self.family.with_label_values(&[self.known.word(model)])
     }
+
+    /// Has the series of an offered model be there.
+    pub(super) fn start(&self, model: &str) {
+        self.of(Some(model));
+    }
 }
 
 impl CounterByModel {
@@ -78,7 +84,7 @@ impl CounterByModel {
 }
 
 impl SumByModel {
-    /// The sum of each model that has one.
+    /// The sum of each model for which anything was added.
     pub fn by_model(&self) -> BTreeMap<String, f64> {
         let families = self.family.collect();
         let series = families.iter().flat_map(|family| family.get_metric());
@@ -87,6 +93,7 @@ impl SumByModel {
                 let model = series.get_label().first().map_or("", |label| label.value());
                 (model.to_owned(), series.get_counter().get_value())
             })
+            .filter(|(_, sum)| *sum > 0.0)
             .collect()
     }
 }
@@ -135,7 +142,7 @@ impl Family for GaugeByModel {
     }
 }
 
-/// Counters per model and a label from a closed set. A pair's series starts with its first use.
+/// Counters per model and a label from a closed set. A pair's series starts as a model's of [`CounterByModel`].
 pub struct CounterByModelAnd<L> {
     known: KnownModels,
     family: IntCounterVec,
@@ -147,6 +154,11 @@ impl<L: Label> CounterByModelAnd<L> {
     pub fn of(&self, model: Option<&str>, label: L) -> IntCounter {
         self.family
             .with_label_values(&[self.known.word(model), label.as_str()])
+    }
+
+    /// As [`CounterByModel::start`].
+    pub(super) fn start(&self, model: &str, label: L) {
+        self.of(Some(model), label);
     }
 
     /// The sum over all models and labels.
@@ -222,6 +234,7 @@ mod tests {
             family.of(Some("tiny:latest")).inc_by(0.000_001);
         }
         family.of(None).inc_by(2.5);
+        family.start("offered:latest");
         let sums = family.by_model();
         assert_eq!(sums.keys().collect::<Vec<_>>(), ["other", "tiny:latest"]);
         assert!((sums["tiny:latest"] - 0.001).abs() < 1e-12, "{sums:?}");

@@ -201,6 +201,14 @@ impl Metrics {
         self.node_info.set(node, [alias, node_id, region]);
     }
 
+    /// A model is offered: what is counted of its chats starts at 0, so that the first is an increase.
+    pub fn start_model(&self, model: &str) {
+        self.requests_total.start(model, Operation::Chat);
+        self.prompt_tokens_total.start(model);
+        self.generation_tokens_total.start(model);
+        self.earnings_estimate_usd_total.start(model);
+    }
+
     /// Tells the version of the Ollama that answers.
     pub fn set_ollama_version(&self, version: &str) {
         self.ollama_info.set("", [version]);
@@ -319,6 +327,28 @@ mod tests {
                 r#"pin_sidecar_ollama_info{version="0.17.4"} 1"#,
             ]
         );
+    }
+
+    #[test]
+    fn the_first_chat_with_an_offered_model_is_an_increase() {
+        let metrics = Metrics::new();
+        metrics.start_model("tiny:latest");
+        let text = metrics.render();
+        for series in [
+            r#"requests_total{model="tiny:latest",operation="chat"} 0"#,
+            r#"prompt_tokens_total{model="tiny:latest"} 0"#,
+            r#"generation_tokens_total{model="tiny:latest"} 0"#,
+            r#"earnings_estimate_usd_total{model="tiny:latest"} 0"#,
+        ] {
+            let series = format!("pin_sidecar_{series}");
+            assert!(lines(&text).contains(&series.as_str()), "{series}:\n{text}");
+        }
+        metrics
+            .prompt_tokens_total
+            .of(Some("tiny:latest"))
+            .inc_by(7);
+        metrics.start_model("tiny:latest");
+        assert_eq!(metrics.prompt_tokens_total.total(), 7, "offered again");
     }
 
     #[test]

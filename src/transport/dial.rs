@@ -1,11 +1,13 @@
 //! Opens TCP connections, with TLS where asked for.
 //!
-//! Invariant: an address that does not answer does not keep the next one from being tried (RFC 8305).
+//! Invariant: an address that does not answer does not keep the next one from being tried (RFC 8305), whether it is silent
+//! from the start or takes the connection and says nothing to TLS.
 
 use std::{
+    collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,46 +16,51 @@ use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
+use tracing::debug;
 
-use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream};
+use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream, Trust, tls_error};
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How long a connection is given for TLS before the next address is tried beside it. Longer, since the peer is there, and
+/// over a slow link or behind a busy machine this takes some round trips.
+const TLS_DELAY: Duration = Duration::from_secs(2);
+
+/// How many endpoints' addresses are remembered. There are a gateway, a proxy and some backends.
+const MAX_REMEMBERED: usize = 64;
 
 /// How much the system may hold that it cannot send yet, in bytes: two batches of the outbox, so that it never runs dry.
 const MAX_NOT_SENT: u32 = 128 * 1024;
 
 /// Dials over the machine's own network.
 pub struct TcpDialer {
-    tls: TlsConnector,
+    tls: Trust,
     names: Resolver,
     step_timeout: Duration,
+    /// The address that worked where the first one did not, by host and port.
+    worked: Mutex<HashMap<(String, u16), SocketAddr>>,
 }
 
 impl TcpDialer {
     /// A dialer that trusts what `tls` trusts, looks up `names`, and gives each step `step_timeout`.
-    pub fn new(tls: Arc<rustls::ClientConfig>, names: Resolver, step_timeout: Duration) -> Self {
+    pub fn new(tls: impl Into<Trust>, names: Resolver, step_timeout: Duration) -> Self {
         Self {
-            tls: TlsConnector::from(tls),
+            tls: tls.into(),
             names,
             step_timeout,
+            worked: Mutex::default(),
         }
     }
 
-    async fn within<T>(
-        &self,
-        step: Step,
-        work: impl Future<Output = Result<T, DialError>>,
-    ) -> Result<T, DialError> {
-        timeout(self.step_timeout, work)
-            .await
-            .unwrap_or(Err(DialError::Timeout {
-                step,
-                limit: self.step_timeout,
-            }))
+    fn too_slow(&self, step: Step) -> DialError {
+        DialError::Timeout {
+            step,
+            limit: self.step_timeout,
+        }
     }
 
     /// How long each step may take.
@@ -61,16 +68,86 @@ impl TcpDialer {
         self.step_timeout
     }
 
-    /// Connects without TLS, whatever is spoken there.
-    async fn connect(&self, endpoint: &Endpoint) -> Result<TcpStream, DialError> {
-        let addresses = self
-            .names
-            .resolve(&endpoint.host, endpoint.port, self.step_timeout)
-            .await?;
-        let addresses = in_turns(with_a_route(addresses));
-        let tcp = self.within(Step::Tcp, first_to_answer(&addresses)).await?;
-        prefer_latency(&tcp).map_err(|error| DialError::Tcp(error.kind()))?;
-        Ok(tcp)
+    /// The addresses of an endpoint, in the order in which to try them.
+    async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, DialError> {
+        let (host, port) = (&endpoint.host, endpoint.port);
+        let found = self.names.resolve(host, port, self.step_timeout).await?;
+        let mut addresses = with_a_route(found);
+        let worked = lock(&self.worked).get(&key(endpoint)).copied();
+        addresses.sort_by_key(|address| worked != Some(*address));
+        Ok(in_turns(addresses))
+    }
+
+    /// The connection to the first address that has one, TLS included. An address is tried when those before it have
+    /// failed or had their time; they may still come first.
+    async fn first_to_answer(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[SocketAddr],
+    ) -> Result<(SocketAddr, Stream), DialError> {
+        let began = Instant::now();
+        let mut waiting = addresses.iter();
+        let (mut connecting, mut securing) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let mut next_due = began;
+        let mut failure = None;
+        loop {
+            if next_due <= Instant::now()
+                && let Some(address) = waiting.next()
+            {
+                connecting.push(self.connect(*address, began + self.step_timeout));
+                next_due = Instant::now() + ATTEMPT_DELAY;
+            }
+            let failed = tokio::select! {
+                biased;
+                Some(secured) = securing.next() => match secured {
+                    Ok(reached) => return Ok(reached),
+                    Err(error) => error,
+                },
+                Some(connected) = connecting.next() => match connected {
+                    Ok((address, tcp)) => {
+                        let secure = self.secure(endpoint, tcp);
+                        securing.push(secure.map(move |stream| Ok((address, stream?))));
+                        next_due = Instant::now() + TLS_DELAY.min(self.step_timeout / 4);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                () = sleep_until(next_due), if waiting.len() > 0 => continue,
+                else => return Err(failure.unwrap_or(DialError::Refused)),
+            };
+            next_due = Instant::now();
+            failure = Some(further(failure, failed));
+        }
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        deadline: Instant,
+    ) -> Result<(SocketAddr, TcpStream), DialError> {
+        let connected = timeout_at(deadline, TcpStream::connect(address)).await;
+        let tcp = match connected {
+            Ok(Ok(tcp)) => tcp,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(DialError::Refused);
+            }
+            Ok(Err(error)) => return Err(DialError::Tcp(error.kind())),
+            Err(_) => return Err(self.too_slow(Step::Tcp)),
+        };
+        prefer_latency(&tcp);
+        Ok((address, tcp))
+    }
+
+    /// Keeps in mind which address to begin with: the one that worked, if that was not the first. Where the first works,
+    /// the DNS decides, which may spread its clients over several.
+    fn remember(&self, endpoint: &Endpoint, first: Option<SocketAddr>, reached: SocketAddr) {
+        if first == Some(reached) {
+            return;
+        }
+        let mut worked = lock(&self.worked);
+        if worked.len() < MAX_REMEMBERED || worked.contains_key(&key(endpoint)) {
+            worked.insert(key(endpoint), reached);
+        }
     }
 
     /// Speaks TLS over a connection that leads to the endpoint, if that is what is spoken there.
@@ -81,7 +158,8 @@ impl TcpDialer {
     ) -> Result<Stream, DialError> {
         if endpoint.tls {
             let encrypted = self.encrypt(&endpoint.host, connection);
-            self.within(Step::Tls, encrypted).await
+            let encrypted = timeout(self.step_timeout, encrypted).await;
+            encrypted.unwrap_or_else(|_| Err(self.too_slow(Step::Tls)))
         } else {
             Ok(Box::new(connection))
         }
@@ -94,11 +172,11 @@ impl TcpDialer {
     ) -> Result<Stream, DialError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| DialError::Tls(error.to_string()))?;
-        let stream = self
-            .tls
+        let connector = TlsConnector::from(self.tls.current().await);
+        let stream = connector
             .connect(name, connection)
             .await
-            .map_err(|error| DialError::Tls(error.to_string()))?;
+            .map_err(|error| DialError::Tls(tls_error::explain(&error)))?;
         Ok(Box::new(stream))
     }
 }
@@ -106,18 +184,39 @@ impl TcpDialer {
 impl Dial for TcpDialer {
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>> {
         async move {
-            let tcp = self.connect(endpoint).await?;
-            self.secure(endpoint, tcp).await
+            let addresses = self.addresses(endpoint).await?;
+            let (reached, stream) = self.first_to_answer(endpoint, &addresses).await?;
+            self.remember(endpoint, addresses.first().copied(), reached);
+            Ok(stream)
         }
         .boxed()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.tls.trouble()
+    }
+
+    fn read_again(&self) -> BoxFuture<'_, ()> {
+        self.tls.read_again().boxed()
     }
 }
 
 /// Frames are small and somebody waits for each. What the system would queue beyond what it can send is left with us
 /// instead, where a control frame overtakes it: without that megabytes would be ahead of a heartbeat on a slow link.
-fn prefer_latency(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    SockRef::from(tcp).set_tcp_notsent_lowat(MAX_NOT_SENT)
+/// A system that refuses one of these (seccomp, gVisor) makes a connection slower, not useless.
+fn prefer_latency(tcp: &TcpStream) {
+    let socket = SockRef::from(tcp);
+    for (option, set) in [
+        ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
+        (
+            "TCP_NOTSENT_LOWAT",
+            socket.set_tcp_notsent_lowat(MAX_NOT_SENT),
+        ),
+    ] {
+        if let Err(error) = set {
+            debug!(option, %error, "the system refuses an option of the socket, which goes on without it");
+        }
+    }
 }
 
 /// The addresses to which this machine has a route; all of them if it has none at all. Without IPv6 to the outside, what
@@ -151,37 +250,37 @@ fn in_turns(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-async fn first_to_answer(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-    let mut waiting = addresses.iter();
-    let mut attempts = FuturesUnordered::new();
-    let mut last_error = DialError::Refused;
-    loop {
-        if let Some(address) = waiting.next() {
-            attempts.push(TcpStream::connect(*address));
-        }
-        let delay = async {
-            match waiting.len() {
-                0 => std::future::pending().await,
-                _ => sleep(ATTEMPT_DELAY).await,
-            }
-        };
-        tokio::select! {
-            biased;
-            attempt = attempts.next() => match attempt {
-                Some(Ok(tcp)) => return Ok(tcp),
-                Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => last_error = DialError::Refused,
-                Some(Err(error)) => last_error = DialError::Tcp(error.kind()),
-                None => return Err(last_error),
-            },
-            () = delay => {}
-        }
-    }
+fn key(endpoint: &Endpoint) -> (String, u16) {
+    (endpoint.host.clone(), endpoint.port)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of two failures the one that tells more: it got as far as TLS, or came later.
+fn further(before: Option<DialError>, now: DialError) -> DialError {
+    let is_of_tls = |error: &DialError| {
+        matches!(
+            error,
+            DialError::Tls(_)
+                | DialError::Timeout {
+                    step: Step::Tls,
+                    ..
+                }
+        )
+    };
+    before
+        .filter(|before| is_of_tls(before) && !is_of_tls(&now))
+        .unwrap_or(now)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::net::SocketAddrV6;
+    use std::{io::Read as _, net::SocketAddrV6, os::fd::OwnedFd};
+
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 
@@ -191,25 +290,47 @@ mod tests {
         let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = [closed.local_addr().unwrap(), open.local_addr().unwrap()];
         drop(closed);
-        let tcp = first_to_answer(&addresses).await.unwrap();
-        assert_eq!(tcp.peer_addr().unwrap(), addresses[1]);
-        assert!(matches!(
-            first_to_answer(&addresses[..1]).await,
-            Err(DialError::Refused)
-        ));
+        let (dialer, endpoint) = (dialer(), endpoint_at(addresses[1]));
+        let reached = dialer.first_to_answer(&endpoint, &addresses).await;
+        assert_eq!(reached.ok().unwrap().0, addresses[1]);
+        let nobody = dialer.first_to_answer(&endpoint, &addresses[..1]).await;
+        assert!(matches!(nobody.err(), Some(DialError::Refused)));
+    }
+
+    fn dialer() -> TcpDialer {
+        let tls = crate::transport::client_config(None).unwrap();
+        TcpDialer::new(tls, Resolver::default(), Duration::from_secs(10))
+    }
+
+    fn endpoint_at(address: SocketAddr) -> Endpoint {
+        Endpoint {
+            host: address.ip().to_string(),
+            port: address.port(),
+            tls: false,
+        }
     }
 
     /// A connection to a server that is there, opened as any to a gateway or an Ollama is.
     async fn dialled() -> TcpStream {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = Endpoint {
-            host: "127.0.0.1".into(),
-            port: server.local_addr().unwrap().port(),
-            tls: false,
-        };
-        let tls = crate::transport::client_config(None).unwrap();
-        let dialer = TcpDialer::new(tls, Resolver::default(), Duration::from_secs(10));
-        dialer.connect(&endpoint).await.unwrap()
+        let address = server.local_addr().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        dialer().connect(address, deadline).await.unwrap().1
+    }
+
+    #[test]
+    fn what_tls_says_is_not_hidden_by_an_address_where_nobody_listens() {
+        let tls = || DialError::Tls("unknown issuer".to_owned());
+        for (before, now) in [
+            (Some(tls()), DialError::Refused),
+            (Some(DialError::Refused), tls()),
+        ] {
+            assert!(matches!(further(before, now), DialError::Tls(_)));
+        }
+        assert!(matches!(
+            further(None, DialError::Refused),
+            DialError::Refused
+        ));
     }
 
     #[tokio::test]
@@ -222,6 +343,21 @@ mod tests {
         let tcp = dialled().await;
         let not_sent = SockRef::from(&tcp).tcp_notsent_lowat().unwrap();
         assert_eq!(not_sent, MAX_NOT_SENT);
+    }
+
+    #[tokio::test]
+    async fn a_system_that_refuses_options_is_no_reason_not_to_connect() {
+        // These are options of TCP, which a socket of another kind refuses.
+        let (socket, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = std::net::TcpStream::from(OwnedFd::from(socket));
+        let mut tcp = TcpStream::from_std(socket).unwrap();
+        assert!(SockRef::from(&tcp).set_tcp_nodelay(true).is_err());
+        prefer_latency(&tcp);
+        tcp.write_all(b"frame").await.unwrap();
+        let mut read = [0; 5];
+        peer.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"frame");
     }
 
     #[test]

@@ -41,10 +41,8 @@ pub enum DialError {
     /// The connection failed otherwise.
     #[error("it cannot be reached ({0}); a firewall or NetworkPolicy may be in the way")]
     Tcp(io::ErrorKind),
-    /// The TLS handshake failed.
-    #[error(
-        "TLS failed: {0}; if its certificate comes from a private authority, name that in PIN_TLS_CA_FILE"
-    )]
+    /// The TLS handshake failed; the sentence has the cause, and what helps.
+    #[error("TLS failed: {0}")]
     Tls(String),
     /// A step took too long.
     #[error("{step} took longer than {}; a firewall or NetworkPolicy may be in the way", humantime::format_duration(*limit))]

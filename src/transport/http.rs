@@ -5,6 +5,7 @@
 use std::{
     error::Error,
     future::Future,
+    io,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -16,7 +17,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, Uri,
     body::Incoming,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+    header::{
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap,
+        HeaderValue,
+    },
 };
 use hyper_util::{
     client::legacy::{
@@ -31,9 +35,9 @@ use tower_service::Service;
 use super::{Connections, Dial, DialError, Endpoint, Stream};
 use crate::config::BackendUrl;
 
-/// Idle connections are closed before model servers and load balancers do it on their side (60 s and more), so that a
-/// request seldom meets one that is just closing.
-const IDLE: Duration = Duration::from_secs(30);
+/// Idle connections are not used for longer, so that no request meets one that its server is just closing and is lost with it.
+/// Node and uvicorn close theirs after 5 s, load balancers after 60 s and more, Ollama never.
+const IDLE: Duration = Duration::from_secs(4);
 
 /// What a connection reads ahead at most, in bytes. The library's own limit would be 400 KiB, for each chat that a slow
 /// gateway holds up.
@@ -45,9 +49,15 @@ pub enum HttpError {
     /// The server could not be reached.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke.
     #[error("the connection broke")]
     Broken,
+    /// What came cannot be read as HTTP; in the library's words.
+    #[error("what came is not HTTP: {0}")]
+    NotHttp(String),
+    /// The answer came in this encoding. Only itself was asked for.
+    #[error("its answer came encoded ({0}), which was not asked for")]
+    Encoded(String),
     /// It answered with another status than was hoped for.
     #[error("it answers HTTP {0}")]
     Status(u16),
@@ -132,7 +142,8 @@ impl HttpClient {
         let mut request = Request::builder()
             .method(method)
             .uri(uri)
-            .header(HOST, host);
+            .header(HOST, host)
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -143,10 +154,13 @@ impl HttpClient {
         let request = request
             .body(Full::new(body))
             .map_err(|_| HttpError::Broken)?;
-        self.client
-            .request(request)
-            .await
-            .map_err(|error| reason(&error))
+        let answer = self.client.request(request).await;
+        let answer = answer.map_err(|error| reason(&error))?;
+        match encoding(answer.headers()) {
+            // What else it says is worth more than how it says so.
+            Some(encoding) if answer.status().is_success() => Err(HttpError::Encoded(encoding)),
+            Some(_) | None => Ok(answer),
+        }
     }
 }
 
@@ -158,7 +172,7 @@ pub async fn read_body(body: Incoming, max: usize) -> Result<Bytes, HttpError> {
     match Limited::new(body, max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(HttpError::TooLarge),
-        Err(_) => Err(HttpError::Broken),
+        Err(error) => Err(broken(&*error)),
     }
 }
 
@@ -186,15 +200,53 @@ pub async fn read_answer(
 /// A body's bytes as they come.
 pub fn stream(body: Incoming) -> Body {
     body.into_data_stream()
-        .map_err(|_| HttpError::Broken)
+        .map_err(|error| broken(&error))
         .boxed()
 }
 
+/// How a body is encoded, if it is: as much of it as anybody needs to know it by.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let value = headers
+        .get(CONTENT_ENCODING)?
+        .to_str()
+        .unwrap_or("?")
+        .trim();
+    let is_encoded = !value.is_empty() && !value.eq_ignore_ascii_case("identity");
+    is_encoded.then(|| value.chars().take(32).collect())
+}
+
 fn reason(error: &hyper_util::client::legacy::Error) -> HttpError {
-    error
+    let Some(source) = error.source() else {
+        return HttpError::Broken;
+    };
+    match source.downcast_ref::<DialError>() {
+        Some(dial) => HttpError::Dial(dial.clone()),
+        None => broken(source),
+    }
+}
+
+/// Why an answer, or the rest of one, does not come. Only what the library says of HTTP itself is quoted.
+fn broken(error: &(dyn Error + 'static)) -> HttpError {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else {
+        return HttpError::Broken;
+    };
+    if error.is_parse() {
+        return HttpError::NotHttp(error.to_string());
+    }
+    let cause = error
         .source()
-        .and_then(|source| source.downcast_ref::<DialError>())
-        .map_or(HttpError::Broken, |dial| HttpError::Dial(dial.clone()))
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    let is_framing = |cause: &&io::Error| {
+        let kind = cause.kind();
+        matches!(
+            kind,
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+        )
+    };
+    let framing = cause.filter(is_framing);
+    framing.map_or(HttpError::Broken, |cause| {
+        HttpError::NotHttp(cause.to_string())
+    })
 }
 
 /// Dials the one server, whatever the request's URI says.
@@ -258,9 +310,113 @@ mod tests {
     }
 
     fn client(connection: DuplexStream) -> HttpClient {
+        client_by(Arc::new(OneConnection(Mutex::new(Some(connection)))))
+    }
+
+    fn client_by(dial: Arc<dyn Dial>) -> HttpClient {
         let config = config(&[("PIN_OLLAMA_URL", "http://127.0.0.1:1")]);
-        let dial = Arc::new(OneConnection(Mutex::new(Some(connection))));
         HttpClient::new(dial, config.backend.url, Connections::default())
+    }
+
+    /// As many connections as are wanted, to a server whose answers are empty. Counts them.
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Dial for Counted {
+        fn dial<'a>(&'a self, _: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let (ours, theirs) = duplex(PIPE);
+            tokio::spawn(answer_all(theirs));
+            async { Ok(Box::new(ours) as Stream) }.boxed()
+        }
+    }
+
+    async fn answer_all(mut connection: DuplexStream) {
+        loop {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if connection.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            connection.write_all(answer).await.unwrap();
+        }
+    }
+
+    /// Asks a server that answers with these bytes; gives what it was asked, and what came of it.
+    async fn answered_with(answer: String) -> (String, Result<Bytes, HttpError>) {
+        let (ours, mut theirs) = duplex(PIPE);
+        let served = tokio::spawn(async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                theirs.read_buf(&mut request).await.unwrap();
+            }
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let client = client(ours);
+        let read = read_answer(client.get("/"), BUFFER, Duration::from_secs(1)).await;
+        (served.await.unwrap(), read)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_read_is_told_with_what_came() {
+        let encoded = |encoding| {
+            format!("HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 1\r\n\r\nx")
+        };
+        let extension = "x".repeat(20_000);
+        for (answer, told) in [
+            (
+                encoded("gzip"),
+                "its answer came encoded (gzip), which was not asked for",
+            ),
+            (
+                format!(
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;{extension}\r\nx\r\n0\r\n\r\n"
+                ),
+                "what came is not HTTP: chunk extensions over limit",
+            ),
+            (
+                "220 mail.example ESMTP\r\n".to_owned(),
+                "what came is not HTTP: ",
+            ),
+            (
+                encoded("gzip").replace("200 OK", "404 Not Found"),
+                "it answers HTTP 404",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nx".to_owned(),
+                "the connection broke",
+            ),
+        ] {
+            let (asked, read) = answered_with(answer).await;
+            assert!(
+                asked
+                    .to_ascii_lowercase()
+                    .contains("accept-encoding: identity\r\n"),
+                "{asked}"
+            );
+            let error = read.unwrap_err().to_string();
+            assert!(error.starts_with(told), "{error}");
+        }
+        for itself in ["identity", " Identity ", ""] {
+            assert_eq!(answered_with(encoded(itself)).await.1.unwrap(), "x");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_used_for_four_seconds_and_no_longer() {
+        for (idle, connections) in [(3_900, 1), (4_100, 2)] {
+            let dial = Arc::new(Counted::default());
+            let client = client_by(Arc::clone(&dial) as Arc<dyn Dial>);
+            for _ in 0..2 {
+                let answer = client.get("/").await.unwrap();
+                read_body(answer.into_body(), 0).await.unwrap();
+                sleep(Duration::from_millis(idle)).await;
+            }
+            assert_eq!(dial.0.load(Ordering::Relaxed), connections, "{idle} ms");
+        }
     }
 
     /// Answers one request with a body that never ends, as fast as it is taken; counts its bytes.

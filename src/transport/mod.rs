@@ -8,21 +8,25 @@ mod dial;
 mod error;
 pub mod http;
 mod meter;
+mod pem;
 mod proxy;
 mod resolve;
 mod tls;
+mod tls_error;
+mod trust;
 
 pub use connections::Connections;
 pub use dial::TcpDialer;
 pub use error::{DialError, ProxyError, Step};
 pub use meter::{Meter, Metered};
 pub use proxy::ProxyDialer;
-pub use resolve::{LookupFailure, NameError, Resolver, ServerFailure, Sources};
+pub use resolve::{LookupFailure, NameError, Resolver, ServerFailure, Sources, UnreadableFile};
 pub use tls::{TlsError, client_config};
+pub use trust::Trust;
 
 use std::fmt;
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::Origin;
@@ -74,4 +78,14 @@ pub type Stream = Box<dyn Duplex>;
 pub trait Dial: Send + Sync {
     /// Connects, TLS included where the endpoint says so.
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>>;
+
+    /// What is wrong with the files that it works with, though the last good ones still serve.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Reads those files again now, rather than for the next connection.
+    fn read_again(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 }

@@ -120,6 +120,14 @@ impl Dial for ProxyDialer {
         }
         .boxed()
     }
+
+    fn trouble(&self) -> Option<String> {
+        self.direct.trouble()
+    }
+
+    fn read_again(&self) -> BoxFuture<'_, ()> {
+        self.direct.read_again()
+    }
 }
 
 fn no_answer(error: &hyper::Error) -> ProxyError {

@@ -1,11 +1,11 @@
 //! What the chart carries besides its templates: the alerts and the dashboard of `deploy/`, and a README made from its
-//! values. None is a copy that somebody has to keep in step.
+//! values. The first two are copies, since not everything that fetches a chart takes links along.
 
 use std::{env, fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::chart::{Chart, NAME, OLDEST, one_document, versions};
+use crate::chart::{Chart, DIRECTORY, NAME, OLDEST, one_document, versions};
 
 fn deployed(path: &str) -> String {
     fs::read_to_string(
@@ -46,8 +46,73 @@ fn the_dashboard_is_that_of_deploy_byte_for_byte_where_grafana_looks_for_it() {
     );
 }
 
+/// The files of the chart that are kept in `deploy/`, and where.
+const COPIES: &[(&str, &str)] = &[
+    ("rules.yml", "prometheus/rules.yml"),
+    ("dashboard.json", "grafana/dashboards/pin-sidecar.json"),
+];
+
 #[test]
-fn a_packed_chart_holds_the_files_and_not_the_links() {
+fn a_chart_taken_from_git_without_its_links_is_whole() {
+    fn assert_no_links(directory: &Path) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(!path.is_symlink(), "{} is a link", path.display());
+            if path.is_dir() {
+                assert_no_links(&path);
+            }
+        }
+    }
+    assert_no_links(Path::new(DIRECTORY));
+    for (copy, original) in COPIES {
+        let copy = Path::new(DIRECTORY).join("files").join(copy);
+        assert!(
+            fs::read_to_string(&copy).unwrap() == deployed(original),
+            "run: cp deploy/{original} {}",
+            copy.display()
+        );
+    }
+}
+
+#[test]
+fn a_file_that_was_lost_or_came_as_the_text_of_a_link_is_an_error_and_not_an_empty_object() {
+    let Some(chart) = Chart::find() else { return };
+    for (copy, original) in COPIES {
+        for came_as in ["", &format!("../../../deploy/{original}")] {
+            let fetched = tempfile::tempdir().unwrap();
+            copy_all(Path::new(DIRECTORY), fetched.path());
+            fs::write(fetched.path().join("files").join(copy), came_as).unwrap();
+            let mut values = observers();
+            values["clientId"] = json!("op_example");
+            values["secret"] = json!({"existingSecret": "pin-api-secret"});
+            let place = fetched.path().to_str().unwrap();
+            let template = ["template", "x", place, OLDEST, "-f", "-"];
+            let output = chart.helm(&template, &values.to_string());
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{copy}");
+            assert!(
+                said.contains(&format!("files/{copy} of this chart is missing")),
+                "{said}"
+            );
+        }
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_packed_chart_is_whole() {
     let Some(chart) = Chart::find() else { return };
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().to_str().unwrap();

@@ -164,6 +164,10 @@ fn mistakes() -> Vec<(Value, &'static [&'static str])> {
             &["gateway.url is not encrypted", "gateway.allowPlaintext"],
         ),
         (
+            json!({"gateway": {"url": "ws://notlocalhost:80"}}),
+            &["gateway.url is not encrypted", "gateway.allowPlaintext"],
+        ),
+        (
             json!({"extraEnv": [{"name": "PIN_CAPACITY", "value": "1"}]}),
             &["extraEnv: PIN_CAPACITY is set already"],
         ),
@@ -234,6 +238,7 @@ fn plaintext_to_this_very_pod_needs_no_permission() {
     let Some(chart) = Chart::find() else { return };
     for url in [
         "ws://localhost:9000",
+        "ws://gateway.localhost.:9000",
         "http://127.0.0.1",
         "ws://[::1]:9000/ws",
     ] {

@@ -1,8 +1,10 @@
 //! What things are called, whatever the release is, and what Helm says once it is installed.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
-use crate::chart::{Chart, NAME, versions};
+use crate::chart::{Chart, NAME, OLDEST, versions};
 
 fn values() -> Value {
     json!({"clientId": "op_example", "secret": {"value": "not-a-real-secret"}})
@@ -17,6 +19,12 @@ fn everything_is_called_after_the_release() {
         ("my-pin-sidecar", json!({}), "my-pin-sidecar"),
         ("gpu", json!({"nameOverride": "pin"}), "gpu-pin"),
         ("gpu", json!({"fullnameOverride": "farm"}), "farm"),
+        // What may be a release's name, and cannot be a Service's.
+        ("gpu-0.1", json!({}), "gpu-0-1-pin-sidecar"),
+        ("4090", json!({}), "pin-4090-pin-sidecar"),
+        ("4.pin-sidecar", json!({}), "pin-4-pin-sidecar"),
+        ("gpu", json!({"nameOverride": "v1.5"}), "gpu-v1-5"),
+        ("gpu", json!({"fullnameOverride": "4.gpus"}), "pin-4-gpus"),
     ] {
         let mut values = values();
         values
@@ -51,6 +59,117 @@ fn the_longest_release_name_leaves_room_for_what_kubernetes_appends() {
             .values()
             .all(|value| value.as_str().unwrap().len() <= 63)
     );
+}
+
+/// RFC 1035, as Kubernetes wants the name of a Service.
+fn is_name_of_a_service(name: &str) -> bool {
+    let letter = |c: char| c.is_ascii_lowercase();
+    name.len() <= 63
+        && name.starts_with(letter)
+        && !name.ends_with('-')
+        && name
+            .chars()
+            .all(|c| letter(c) || c.is_ascii_digit() || c == '-')
+}
+
+/// As Kubernetes wants a label's value.
+fn is_value_of_a_label(value: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric();
+    value.len() <= 63
+        && value.starts_with(plain)
+        && value.ends_with(plain)
+        && value.chars().all(|c| plain(c) || "-_.".contains(c))
+}
+
+#[test]
+fn wherever_a_long_name_is_cut_what_is_left_is_a_name() {
+    let Some(chart) = Chart::find() else { return };
+    let mut cut = Vec::new();
+    for at in 50..53 {
+        for end in ["-x", ".x", ".-x", "-.x"] {
+            cut.push(format!("{}{end}{}", "r".repeat(at - 1), "y".repeat(20)));
+        }
+    }
+    for name in &cut {
+        for overridden in ["nameOverride", "fullnameOverride"] {
+            let mut values = values();
+            values[overridden] = json!(name);
+            let rendered = chart.template("gpu", &values).unwrap();
+            for object in &rendered.objects {
+                let called = object["metadata"]["name"].as_str().unwrap();
+                assert!(is_name_of_a_service(called), "{name}: {called}");
+                for value in object["metadata"]["labels"].as_object().unwrap().values() {
+                    let value = value.as_str().unwrap();
+                    assert!(is_value_of_a_label(value), "{name}: {value}");
+                }
+            }
+        }
+    }
+}
+
+/// A chart of somebody's that has this one as a dependency.
+fn umbrella(chart: &Chart, alias: &str) -> tempfile::TempDir {
+    let umbrella = tempfile::tempdir().unwrap();
+    let charts = umbrella.path().join("charts");
+    fs::create_dir(&charts).unwrap();
+    let place = charts.to_str().unwrap();
+    let packed = chart.helm(&["package", ".", "--destination", place], "");
+    assert!(packed.status.success(), "{packed:?}");
+    let (version, called) = (
+        versions().0,
+        if alias.is_empty() {
+            "pin-sidecar"
+        } else {
+            alias
+        },
+    );
+    let alias = if alias.is_empty() {
+        String::new()
+    } else {
+        format!("\n    alias: {alias}")
+    };
+    let about = format!(
+        "apiVersion: v2\nname: farm\nversion: 1.0.0\ndependencies:\n  - name: pin-sidecar\n    version: {version}\n    \
+         repository: \"\"\n    condition: {called}.enabled{alias}\n"
+    );
+    fs::write(umbrella.path().join("Chart.yaml"), about).unwrap();
+    umbrella
+}
+
+#[test]
+fn another_chart_has_it_as_a_dependency_under_any_alias_with_a_condition_and_global_values() {
+    let Some(chart) = Chart::find() else { return };
+    for (alias, name) in [
+        ("", "gpu-pin-sidecar"),
+        ("Rig_4090", "gpu-rig-4090"),
+        ("_rig_", "gpu-rig"),
+    ] {
+        let umbrella = umbrella(chart, alias);
+        let called = if alias.is_empty() {
+            "pin-sidecar"
+        } else {
+            alias
+        };
+        let place = umbrella.path().to_str().unwrap();
+        let template = ["template", "gpu", place, OLDEST, "-f", "-"];
+        let mut values = json!({
+            "global": {"imageRegistry": "registry.example", "storageClass": "fast"},
+            called: values(),
+        });
+        values[called]["enabled"] = json!(true);
+        let output = chart.helm(&template, &values.to_string());
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains(&format!("  name: {name}\n")),
+            "{name}: {text}"
+        );
+
+        let off = json!({called: {"enabled": false}});
+        let output = chart.helm(&template, &off.to_string());
+        assert!(output.status.success(), "{output:?}");
+        assert!(!String::from_utf8(output.stdout).unwrap().contains("kind:"));
+    }
 }
 
 #[test]

@@ -66,10 +66,13 @@ fn tell_tier(gateway: &Gateway) {
 /// Everything that the panels tell of has happened, and Prometheus has seen it happen.
 async fn a_day_with_some_trouble(net: &Net, prometheus: &Prometheus) {
     prometheus.wait_until("up == 1").await;
-    // The first use of a model makes its series; only what comes after it is a rate.
+    // The series are there before the first chat, which is an increase of them.
+    prometheus
+        .wait_until("sum(pin_sidecar_requests_total) == 0")
+        .await;
     some_chats(net).await;
     prometheus
-        .wait_until("sum(pin_sidecar_requests_total) >= 3")
+        .wait_until("sum(increase(pin_sidecar_requests_total[5m])) >= 3")
         .await;
     net.gateway.drop_sessions();
     net.gateway.wait_for_session(2).await;

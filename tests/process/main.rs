@@ -10,5 +10,6 @@ mod program;
 mod settings;
 mod signals;
 mod start;
+mod stopped;
 #[path = "../support/mod.rs"]
 mod support;

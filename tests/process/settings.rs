@@ -58,10 +58,15 @@ async fn a_mistake_is_told_in_one_line_that_says_what_to_write() {
             "HTTPS_PROXY: \"http://…@proxy.example:http\" has a port that is not a number from 1 to 65535",
         ),
         (
-            "no_proxy",
-            "http://pin.example",
-            "NO_PROXY: \"http://pin.example\" is not understood; write hosts, domains, addresses or networks such as \
-             example.com,10.0.0.0/8,[::1]:8443 with commas between, or * for all",
+            "PIN_DENY_MODELS",
+            "\"private:*\"",
+            "PIN_DENY_MODELS: \"\\\"private:*\\\"\" has quotes around it; write it without them, since what hands settings \
+             on (docker --env-file, kubectl, kustomize) leaves them in the value",
+        ),
+        (
+            "PIN_PAYOUT_ADDRESS",
+            "0xabc # main",
+            "PIN_PAYOUT_ADDRESS: has a blank in it; write the value alone, with no blank and no comment behind it",
         ),
     ] {
         let ended = started_with(&[(name, value)]).await;
@@ -125,6 +130,67 @@ async fn a_secret_file_that_is_missing_or_empty_is_named() {
         );
         assert_eq!(ended.output.lines().count(), 1, "{}", ended.output);
     }
+}
+
+#[tokio::test]
+async fn what_nobody_sees_in_a_secret_file_is_told_and_the_secret_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    let file = path.to_str().unwrap();
+    for (content, told) in [
+        (
+            format!("\u{feff}{SECRET}\n"),
+            "it begins with a byte order mark",
+        ),
+        (format!("{SECRET}\nother\n"), "it has a second line"),
+        (format!("{SECRET} \n"), "it has a blank at its end"),
+        (
+            format!("{SECRET}\0"),
+            "its character 7 is invisible (U+0000)",
+        ),
+        (
+            format!("PIN_API_SECRET={SECRET}\n"),
+            "it is written as NAME=value",
+        ),
+    ] {
+        fs::write(&path, content).unwrap();
+        let settings = [("PIN_CLIENT_ID", CLIENT), ("PIN_API_SECRET_FILE", file)];
+        let ended = run(with(program(), &settings)).await;
+        assert_eq!(ended.code, Some(78), "{}", ended.output);
+        let words = format!("secret file {file}: {told}");
+        assert!(ended.output.starts_with(&words), "{}", ended.output);
+    }
+}
+
+#[tokio::test]
+async fn proxies_of_other_programs_do_not_keep_it_from_starting() {
+    let settings = [
+        ("HTTPS_PROXY", "socks5://proxy.example:1080"),
+        ("NO_PROXY", "10.*,<local>"),
+    ];
+    let net = Net::start(&settings).await;
+    let log = net.agent.log();
+    assert!(
+        !log.iter().any(|line| line.contains("is not heeded")),
+        "{log:#?}"
+    );
+}
+
+#[tokio::test]
+async fn an_exception_from_the_proxy_that_is_not_understood_is_told_once() {
+    let settings = [
+        ("HTTPS_PROXY", "http://127.0.0.1:1"),
+        ("NO_PROXY", "10.*"),
+        ("PIN_SERVER_URL", "wss://gateway.invalid"),
+        ("PIN_RECONNECT_MAX", "10ms"),
+    ];
+    let net = Net::with(gateway().await, program(), &settings).await;
+    net.wait_until_pending("the proxy 127.0.0.1:1").await;
+    let log = net.agent.log();
+    let told = log
+        .iter()
+        .filter(|line| line.contains("not understood and skipped"));
+    assert_eq!(told.count(), 1, "{log:#?}");
 }
 
 /// As in a container whose user is not the one that the secret was mounted for.

@@ -1,6 +1,7 @@
 //! Signals, as orchestrators send them.
 
 use std::{
+    fmt::Display,
     fs,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
@@ -9,8 +10,8 @@ use std::{
 };
 
 use devnet::{
-    agent::{Agent, Signal},
-    gateway::{Gateway, Login},
+    agent::{Agent, Builder, Signal},
+    gateway::{Chat, Gateway, Login},
     ollama::{CHAT, Fault},
 };
 
@@ -24,6 +25,108 @@ use crate::{
 /// What a drain may take where there is nothing to drain.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// A chat that runs, and its sidecar; it ends in a while.
+async fn with_a_chat(program: Builder, settings: &[(&str, &str)]) -> (Net, Chat) {
+    let net = Net::with(gateway().await, program, settings).await;
+    net.agent.wait_until_ready(devnet::PATIENCE).await.unwrap();
+    net.ollama
+        .set_behaviour(|behaviour| behaviour.token_delay = Duration::from_millis(20));
+    let chat = net.gateway.chat(chat("why is the sky blue"));
+    net.ollama.wait_for_chats(1).await;
+    (net, chat)
+}
+
+#[tokio::test]
+async fn a_hangup_without_a_terminal_reads_the_secret_again_and_drops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    fs::write(&file, SECRET).unwrap();
+    let settings = [
+        ("PIN_API_SECRET", ""),
+        ("PIN_API_SECRET_FILE", file.to_str().unwrap()),
+    ];
+    let (net, mut chat) = with_a_chat(program(), &settings).await;
+    fs::write(&file, "").unwrap();
+    net.agent.signal(Signal::HUP);
+    net.agent
+        .wait_for_log(|line| line.contains("SIGHUP: the secret cannot be read"))
+        .await;
+    let ready = net.agent.get("/readyz").await.unwrap();
+    assert_eq!(ready.status, 200);
+    let words = "The last good secret is in use";
+    assert!(ready.text().contains(words), "{}", ready.text());
+    fs::write(&file, SECRET).unwrap();
+    net.agent.signal(Signal::HUP);
+    net.agent
+        .wait_for_log(|line| line.contains("SIGHUP: the secret was read again"))
+        .await;
+    let ready = net.agent.get("/readyz").await.unwrap();
+    assert!(!ready.text().contains(words), "{}", ready.text());
+    chat.outcome().await.result();
+    assert_eq!(net.gateway.sessions().ever, 1);
+    assert_eq!(ended_at_once(&net.agent, Signal::TERM).await, Some(0));
+}
+
+#[tokio::test]
+async fn signals_that_mean_nothing_do_nothing() {
+    let (net, mut chat) = with_a_chat(program(), &[]).await;
+    for signal in [Signal::USR1, Signal::USR2, Signal::ALARM] {
+        net.agent.signal(signal);
+    }
+    chat.outcome().await.result();
+    assert_eq!(net.gateway.sessions().ever, 1);
+    assert_eq!(ended_at_once(&net.agent, Signal::TERM).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_hangup_that_was_inherited_as_ignored_stays_ignored() {
+    let arguments = ["-c", r#"trap "" HUP; exec "$0""#, PROGRAM];
+    let (net, mut chat) = with_a_chat(with_arguments(Agent::builder("sh"), &arguments), &[]).await;
+    net.agent.signal(Signal::HUP);
+    chat.outcome().await.result();
+    assert_eq!(ended_at_once(&net.agent, Signal::TERM).await, Some(0));
+    let log = net.agent.log();
+    assert!(!log.iter().any(|line| line.contains("SIGHUP")), "{log:#?}");
+}
+
+#[tokio::test]
+async fn the_end_of_its_terminal_drains_it_and_a_second_one_does_not_hurry_it() {
+    const WHAT: &str = "the end of a terminal";
+    if !works("script", &["-qec", "true", "/dev/null"]) {
+        return skipped(WHAT, "script is not there");
+    }
+    let arguments = ["-qec", PROGRAM, "/dev/null"];
+    let in_a_terminal = with_arguments(Agent::builder("script"), &arguments);
+    let (net, mut chat) = with_a_chat(in_a_terminal, &[("PIN_LOG_FORMAT", "json")]).await;
+    let pid = program_beneath(net.agent.pid());
+    for _ in 0..2 {
+        assert!(works("kill", &["-HUP", &pid]));
+        net.agent
+            .wait_for_log(|line| line.contains("draining"))
+            .await;
+    }
+    chat.outcome().await.result();
+    assert_eq!(
+        net.agent.wait().await.code(),
+        Some(0),
+        "{:#?}",
+        net.agent.log()
+    );
+}
+
+/// The id of the program, somewhere beneath a process: shells and `script` may be between.
+fn program_beneath(parent: impl Display) -> String {
+    let mut pid = parent.to_string();
+    loop {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        if name.trim() == "pin-sidecar" {
+            return pid;
+        }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        pid = children.split_whitespace().next().unwrap().to_owned();
+    }
+}
+
 /// Sends a signal and gives the exit code, or `None` if it had not exited at once.
 async fn ended_at_once(agent: &Agent, signal: Signal) -> Option<i32> {
     agent.signal(signal);
@@ -33,7 +136,7 @@ async fn ended_at_once(agent: &Agent, signal: Signal) -> Option<i32> {
 
 #[tokio::test]
 async fn with_nothing_to_do_it_is_gone_at_once() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let net = Net::start(&[]).await;
         assert_eq!(
             ended_at_once(&net.agent, signal).await,

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod dialect;
 mod pulls;
 mod server;
 #[path = "../support/mod.rs"]

@@ -185,6 +185,32 @@ impl Server {
         Self::StandIn(ollama.start().await.unwrap())
     }
 
+    /// Gives it a model made from the one that it has, with this template, which is what it can do to a real Ollama.
+    pub(crate) async fn add_model(
+        &self,
+        name: &str,
+        template: &str,
+        capabilities: &[&'static str],
+    ) {
+        match self {
+            Self::StandIn(ollama) => {
+                let capabilities = capabilities.to_vec();
+                let shape = ModelShape {
+                    capabilities,
+                    ..ModelShape::default()
+                };
+                ollama.add_model(name, shape);
+            }
+            Self::Real(_) => {
+                let model =
+                    json!({"model": name, "from": "tiny", "template": template, "stream": false});
+                let url = format!("{}/api/create", self.url());
+                let made = http::post(&url, model.to_string()).await.unwrap();
+                assert_eq!(made.status, 200, "{:?}", made.json());
+            }
+        }
+    }
+
     /// Waits until Ollama is done with so many chats, however they ended.
     pub(crate) async fn wait_for_chats_ended(&self, chats: usize) {
         let ended = || async {

@@ -15,7 +15,10 @@ async fn a_delivered_answer_earns_its_tokens_times_the_price_and_a_failed_one_no
     let net = Net::start(&[("PIN_PRICE_PER_THOUSAND_TOKENS", "0.25")]).await;
     net.chat("why is the sky blue").outcome().await.result();
     let earned = format!("earnings_estimate_usd_total{{model=\"{MODEL}\"}}");
-    let earned = poll_metric(&net, &earned).await;
+    let earned = net
+        .sidecar
+        .wait_for_metric(&earned, |earned| earned > 0.0)
+        .await;
     let tokens = net
         .sidecar
         .metric(&format!("prompt_tokens_total{{model=\"{MODEL}\"}}"))
@@ -40,20 +43,6 @@ async fn a_delivered_answer_earns_its_tokens_times_the_price_and_a_failed_one_no
         status["counts"]["earnings_estimate_usd"],
         json!({MODEL: earned})
     );
-}
-
-/// The value of a series that begins with its first use.
-async fn poll_metric(net: &Net, series: &str) -> f64 {
-    let prefix = format!("pin_sidecar_{series} ");
-    let value = |text: &String| {
-        let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
-        line.map(|value| value.parse().unwrap())
-    };
-    let text = crate::support::poll(
-        || async { net.sidecar.get("/metrics").await.1 },
-        |text| value(text).is_some(),
-    );
-    value(&text.await).unwrap()
 }
 
 #[tokio::test]
@@ -128,11 +117,10 @@ async fn what_prometheus_reads_after_traffic_is_as_it_should_be() {
     net.streamed("x").outcome().await.result();
     net.ollama.fail_next(CHAT, 1, Fault::Cut { after: 1 });
     net.chat("x").outcome().await.error();
-    poll_metric(
-        &net,
-        &format!("earnings_estimate_usd_total{{model=\"{MODEL}\"}}"),
-    )
-    .await;
+    let earned = format!("earnings_estimate_usd_total{{model=\"{MODEL}\"}}");
+    net.sidecar
+        .wait_for_metric(&earned, |earned| earned > 0.0)
+        .await;
     let url = format!("http://{}/metrics", net.sidecar.admin);
     let answer = devnet::http::get(&url).await.unwrap();
     assert_eq!(

@@ -60,7 +60,7 @@ pub enum Fault {
     },
     /// One object, as if `stream` were false.
     SingleObject,
-    /// These writes, byte for byte, as a body of NDJSON.
+    /// These writes, byte for byte, as a body of NDJSON; between two of them as long as between two tokens.
     Script(Vec<Bytes>),
 }
 

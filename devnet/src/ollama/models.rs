@@ -127,6 +127,12 @@ impl Models {
             .is_some_and(|model| model.shape.capabilities.contains(&capability))
     }
 
+    /// Whether `think` may be a level.
+    pub(super) fn takes_levels(&self, name: &str) -> bool {
+        let family = |model: &Model| matches!(&*model.shape.family, "gptoss" | "gpt-oss");
+        self.find(name).is_some_and(family)
+    }
+
     /// Begins to use a model: loads it unless it is loaded as it is asked for now. Another makes room where there is
     /// none, the one that was to go first.
     pub(super) fn begin(

@@ -36,6 +36,8 @@ pub(super) struct ChatRequest {
     pub(super) messages: Vec<Value>,
     pub(super) stream: bool,
     pub(super) think: Option<bool>,
+    /// The level of thinking that is asked for, where one is.
+    pub(super) level: Option<String>,
     pub(super) tools: Vec<Value>,
     pub(super) logprobs: bool,
     pub(super) top_logprobs: u64,
@@ -97,6 +99,7 @@ impl ChatRequest {
             stream: optional(entries.get("stream"), "stream", "bool", Value::as_bool)?
                 .unwrap_or(true),
             think: think(entries.get("think"))?,
+            level: entries.get("think").as_str().map(str::to_owned),
             tools: list("tools", "[]api.Tool")?,
             logprobs: optional(entries.get("logprobs"), "logprobs", "bool", Value::as_bool)?
                 .unwrap_or(false),

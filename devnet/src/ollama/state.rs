@@ -54,6 +54,10 @@ impl State {
                 format!("\"{name}\" does not support thinking"),
             ));
         }
+        if let Some(level) = chat.level.as_ref().filter(|_| !models.takes_levels(name)) {
+            let error = format!("think value \"{level}\" is not supported for this model");
+            return Err(Refusal::new(400, error));
+        }
         if !models.can(name, "completion") {
             return Err(Refusal::new(
                 400,

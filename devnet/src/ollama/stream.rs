@@ -154,7 +154,7 @@ pub(super) async fn speak(
         Some(Fault::Split(ends)) => speaker.split(ends).await,
         Some(Fault::SplitEvery(size)) => speaker.split((1..).map(|part| part * size.max(1))).await,
         Some(Fault::Garbage { bytes }) => speaker.writer.garbage(bytes).await,
-        Some(Fault::Script(parts)) => speaker.writer.write_parts(parts).await,
+        Some(Fault::Script(parts)) => speaker.script(parts).await,
         fault => speaker.stream(fault).await,
     };
     if spoken.is_ok() {
@@ -198,6 +198,14 @@ impl Speaker {
                 self.strike(fault).await
             }
         }
+    }
+
+    async fn script(&self, parts: Vec<Bytes>) -> Result<(), Gone> {
+        for part in parts {
+            self.rest(self.behaviour.token_delay).await?;
+            self.writer.write_parts([part]).await?;
+        }
+        Ok(())
     }
 
     async fn rest(&self, time: Duration) -> Result<(), Gone> {

@@ -15,6 +15,16 @@
 {{- if $mistakes }}{{ join "\n  " (prepend $mistakes "") | fail }}{{ end -}}
 {{- end -}}
 
+{{- /* A file of the chart as it is. Takes (dict "root" $ "path" $path "holds" "a piece of it"): a file that was lost on the way
+       is empty to Helm, and one that is a link elsewhere may have come as the link's text. */ -}}
+{{- define "pin-sidecar.file" -}}
+{{- $text := .root.Files.Get .path -}}
+{{- if not (contains .holds $text) -}}
+{{- printf "%s of this chart is missing or not whole: what fetched the chart left it behind; take all of helm/pin-sidecar" .path | fail -}}
+{{- end -}}
+{{- $text -}}
+{{- end -}}
+
 {{- define "pin-sidecar.checkSecret" -}}
 {{- $secret := default dict .Values.secret -}}
 {{- $mistakes := list -}}
@@ -61,7 +71,7 @@
 {{- define "pin-sidecar.checkGateway" -}}
 {{- $gateway := default dict .Values.gateway -}}
 {{- $url := default "" $gateway.url -}}
-{{- $here := regexMatch "^[a-z]+://([^/@]*@)?(localhost|127\\.[0-9.]+|\\[::1\\])([:/]|$)" $url -}}
+{{- $here := regexMatch "^[a-z]+://([^/@]*@)?(([^/@:]+\\.)?localhost\\.?|127\\.[0-9.]+|\\[::1\\])([:/]|$)" $url -}}
 {{- $mistakes := list -}}
 {{- if and (regexMatch "^(ws|http)://" $url) (not $here) (not $gateway.allowPlaintext) -}}
 {{- $mistakes = append $mistakes "gateway.url is not encrypted: write wss:// or https://, or gateway.allowPlaintext=true if nobody can listen in between" -}}

@@ -2,14 +2,17 @@
        change because the chart's version does, and selectors and claim templates cannot be changed at all. */ -}}
 
 {{- define "pin-sidecar.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-_." -}}
 {{- end -}}
 
-{{- /* 52, since a StatefulSet's pods carry its name and eleven characters more in a label, which holds 63. */ -}}
+{{- /* 52, since a StatefulSet's pods carry its name and eleven characters more in a label, which holds 63. A release may have
+       dots and begin with a digit, and another chart may have this one under any alias; a Service has lower-case letters,
+       digits and dashes, and begins with a letter. */ -}}
 {{- define "pin-sidecar.fullname" -}}
 {{- $name := include "pin-sidecar.name" . -}}
 {{- $both := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- default $both .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- $plain := regexReplaceAll "[^a-z0-9]" (default $both .Values.fullnameOverride | lower) "-" -}}
+{{- regexMatch "^[a-z]" $plain | ternary $plain (printf "pin-%s" $plain) | trunc 52 | trimAll "-" -}}
 {{- end -}}
 
 {{- define "pin-sidecar.selector" -}}
@@ -27,7 +30,7 @@ app.kubernetes.io/component: test
 {{- define "pin-sidecar.about" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." }}
 {{- end -}}
 
 {{- define "pin-sidecar.labels" -}}

@@ -34,8 +34,13 @@ impl Api {
         Self { client, limit }
     }
 
-    pub(super) async fn version(&self) -> Result<String, HttpError> {
-        Ok(self.get::<Version>("/api/version").await?.version)
+    /// `None` where it does not tell.
+    pub(super) async fn version(&self) -> Result<Option<String>, HttpError> {
+        match self.get::<Version>("/api/version").await {
+            Ok(version) => Ok(version.version),
+            Err(HttpError::Status(404)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// All models that it has, offered or not.
@@ -43,15 +48,15 @@ impl Api {
         Ok(self.get::<Tags>("/api/tags").await?.models)
     }
 
-    /// The models that are in memory.
-    pub(super) async fn running(&self) -> Result<Running, HttpError> {
-        self.get("/api/ps").await
+    /// The models that are in memory; `None` where it does not tell, which is no reason not to serve those that it has.
+    pub(super) async fn running(&self) -> Option<Running> {
+        self.get("/api/ps").await.ok()
     }
 
     pub(super) async fn describe(&self, model: &str) -> Result<Facts, HttpError> {
         let asked = self.client.post("/api/show", about(model)?);
         let body = read_answer(asked, MAX_BODY, self.limit).await?;
-        let show: Show<'_> = serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)?;
+        let show: Show = serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)?;
         Ok(show.facts())
     }
 

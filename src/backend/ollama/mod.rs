@@ -4,6 +4,7 @@ mod answer;
 mod api;
 mod contexts;
 mod descriptions;
+mod messages;
 mod policy;
 mod prepare;
 mod pull;
@@ -80,13 +81,17 @@ impl Ollama {
     async fn seen(&self) -> Result<Seen, HttpError> {
         let version = self.api.version().await?;
         let tags = self.api.tags().await?;
-        let running = self.api.running().await?;
+        let running = self.api.running().await;
+        let is_memory_unknown = running.is_none();
+        let running = running.unwrap_or_default();
         self.contexts.keep_those_of(&tags);
         let mut descriptions = self.descriptions.lock().await;
-        let facts = descriptions.of_all(&self.api, &tags).await;
-        let model = |tag: &Tag| seen_model(tag, facts.get(&tag.digest), &running);
+        let refreshed = descriptions.refresh(&self.api, &tags, version.as_deref());
+        refreshed.await;
+        let model = |tag: &Tag| seen_model(tag, descriptions.of(tag), &running);
         Ok(Seen {
-            version: Some(version),
+            version,
+            is_memory_unknown,
             vram_bytes: running.vram_bytes(),
             models: tags.iter().map(model).collect(),
         })
@@ -97,7 +102,7 @@ fn seen_model(tag: &Tag, facts: Option<&Facts>, running: &Running) -> (Model, Su
     let model = Model {
         name: tag.name.as_str().into(),
         context_length: facts.and_then(|facts| facts.context_length),
-        thinks: facts.is_some_and(|facts| facts.thinks),
+        thinking: facts.map(|facts| facts.thinking).unwrap_or_default(),
         loaded: running.loaded(&tag.name),
         is_preloaded: false,
     };

@@ -5,7 +5,8 @@
 
 use super::{
     contexts::{Contexts, SentContext},
-    translate::{translate_keys, translate_messages},
+    messages::translate_messages,
+    translate::translate_keys,
 };
 use crate::{
     backend::{

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use crate::{
     backend::{
         Completion, ResultContext,
-        completion::{Answer, Usage, chat_completion},
-        object::{Object, Value, string},
+        completion::{Answer, SHED, Usage, chat_completion},
+        object::{Object, Value, count, string},
     },
     protocol::Generation,
 };
@@ -18,9 +18,10 @@ use crate::{
 /// Puts the whole answer together; `last` is Ollama's final object. `None` if that cannot be read.
 pub(super) fn complete(answer: &Answer, last: &str, context: &ResultContext) -> Option<Completion> {
     let last = Object::parse(last.trim()).ok()?;
-    let prompt_tokens = count(&last, "prompt_eval_count").unwrap_or(0);
-    let generation_tokens = count(&last, "eval_count").unwrap_or(0);
-    let load_duration = count(&last, "load_duration").map(Duration::from_nanos);
+    let counted = |key| last.given(key).and_then(count);
+    let prompt_tokens = counted("prompt_eval_count").unwrap_or(0);
+    let generation_tokens = counted("eval_count").unwrap_or(0);
+    let load_duration = counted("load_duration").map(Duration::from_nanos);
     let result = match context.generation {
         Generation::Desktop => ollama_result(answer, last),
         Generation::Operator => {
@@ -42,13 +43,6 @@ pub(super) fn complete(answer: &Answer, last: &str, context: &ResultContext) -> 
     })
 }
 
-/// A count, or a time in nanoseconds; what no JSON number holds exactly is neither, and could not be added up.
-fn count(last: &Object<'_>, key: &str) -> Option<u64> {
-    const MAX: u64 = 1 << 53;
-    let count = last.given(key)?.parse().ok()?;
-    (count <= MAX).then_some(count)
-}
-
 /// Ollama's final object with the whole message in it.
 fn ollama_result(answer: &Answer, mut last: Object<'_>) -> Option<Box<RawValue>> {
     let message = last.given("message").unwrap_or(r#"{"role":"assistant"}"#);
@@ -63,6 +57,10 @@ fn ollama_result(answer: &Answer, mut last: Object<'_>) -> Option<Box<RawValue>>
     last.set("message", Value::Object(message));
     if !answer.logprobs.is_empty() {
         last.set("logprobs", Value::Json(answer.logprobs.to_json()));
+    }
+    if answer.has_shed {
+        last.set("logprobs", Value::Raw("null"));
+        last.set("warning", text(SHED));
     }
     let mut json = String::new();
     last.write(&mut json);

@@ -1,59 +1,85 @@
-//! OpenAI's dialect in Ollama's words, where the consumer has not used those: sampling keys go to `options`,
-//! `response_format` becomes `format`, lists of parts become text and images, and so on.
+//! OpenAI's dialect in Ollama's words, where the consumer has not used those, at the top of a chat: sampling keys go to
+//! `options`, `response_format` becomes `format`, and so on.
 //!
-//! Invariant: nothing is dropped and nobody is made to fetch anything. A key that is translated moves; one that is not
-//! (the native one is there, it is null, or its value has no counterpart) stays where it is.
+//! Invariant: nothing is dropped. A key that is translated moves; one that is not (the native one is there, it is null, or
+//! its value has no counterpart) stays where it is.
 
-use std::borrow::Cow;
-
-use serde_json::value::RawValue;
-
-use crate::{
-    backend::{
-        Model,
-        chat::invalid,
-        object::{Object, Value, elements, interior, rewrite_elements, string},
-    },
-    protocol::Failure,
+use crate::backend::{
+    Model, Thinking,
+    object::{Object, Value, elements, string},
 };
 
-/// Keys that become options, and which. `max_tokens` is the old name of `max_completion_tokens`, so the new one is
-/// asked first.
-const OPTIONS: [(&str, &str); 8] = [
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("seed", "seed"),
-    ("stop", "stop"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("presence_penalty", "presence_penalty"),
-    ("max_completion_tokens", "num_predict"),
-    ("max_tokens", "num_predict"),
+/// Keys that are options by the same name.
+const OPTIONS: [&str; 5] = [
+    "temperature",
+    "top_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
 ];
+
+/// The longest answer, by its old name and its new one.
+const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 /// Translates what stands at the top of a chat.
 pub(super) fn translate_keys<'a>(chat: &mut Object<'a>, options: &mut Object<'a>, model: &Model) {
     translate_options(chat, options);
+    translate_stop(chat, options);
+    translate_limits(chat, options);
     translate_format(chat);
     translate_effort(chat, model);
 }
 
 fn translate_options<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
-    for (theirs, ours) in OPTIONS {
-        let Some(value) = chat.given(theirs) else {
-            continue;
-        };
-        if !options.has(ours) {
-            chat.remove(theirs);
-            options.set(ours, option(ours, value));
+    for name in OPTIONS {
+        let value = chat.given(name).filter(|_| !options.has(name));
+        if let Some(value) = value {
+            chat.remove(name);
+            options.set(name, Value::Raw(value));
         }
     }
 }
 
-fn option<'a>(name: &str, json: &'a str) -> Value<'a> {
-    if name == "stop" && json.starts_with('"') {
-        return Value::List(vec![Value::Raw(json)]);
+/// To OpenAI an empty stop is none. Ollama would end its answer at once, and an empty list would take the model's own stops
+/// away.
+fn translate_stop<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
+    let Some(stop) = chat.given("stop").filter(|_| !options.has("stop")) else {
+        return;
+    };
+    let says_something = |stop: &&str| !matches!(*stop, "null" | r#""""#);
+    let stops: Vec<_> = match elements(stop) {
+        Some(stops) => stops.filter(says_something).map(Value::Raw).collect(),
+        None => Some(stop)
+            .filter(says_something)
+            .map(Value::Raw)
+            .into_iter()
+            .collect(),
+    };
+    chat.remove("stop");
+    if !stops.is_empty() {
+        options.set("stop", Value::List(stops));
     }
-    Value::Raw(json)
+}
+
+/// The smaller limit counts. To OpenAI no limit is less than 1; to Ollama 0 and less mean no limit, or none but the context's.
+fn translate_limits<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
+    if options.has("num_predict") {
+        return;
+    }
+    let means_nothing = |name| chat.number(name).is_some_and(|limit| limit < 1.0);
+    let given = LIMITS.into_iter().filter(|name| !means_nothing(name));
+    let given = given.filter_map(|name| Some((chat.number(name), chat.given(name)?)));
+    // What is no number is told by Ollama, if it is asked for alone.
+    let size = |number: &Option<f64>| number.unwrap_or(f64::INFINITY);
+    let smallest = given.min_by(|(one, _), (other, _)| size(one).total_cmp(&size(other)));
+    for name in LIMITS {
+        if chat.has(name) {
+            chat.remove(name);
+        }
+    }
+    if let Some((_, limit)) = smallest {
+        options.set("num_predict", Value::Raw(limit));
+    }
 }
 
 fn translate_format(chat: &mut Object<'_>) {
@@ -66,184 +92,60 @@ fn translate_format(chat: &mut Object<'_>) {
     }
 }
 
-fn native_format(response_format: &str) -> Option<&str> {
+fn native_format<'a>(response_format: &'a str) -> Option<&'a str> {
     let response_format = Object::parse(response_format).ok()?;
+    let schema = |object: &Object<'a>| object.given("schema").filter(|json| json.starts_with('{'));
+    // Some servers take a schema with either type, and without a name around it.
+    let flat = schema(&response_format);
     match &*string(response_format.given("type")?)? {
-        "json_object" => Some(r#""json""#),
-        "json_schema" => Object::parse(response_format.given("json_schema")?)
-            .ok()?
-            .given("schema"),
+        "json_object" => flat.or(Some(r#""json""#)),
+        "json_schema" => {
+            let named = response_format.given("json_schema").map(Object::parse);
+            named
+                .and_then(Result::ok)
+                .as_ref()
+                .and_then(schema)
+                .or(flat)
+        }
         _ => None,
     }
 }
 
-/// A model that cannot think would be answered with an error for a key that its consumer never wrote, so there the
-/// effort is left out.
+/// Ollama answers with an error where a model is asked to think that cannot, or is given a level that it does not take. The
+/// consumer never wrote `think`, so it is written only as the model takes it.
 fn translate_effort(chat: &mut Object<'_>, model: &Model) {
-    let Some(effort) = chat.given("reasoning_effort") else {
+    let effort = chat.given("reasoning_effort").and_then(string);
+    let Some(level) = effort.as_deref().and_then(level_of_effort) else {
         return;
     };
-    if chat.has("think") || !matches!(string(effort).as_deref(), Some("low" | "medium" | "high")) {
+    if chat.has("think") {
         return;
     }
     chat.remove("reasoning_effort");
-    if model.thinks {
-        chat.set("think", Value::Raw(effort));
+    match (model.thinking, level) {
+        (Thinking::None, _) => {}
+        (_, None) => chat.set("think", Value::Raw("false")),
+        (Thinking::OnOrOff, Some(_)) => chat.set("think", Value::Raw("true")),
+        (Thinking::Levels, Some(level)) => chat.set("think", Value::Raw(level)),
     }
 }
 
-/// Translates the messages; `None` if all of them can stay as they are.
-pub(super) fn translate_messages(messages: &str) -> Result<Option<Value<'_>>, Failure> {
-    rewrite_elements(messages, translate_message)
-}
-
-fn translate_message(message: &str) -> Result<Option<Value<'_>>, Failure> {
-    let mut message =
-        Object::parse(message).map_err(|error| invalid(format!("a message is {error}")))?;
-    // Not `||`: each of them must be asked.
-    let changed = translate_role(&mut message)
-        | translate_content(&mut message)?
-        | translate_tool_calls(&mut message)?;
-    Ok(changed.then_some(Value::Object(message)))
-}
-
-fn translate_role(message: &mut Object<'_>) -> bool {
-    let is_developer = message
-        .given("role")
-        .and_then(string)
-        .is_some_and(|role| role == "developer");
-    if is_developer {
-        message.set("role", Value::Raw(r#""system""#));
+/// Ollama's level for one of OpenAI's efforts, of which there are more; `Some(None)`: no thinking. `None`: it is none of
+/// them.
+fn level_of_effort(effort: &str) -> Option<Option<&'static str>> {
+    match effort {
+        "none" => Some(None),
+        "minimal" | "low" => Some(Some(r#""low""#)),
+        "medium" => Some(Some(r#""medium""#)),
+        "high" | "xhigh" | "max" => Some(Some(r#""high""#)),
+        _ => None,
     }
-    is_developer
-}
-
-/// Content as a list of parts becomes its texts, joined, and the images beside it.
-fn translate_content(message: &mut Object<'_>) -> Result<bool, Failure> {
-    let Some(parts) = message.given("content").and_then(elements) else {
-        return Ok(false);
-    };
-    let (mut texts, mut images) = (Vec::new(), Vec::new());
-    for part in parts {
-        match read_part(part)? {
-            Part::Text(text) => texts.push(text),
-            Part::Image(image) => images.push(image),
-        }
-    }
-    message.set("content", Value::Text(texts));
-    if !images.is_empty() {
-        add_images(message, images)?;
-    }
-    Ok(true)
-}
-
-fn add_images<'a>(message: &mut Object<'a>, added: Vec<Value<'a>>) -> Result<(), Failure> {
-    let mut images = Vec::new();
-    if let Some(given) = message.given("images") {
-        let given = elements(given).ok_or_else(|| invalid("images of a message are not a list"))?;
-        images.extend(given.map(Value::Raw));
-    }
-    images.extend(added);
-    message.set("images", Value::List(images));
-    Ok(())
-}
-
-enum Part<'a> {
-    /// Escaped, without its quotes.
-    Text(&'a str),
-    /// Base64.
-    Image(Value<'a>),
-}
-
-fn read_part(part: &str) -> Result<Part<'_>, Failure> {
-    let unknown = || invalid("a part of a message's content is neither text nor image_url");
-    let part = Object::parse(part).map_err(|_| unknown())?;
-    match part.given("type").and_then(string).as_deref() {
-        Some("text") => {
-            let text = part.given("text").filter(|text| text.starts_with('"'));
-            text.map(|text| Part::Text(interior(text)))
-                .ok_or_else(|| invalid("a text part has no text"))
-        }
-        Some("image_url") => {
-            let url = part.given("image_url").and_then(image_url);
-            url.and_then(image_data)
-                .map(Part::Image)
-                .ok_or_else(|| invalid("an image is no base64 data: URL"))
-        }
-        _ => Err(unknown()),
-    }
-}
-
-/// OpenAI has `{"url": …}`; some clients send the URL alone, and Ollama's own translation takes it.
-fn image_url(json: &str) -> Option<&str> {
-    if json.starts_with('"') {
-        return Some(json);
-    }
-    Object::parse(json).ok()?.given("url")
-}
-
-/// The base64 text of an image's `data:` URL, as JSON.
-fn image_data(url: &str) -> Option<Value<'_>> {
-    match string(url)? {
-        Cow::Borrowed(url) => Some(Value::Text(vec![data_of_url(url)?])),
-        Cow::Owned(url) => Some(Value::Json(serde_json::to_string(data_of_url(&url)?).ok()?)),
-    }
-}
-
-fn data_of_url(url: &str) -> Option<&str> {
-    let (head, data) = url.split_once(',')?;
-    let head = head.to_ascii_lowercase();
-    (head.starts_with("data:") && head.ends_with(";base64")).then_some(data)
-}
-
-fn translate_tool_calls(message: &mut Object<'_>) -> Result<bool, Failure> {
-    let Some(calls) = message.given("tool_calls") else {
-        return Ok(false);
-    };
-    let Some(translated) = rewrite_elements(calls, translate_tool_call)? else {
-        return Ok(false);
-    };
-    message.set("tool_calls", translated);
-    Ok(true)
-}
-
-fn translate_tool_call(call: &str) -> Result<Option<Value<'_>>, Failure> {
-    let Ok(mut call) = Object::parse(call) else {
-        return Ok(None);
-    };
-    let Some(Ok(mut function)) = call.given("function").map(Object::parse) else {
-        return Ok(None);
-    };
-    let Some(arguments) = function
-        .given("arguments")
-        .filter(|json| json.starts_with('"'))
-    else {
-        return Ok(None);
-    };
-    function.set("arguments", Value::Json(arguments_object(arguments)?));
-    call.set("function", Value::Object(function));
-    Ok(Some(Value::Object(call)))
-}
-
-/// The object that a string of arguments spells; no arguments at all are often spelled as nothing.
-fn arguments_object(arguments: &str) -> Result<String, Failure> {
-    let not_an_object = || invalid("arguments of a tool call are not an object");
-    let text = string(arguments).ok_or_else(not_an_object)?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok("{}".to_owned());
-    }
-    if !text.starts_with('{') || serde_json::from_str::<&RawValue>(text).is_err() {
-        return Err(not_an_object());
-    }
-    Ok(text.to_owned())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::protocol::Code;
 
     fn written(object: &Object<'_>) -> String {
         let mut json = String::new();
@@ -252,9 +154,9 @@ mod tests {
     }
 
     /// What is left at the top, and the options.
-    fn keys(chat: &str, thinks: bool) -> (String, String) {
+    fn keys(chat: &str, thinking: Thinking) -> (String, String) {
         let model = Model {
-            thinks,
+            thinking,
             ..Model::named("m")
         };
         let mut chat = Object::parse(chat).unwrap();
@@ -269,26 +171,10 @@ mod tests {
 
     fn assert_keys(chat: &str, top: &str, options: &str) {
         assert_eq!(
-            keys(chat, true),
+            keys(chat, Thinking::OnOrOff),
             (top.to_owned(), options.to_owned()),
             "{chat}"
         );
-    }
-
-    fn message(message: &str) -> Result<String, Failure> {
-        let list = format!("[{message}]");
-        let translated = translate_messages(&list)?;
-        let mut json = String::new();
-        translated.unwrap_or(Value::Raw(&list)).write(&mut json);
-        Ok(json[1..json.len() - 1].to_owned())
-    }
-
-    fn assert_message(theirs: &str, ours: &str) {
-        assert_eq!(message(theirs).unwrap(), ours, "{theirs}");
-    }
-
-    fn assert_refused(theirs: &str) {
-        assert_eq!(message(theirs).unwrap_err().code, Code::Invalid, "{theirs}");
     }
 
     #[test]
@@ -304,6 +190,37 @@ mod tests {
             r#"{"stop":null,"seed":null}"#,
             r#"{"stop":null,"seed":null}"#,
             "{}",
+        );
+    }
+
+    #[test]
+    fn a_stop_or_a_limit_that_means_nothing_to_openai_is_left_out() {
+        for nothing in [
+            r#"{"stop":""}"#,
+            r#"{"stop":[]}"#,
+            r#"{"stop":[ ]}"#,
+            r#"{"stop":["", ""]}"#,
+            r#"{"stop":[null]}"#,
+            r#"{"max_tokens":0}"#,
+            r#"{"max_tokens":-1}"#,
+            r#"{"max_completion_tokens":0.0,"max_tokens":-0}"#,
+        ] {
+            assert_keys(nothing, "{}", "{}");
+        }
+        assert_keys(r#"{"stop":["","a", " "]}"#, "{}", r#"{"stop":["a"," "]}"#);
+        assert_keys(
+            r#"{"max_tokens":0,"max_completion_tokens":7}"#,
+            "{}",
+            r#"{"num_predict":7}"#,
+        );
+    }
+
+    #[test]
+    fn ollamas_own_stop_and_limit_are_taken_at_their_word() {
+        assert_keys(
+            r#"{"stop":"","max_tokens":0,"options":{"stop":[],"num_predict":-1}}"#,
+            r#"{"stop":"","max_tokens":0}"#,
+            r#"{"stop":[],"num_predict":-1}"#,
         );
     }
 
@@ -331,8 +248,8 @@ mod tests {
         assert_keys(r#"{"max_tokens":5}"#, "{}", r#"{"num_predict":5}"#);
         assert_keys(
             r#"{"max_tokens":5,"max_completion_tokens":6}"#,
-            r#"{"max_tokens":5}"#,
-            r#"{"num_predict":6}"#,
+            "{}",
+            r#"{"num_predict":5}"#,
         );
         assert_keys(
             r#"{"max_tokens":5,"max_completion_tokens":null}"#,
@@ -353,8 +270,21 @@ mod tests {
             r#"{"format":{"a": 1.0}}"#,
             "{}",
         );
+        for flat in ["json_object", "json_schema"] {
+            assert_keys(
+                &format!(r#"{{"response_format":{{"type":"{flat}","schema":{{"a": 1.0}}}}}}"#),
+                r#"{"format":{"a": 1.0}}"#,
+                "{}",
+            );
+        }
+        assert_keys(
+            r#"{"response_format":{"type":"json_object","schema":null}}"#,
+            r#"{"format":"json"}"#,
+            "{}",
+        );
         for other in [
             r#"{"response_format":{"type":"text"}}"#,
+            r#"{"response_format":{"type":"json_schema","json_schema":{"schema":"x"}}}"#,
             r#"{"response_format":{"type":"json_schema"}}"#,
         ] {
             assert_keys(other, other, "{}");
@@ -362,98 +292,32 @@ mod tests {
     }
 
     #[test]
-    fn an_effort_makes_a_model_think_that_can() {
-        assert_eq!(
-            keys(r#"{"reasoning_effort":"high"}"#, true).0,
-            r#"{"think":"high"}"#
-        );
-        assert_eq!(keys(r#"{"reasoning_effort":"high"}"#, false).0, "{}");
-        assert_eq!(
-            keys(r#"{"reasoning_effort":"minimal"}"#, true).0,
-            r#"{"reasoning_effort":"minimal"}"#
-        );
-    }
-
-    #[test]
-    fn a_message_in_ollamas_words_stays_byte_for_byte() {
-        for same in [
-            r#"{ "role" : "user", "content":"a\/b", "images":["aGk="]}"#,
-            r#"{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":{ "n":1e400}}}]}"#,
-            r#"{"role":"tool","content":"","tool_call_id":"call_1","tool_calls":null}"#,
+    fn an_effort_is_written_only_as_the_model_takes_it() {
+        for (effort, levels, on_or_off) in [
+            ("none", "false", "false"),
+            ("minimal", r#""low""#, "true"),
+            ("low", r#""low""#, "true"),
+            ("medium", r#""medium""#, "true"),
+            ("high", r#""high""#, "true"),
+            ("xhigh", r#""high""#, "true"),
         ] {
-            assert_message(same, same);
+            let chat = format!(r#"{{"reasoning_effort":"{effort}"}}"#);
+            let think = |value| format!(r#"{{"think":{value}}}"#);
+            assert_eq!(keys(&chat, Thinking::Levels).0, think(levels), "{effort}");
+            assert_eq!(
+                keys(&chat, Thinking::OnOrOff).0,
+                think(on_or_off),
+                "{effort}"
+            );
+            assert_eq!(keys(&chat, Thinking::None).0, "{}", "{effort}");
         }
     }
 
     #[test]
-    fn parts_become_text_and_images() {
-        assert_message(
-            r#"{"role":"user","content":[{"type":"text","text":"a\n"},{"type":"text","text":"\u0062"}],"x":1}"#,
-            r#"{"role":"user","content":"a\n\u0062","x":1}"#,
-        );
-        assert_message(
-            concat!(
-                r#"{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,QUJD","detail":"low"}},"#,
-                r#"{"type":"text","text":"t"},{"type":"image_url","image_url":"DATA:;BASE64,RA=="},"#,
-                r#"{"type":"image_url","image_url":{"url":"data:image\/png;base64,\/w=="}}],"images":["eA=="]}"#,
-            ),
-            r#"{"content":"t","images":["eA==","QUJD","RA==","/w=="]}"#,
-        );
-        assert_message(r#"{"content":[]}"#, r#"{"content":""}"#);
-    }
-
-    #[test]
-    fn nobody_is_made_to_fetch_an_image_and_no_part_is_dropped() {
-        for part in [
-            r#"{"type":"image_url","image_url":{"url":"http://10.0.0.1/secret.png"}}"#,
-            r#"{"type":"image_url","image_url":{"url":"file:///etc/passwd"}}"#,
-            r#"{"type":"image_url","image_url":{"url":"data:image/png,raw"}}"#,
-            r#"{"type":"image_url","image_url":{}}"#,
-            r#"{"type":"input_audio","input_audio":{}}"#,
-            r#"{"type":"text"}"#,
-            r#"{"text":"a"}"#,
-            r#""a""#,
-        ] {
-            assert_refused(&format!(r#"{{"content":[{part}]}}"#));
+    fn an_effort_that_nobody_knows_stays_where_it_is() {
+        for other in [r#""""#, r#""odd""#, "3", "null"] {
+            let chat = format!(r#"{{"reasoning_effort":{other}}}"#);
+            assert_eq!(keys(&chat, Thinking::Levels).0, chat);
         }
-        assert_refused(
-            r#"{"content":[{"type":"image_url","image_url":"data:;base64,eA=="}],"images":"x"}"#,
-        );
-        assert_refused(r#""a message""#);
-    }
-
-    #[test]
-    fn arguments_of_tool_calls_become_objects() {
-        let call = |arguments| {
-            format!(
-                r#"{{"tool_calls":[{{"id":"c","type":"function","function":{{"name":"f","arguments":{arguments}}}}}]}}"#
-            )
-        };
-        assert_message(
-            &call(r#""{\"n\": 1.0, \"s\":\"\\n\"}""#),
-            &call(r#"{"n": 1.0, "s":"\n"}"#),
-        );
-        assert_message(&call(r#""""#), &call("{}"));
-        for wrong in [
-            r#""[1]""#,
-            r#""{\"a\":""#,
-            r#""null""#,
-            r#""{}{}""#,
-            r#""\ud800""#,
-        ] {
-            assert_refused(&call(wrong));
-        }
-    }
-
-    #[test]
-    fn only_the_messages_that_need_it_are_rewritten() {
-        let list =
-            r#"[{"role" : "user"} , {"role":"developer","content":"x"}, { "role":"system" }]"#;
-        let mut json = String::new();
-        translate_messages(list).unwrap().unwrap().write(&mut json);
-        assert_eq!(
-            json,
-            r#"[{"role" : "user"},{"role":"system","content":"x"},{ "role":"system" }]"#
-        );
     }
 }

@@ -34,6 +34,9 @@ use crate::config::{PreloadModels, PreloadSettings};
 /// How long to wait before a connection is opened again that the server has closed: some close each that says nothing.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Connections that were closed after equal times, give or take this, were closed for being idle.
+const ALIKE: Duration = Duration::from_millis(500);
+
 /// A model that is to be kept loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreloadStatus {
@@ -73,16 +76,16 @@ impl Preload {
         }
     }
 
-    /// Takes in what a look that began at `began` has shown. Puts the models into the order in which they are offered: first
+    /// Takes in what a look has shown, which was at memory as it was at `looked` or later, if at all. Puts the models into the order in which they are offered: first
     /// the one to interview, then those that are kept loaded, then the others by name; and marks those.
-    pub(super) fn arrange(&self, models: &mut [Model], began: Instant) {
+    pub(super) fn arrange(&self, models: &mut [Model], looked: Option<Instant>) {
         models.sort_by(|one, other| one.name.cmp(&other.name));
         let mut wanted = self.lock();
         let wanted = wanted.get_or_insert_with(|| self.choose(models));
         for wanted in &mut *wanted {
             let mut offered = models.iter_mut();
             let model = offered.find(|model| model.is_called(&wanted.model));
-            wanted.seen(model.as_deref(), began);
+            wanted.seen(model.as_deref(), looked);
             if let Some(model) = model {
                 model.is_preloaded = true;
             }
@@ -271,16 +274,25 @@ impl Backend {
     }
 
     /// A server that is restarted is away for less time than passes between two looks at it, and comes back with nothing
-    /// loaded, as if all had been thrown out. But no connection survives it.
+    /// loaded, as if all had been thrown out. But no connection survives it. Some servers, and what stands before them, close
+    /// each connection that says nothing, after the same time each, which means nothing.
     async fn watch_for_restart(&self) {
         let mut offer = self.offer();
+        let mut held_before = Duration::ZERO;
         loop {
             let is_loaded = |model: &Model| model.is_preloaded && model.loaded.is_some();
             // Fails only if the catalogue is gone, and nobody would poll this then.
             let _ = offer
                 .wait_for(|offer| offer.models.iter().any(is_loaded))
                 .await;
+            let begun = Instant::now();
             self.server.until_closed().await;
+            let held = begun.elapsed();
+            let is_habit = held > PAUSE && held.abs_diff(held_before) < ALIKE;
+            held_before = held;
+            if is_habit {
+                continue;
+            }
             self.look_for_restart().await;
             sleep(PAUSE).await;
             // No connection was held meanwhile.

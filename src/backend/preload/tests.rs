@@ -42,6 +42,8 @@ struct Server {
     manners: Mutex<HashMap<&'static str, Manner>>,
     loads: Mutex<Vec<(String, Instant)>>,
     closed: Notify,
+    /// How long it leaves a connection open that says nothing.
+    idle_limit: Mutex<Option<Duration>>,
 }
 
 impl Server {
@@ -152,7 +154,14 @@ impl ModelServer for Server {
     }
 
     fn until_closed(&self) -> BoxFuture<'_, ()> {
-        self.closed.notified().boxed()
+        let limit = *self.idle_limit.lock().unwrap();
+        async move {
+            tokio::select! {
+                () = self.closed.notified() => {}
+                () = sleep(limit.unwrap_or(Duration::MAX)) => {}
+            }
+        }
+        .boxed()
     }
 }
 
@@ -403,6 +412,26 @@ async fn a_restart_that_is_over_before_anybody_looks_is_known_by_its_connections
     server.closed.notify_one();
     sleep(MINUTE).await;
     assert_eq!(server.loads().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_idle_connections_is_not_taken_for_one_that_was_restarted() {
+    let server = Server::has(&["a:latest"]);
+    *server.idle_limit.lock().unwrap() = Some(Duration::from_secs(5));
+    let kept = Kept::named(&server, &["a:latest"]);
+    kept.warm().await;
+    sleep(MINUTE).await;
+    server.unload("a:latest");
+    kept.wait_for("a:latest", PreloadState::Evicted).await;
+    sleep(5 * MINUTE).await;
+    assert_eq!(server.loads().len(), 1, "somebody wants its room");
+
+    kept.load_for_somebody("a").await;
+    sleep(MINUTE).await;
+    server.unload("a:latest");
+    server.closed.notify_one();
+    sleep(MINUTE).await;
+    assert_eq!(server.loads().len(), 3, "it was restarted");
 }
 
 #[tokio::test(start_paused = true)]

@@ -122,14 +122,14 @@ impl Wanted {
             .map(|since| since + patience)
     }
 
-    /// A look that began at `began` shows it so, or not among the models that are offered.
-    pub(super) fn seen(&mut self, model: Option<&Model>, began: Instant) {
+    /// A look shows it so, or not among the models that are offered. `looked`: when memory was looked at, if it was.
+    pub(super) fn seen(&mut self, model: Option<&Model>, looked: Option<Instant>) {
         let Some(model) = model else {
             return self.is_gone();
         };
         self.is_offered = true;
         self.model = Arc::clone(&model.name);
-        if self.state != PreloadState::Loaded || began < self.last_used {
+        if self.state != PreloadState::Loaded || looked.is_none_or(|began| began < self.last_used) {
             return;
         }
         if let Some(loaded) = model.loaded {

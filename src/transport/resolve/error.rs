@@ -4,9 +4,12 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
 };
 
 use domain::base::iana::Rcode;
+
+use crate::file_access::FileFacts;
 
 /// A name has no address, or none is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,9 +26,37 @@ pub enum NameError {
          in the way", list(.0)
     )]
     Unanswered(Vec<ServerFailure>),
+    /// The file that says whom to ask, or what names mean, is there and cannot be read.
+    #[error(transparent)]
+    Unreadable(Box<UnreadableFile>),
+}
+
+/// A file of this machine's that is there and cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its name cannot be looked up, since {} cannot be read: {error} ({facts}); {advice}", file.display())]
+pub struct UnreadableFile {
+    /// The file.
+    pub file: PathBuf,
+    /// Who may read it.
+    pub facts: FileFacts,
+    /// What the system said.
+    pub error: String,
+    /// What helps.
+    pub advice: String,
 }
 
 impl NameError {
+    /// A file of ours could not be read.
+    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
+        let facts = FileFacts::of(file);
+        Self::Unreadable(Box::new(UnreadableFile {
+            file: file.to_owned(),
+            advice: facts.advice(error, None),
+            error: error.to_string(),
+            facts,
+        }))
+    }
+
     /// Whether all servers kept silent: no other name would be answered either.
     pub(super) fn is_silence(&self) -> bool {
         let silent = |server: &ServerFailure| !matches!(server.trouble, LookupFailure::Refused(_));

@@ -1,8 +1,8 @@
 //! Turns names into addresses without the system's resolver, which a static binary does not have: the hosts file, then
 //! the DNS servers of resolv.conf, as libc would.
 //!
-//! Both files are read at each look-up, and no answer is kept: look-ups are rare, and a container that comes back under
-//! another address, or a laptop in another network, is found at once. Invariant: a look-up ends within its time limit,
+//! Both files are read at each look-up, and no answer is kept, only which servers gave none: look-ups are rare, and a
+//! container that comes back under another address, or a laptop in another network, is found at once. Invariant: a look-up ends within its time limit,
 //! and nothing of it outlives its future.
 
 mod address;
@@ -11,18 +11,23 @@ mod exchange;
 mod hosts;
 mod lookup;
 mod resolv_conf;
+mod silence;
 
-pub use error::{LookupFailure, NameError, ServerFailure};
+pub use error::{LookupFailure, NameError, ServerFailure, UnreadableFile};
 
 use std::{
-    fs,
+    fs, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use lookup::Lookup;
 use resolv_conf::ResolvConf;
+use silence::Silence;
 use tokio::time::Instant;
+
+use crate::config::is_in_zone;
 
 /// Where this machine says what names mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +50,20 @@ impl Default for Sources {
     }
 }
 
-/// Looks names up.
+/// Looks names up. Clones share what they know of the servers.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver {
     sources: Sources,
+    silence: Silence,
 }
 
 impl Resolver {
     /// A resolver that asks these sources.
     pub fn new(sources: Sources) -> Self {
-        Self { sources }
+        Self {
+            sources,
+            silence: Silence::default(),
+        }
     }
 
     /// The addresses of a name or a literal address, at `port`: IPv6 first, otherwise in the order of the source.
@@ -70,7 +79,7 @@ impl Resolver {
         let deadline = Instant::now() + limit;
         let mut addresses = match self.without_dns(host)? {
             Some(addresses) => addresses,
-            None => lookup::addresses(&self.resolv_conf(), host, deadline).await?,
+            None => self.ask_dns(host, deadline).await?,
         };
         addresses.sort_by_key(SocketAddr::is_ipv4);
         for address in &mut addresses {
@@ -90,7 +99,9 @@ impl Resolver {
             let loopback = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
             return Ok(Some(loopback.map(|ip| SocketAddr::new(ip, 0)).to_vec()));
         }
-        let listed = hosts::addresses_of(name, &text_of(&self.sources.hosts));
+        // One that cannot be read is told if the DNS does not know the name either.
+        let text = text_of(&self.sources.hosts).unwrap_or_default();
+        let listed = hosts::addresses_of(name, &text);
         if !listed.is_empty() {
             return Ok(Some(listed));
         }
@@ -100,21 +111,28 @@ impl Resolver {
         Ok(None)
     }
 
-    fn resolv_conf(&self) -> ResolvConf {
-        ResolvConf::parse(&text_of(&self.sources.resolv_conf), self.sources.dns_port)
+    async fn ask_dns(&self, host: &str, deadline: Instant) -> Result<Vec<SocketAddr>, NameError> {
+        let conf = ResolvConf::parse(&text_of(&self.sources.resolv_conf)?, self.sources.dns_port);
+        let lookup = Lookup {
+            conf,
+            silence: self.silence.clone(),
+            deadline,
+        };
+        match lookup.addresses(host).await {
+            Err(error) => Err(text_of(&self.sources.hosts).err().unwrap_or(error)),
+            Ok(addresses) => Ok(addresses),
+        }
     }
 }
 
-/// Small and local, so that it is read in place: a thread for it would cost more.
-fn text_of(file: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
-}
-
-/// Whether this is the zone's own name or one below it.
-fn is_in_zone(name: &str, zone: &str) -> bool {
-    name.rsplit('.')
-        .next()
-        .is_some_and(|last| last.eq_ignore_ascii_case(zone))
+/// What a file says; nothing, where there is none. Small and local, so that it is read in place: a thread for it would cost
+/// more.
+fn text_of(file: &Path) -> Result<String, NameError> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(NameError::unreadable(file, &error)),
+    }
 }
 
 #[cfg(test)]

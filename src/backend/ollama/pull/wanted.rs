@@ -6,19 +6,19 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     error::{PullError, Remedy},
     progress::Bytes,
 };
-use crate::backend::backoff::wait_after;
+use crate::{
+    backend::backoff::wait_after,
+    telemetry::{LogThrottle, throttled},
+};
 
 /// How often it is looked whether something has been mended that only people can mend, give or take a fifth.
 const OPERATOR_WAIT: Duration = Duration::from_secs(3600);
-
-/// A failure that goes on is told again after this.
-const TOLD_AGAIN: Duration = Duration::from_secs(600);
 
 /// Progress is told after as much time and as many percent, whichever takes longer.
 const PROGRESS_TIME: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub(super) struct Wanted {
     failures: u32,
     /// The most bytes that Ollama ever had of it.
     best: u64,
-    told_failure: Option<(Remedy, Instant)>,
+    trouble: LogThrottle<Remedy>,
     told_progress: (u64, Instant),
 }
 
@@ -52,7 +52,7 @@ impl Wanted {
             attempts: 0,
             failures: 0,
             best: 0,
-            told_failure: None,
+            trouble: LogThrottle::outage(),
             told_progress: (0, now),
         }
     }
@@ -112,11 +112,7 @@ impl Wanted {
         let remedy = error.remedy();
         self.due = Instant::now() + self.wait(remedy, random);
         self.failures = self.failures.saturating_add(1);
-        let told = |(before, at): (Remedy, Instant)| before == remedy && at.elapsed() < TOLD_AGAIN;
-        if !self.told_failure.is_some_and(told) {
-            self.told_failure = Some((remedy, Instant::now()));
-            self.tell(error, remedy);
-        }
+        self.tell(error, remedy);
     }
 
     fn wait(&self, remedy: Remedy, random: &mut fastrand::Rng) -> Duration {
@@ -126,18 +122,18 @@ impl Wanted {
         }
     }
 
-    fn tell(&self, error: &PullError, remedy: Remedy) {
-        let (model, attempts) = (&*self.model, self.attempts);
+    fn tell(&mut self, error: &PullError, remedy: Remedy) {
+        let (model, told) = (&*self.model, self.trouble.seen(remedy));
         match remedy {
             Remedy::AskAgain => {
-                warn!(model, attempts, %error, "the model is not pulled yet, and is tried again");
+                throttled!(warn, told, [model, %error,] "the model is not pulled yet, and is tried again");
             }
-            Remedy::Operator => warn!(
-                model,
-                attempts,
-                %error,
-                "the model cannot be pulled: correct PIN_PULL_MODELS, or what Ollama says; it is tried again in an hour"
-            ),
+            Remedy::Operator => {
+                throttled!(
+                    warn, told, [model, %error,]
+                    "the model cannot be pulled: correct PIN_PULL_MODELS, or what Ollama says; it is tried again in an hour"
+                );
+            }
         }
     }
 }
@@ -200,19 +196,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_that_goes_on_is_told_again_only_after_a_while() {
+    async fn a_failure_that_goes_on_is_summed_up_as_any_outage_is() {
         let mut random = fastrand::Rng::with_seed(7);
         let mut wanted = wanted();
         wanted.failed(&PullError::Ended, &mut random);
-        let first = wanted.told_failure.unwrap();
-        tokio::time::advance(TOLD_AGAIN - Duration::from_secs(1)).await;
+        assert_eq!(wanted.trouble.sum_due(), None, "the first is told at once");
         wanted.failed(&PullError::Http(HttpError::Broken), &mut random);
-        assert_eq!(wanted.told_failure, Some(first));
+        let due = wanted.trouble.sum_due().unwrap();
+        assert!(due > Instant::now(), "the same again waits for its sum");
         wanted.failed(&PullError::Refused(String::new()), &mut random);
-        assert_eq!(wanted.told_failure.unwrap().0, Remedy::Operator);
-        tokio::time::advance(TOLD_AGAIN).await;
-        wanted.failed(&PullError::Ended, &mut random);
-        assert_ne!(wanted.told_failure, Some(first));
+        assert_eq!(
+            wanted.trouble.sum_due(),
+            None,
+            "another kind is told at once"
+        );
     }
 
     #[tokio::test(start_paused = true)]
