@@ -495,8 +495,10 @@ impl Run {
             let what = format!("idle, and it took {took:?}");
             self.books.breach("drain", "drain", &what);
         }
+        // It may have been told to stay away in the moment in which it was told to end.
+        let is_away = self.books.away_until().is_some_and(|until| until > began);
         // What was lost in a drain that had begun before counts as lost in this one.
-        if calm && !was_draining && outcome == Outcome::Dropped {
+        if calm && !is_away && !was_draining && outcome == Outcome::Dropped {
             let what = "all was well, and yet something was dropped";
             self.books.breach("drain", "drain", what);
         }

@@ -254,8 +254,15 @@ impl Books {
         }
     }
 
-    /// The gateway has read a frame of so many bytes, which ends at this place of what the product has written.
-    pub(super) fn frame_seen(&self, session: u64, kind: &str, place: u64, bytes: u64) {
+    /// The gateway has read a frame of so many bytes, which was begun then and ends at this place of what the product has
+    /// written.
+    pub(super) fn frame_seen(
+        &self,
+        session: u64,
+        kind: &str,
+        (begun, place): (Instant, u64),
+        bytes: u64,
+    ) {
         let mut ledger = self.ledger();
         let Some(state) = ledger.sessions.get_mut(&session) else {
             return;
@@ -265,7 +272,12 @@ impl Books {
         }
         if kind != "PONG" {
             for ping in &mut state.pings {
-                ping.largest = ping.largest.max(bytes);
+                // What is read in one piece is dealt with in order: what lay before the PING may be answered before it.
+                if begun == ping.read {
+                    ping.written = ping.written.max(place);
+                } else {
+                    ping.largest = ping.largest.max(bytes);
+                }
             }
             return;
         }

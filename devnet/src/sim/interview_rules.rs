@@ -26,6 +26,9 @@ const ADDED: Duration = Duration::from_millis(50);
 /// What a chat that had its slot before an interview was read may take to reach the model server, the network aside.
 const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
+/// How old a list of models may be, so that no look is needed before a model is said not to be there.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What a result says of one prompt.
 struct Entry {
     id: String,
@@ -79,7 +82,9 @@ impl Ledger {
             request.class == Some(Class::Interview) && other.as_str() != key
         });
         let others: usize = others.map(|(_, other)| self.open_chats(other)).sum();
-        let last = interview.asked.last().map(|asked| asked.prompt);
+        let last = request.chats.iter().zip(&interview.asked).next_back();
+        let last = last.filter(|(chat, asked)| !self.is_forgotten(chat, asked, now));
+        let last = last.map(|(_, asked)| asked.prompt);
         let read = request.made.iter().filter_map(|made| made.read).min();
         let mut breaches = Vec::new();
         if interview.sort == Sort::UnknownModel {
@@ -139,15 +144,20 @@ impl Ledger {
         let (last, asked) = request.last_asked(prompt, now)?;
         // It waited before that, and may have been called off meanwhile.
         let read = request.made.iter().filter_map(|made| made.read).min()?;
-        let facts = self.ollama.facts(last.connection);
-        let closed = facts.and_then(|facts| facts.client_closed);
-        let ended = last.read.or(asked.ended).or(closed);
-        let is_forgotten = ended.is_some_and(|ended| now - ended >= self.limits.result_ttl);
-        let is_free = self.is_called_off(key, request, read, now) || is_forgotten;
+        let is_free =
+            self.is_called_off(key, request, read, now) || self.is_forgotten(last, asked, now);
         (!is_free).then(|| {
             let ago = now - chat.opened;
             format!("prompt {prompt} is asked again, {ago:?} after the first time")
         })
+    }
+
+    /// Whether what was asked then belongs to a run whose result is so old that the product may not know it any more.
+    fn is_forgotten(&self, chat: &Chat, asked: &Asked, now: Instant) -> bool {
+        let facts = self.ollama.facts(chat.connection);
+        let closed = facts.and_then(|facts| facts.client_closed);
+        let ended = chat.read.or(asked.ended).or(closed);
+        ended.is_some_and(|ended| now - ended >= self.limits.result_ttl)
     }
 
     /// A chat has come to the model server though an interview waits for the slot that it has.
@@ -223,21 +233,28 @@ impl Ledger {
         let waited = read.first().map_or(Duration::ZERO, |it| seen.written - *it);
         let read = read.last().copied();
         let is_troubled = self.ollama.calm_since() > self.began || self.warmth.is_troubled(read);
+        // A list that is younger than a second is not read anew.
+        let is_new = read.is_some_and(|read| {
+            let listed = read.checked_sub(FRESH + self.ollama.latency() * 2);
+            self.warmth.is_troubled(listed)
+        });
+        // Before it is known whose they are those that wait have no place, and one that comes later may have it.
+        let has_no_place = self.others_wait(seen.id, read) >= 2
+            || self.full.is_some()
+            // One answer may fill it between two looks.
+            || self.limits.outbox_bytes < self.limits.answer_bytes
+            || read.is_some_and(|read| self.is_young(read));
         let fits = match code {
             "model_not_found" => {
                 matches!(interview.sort, Sort::UnknownModel | Sort::UnknownNode)
                     || is_troubled
+                    || is_new
+                    // Without a place to wait for a look, the last one has to do.
+                    || (has_no_place && self.warmth.is_troubled(Some(self.began)))
                     || self.is_young(seen.written)
             }
             "invalid" => interview.sort == Sort::Odd,
-            // Before it is known whose they are those that wait have no place, and one that comes later may have it.
-            "busy" => {
-                self.others_wait(seen.id, read) >= 2
-                    || self.full.is_some()
-                    // One answer may fill it between two looks.
-                    || self.limits.outbox_bytes < self.limits.answer_bytes
-                    || read.is_some_and(|read| self.is_young(read))
-            }
+            "busy" => has_no_place,
             "draining" => !self.drains.is_empty(),
             // Its result may have been given up as poison.
             "duplicate" => {
@@ -453,13 +470,15 @@ impl Ledger {
             return false;
         };
         let last = interview.prompts.len().checked_sub(1);
+        // What was asked for an earlier making of it does not count.
         let done = last
             .and_then(|last| request.last_asked(last, Instant::now()))
+            .filter(|(chat, _)| chat.opened >= read)
             .and_then(|(chat, asked)| chat.read.or(asked.ended));
         self.drains.iter().any(|drain| {
             let is_later = drain.over.is_none_or(|over| over >= read);
             let cut = drain.began + self.limits.drain_timeout;
-            is_later && done.is_none_or(|done| done + ROUNDING >= cut)
+            is_later && done.is_none_or(|done| done + self.travel() >= cut)
         })
     }
 }

@@ -387,7 +387,7 @@ impl Visit {
             books.thrown_away(self.number, kind, id);
             return Ok(());
         }
-        books.frame_seen(self.number, kind, self.place, text.len() as u64);
+        books.frame_seen(self.number, kind, (written, self.place), text.len() as u64);
         match kind {
             "HEARTBEAT" => {
                 let now = Instant::now();
