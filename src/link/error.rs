@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::LinkEnd;
+use super::{CloseFrame, LinkEnd};
 use crate::{
     protocol::RetryAfter,
     telemetry::ConnectFailure,
@@ -60,6 +60,19 @@ fn cut_off(end: &LinkEnd) -> String {
     }
 }
 
+/// What kind of failure it is that a link ended before the login was answered, though that was not refused.
+fn failure_of(end: &LinkEnd) -> ConnectFailure {
+    match end {
+        // The gateway says that what it was sent is at fault (RFC 6455, section 7.4.1).
+        LinkEnd::Closed(Some(CloseFrame {
+            code: 1002 | 1003 | 1007 | 1009 | 1010,
+            ..
+        })) => ConnectFailure::Protocol,
+        LinkEnd::Closed(_) | LinkEnd::Finished | LinkEnd::Reset => ConnectFailure::Tcp,
+        LinkEnd::TooLarge | LinkEnd::NotUtf8 | LinkEnd::Protocol => ConnectFailure::Protocol,
+    }
+}
+
 impl OpenError {
     /// The login was not answered within `limit`.
     pub(super) fn login_timed_out(limit: Duration) -> Self {
@@ -72,9 +85,10 @@ impl OpenError {
         match self {
             Self::Dial(error) => error.failure(),
             Self::Http { .. } | Self::Edge { .. } => ConnectFailure::Http,
-            Self::Closed | Self::LoginCutOff(LinkEnd::Reset) => ConnectFailure::Tcp,
+            Self::Closed => ConnectFailure::Tcp,
             Self::Refused { .. } => ConnectFailure::Auth,
-            Self::Protocol(_) | Self::LoginCutOff(_) => ConnectFailure::Protocol,
+            Self::Protocol(_) => ConnectFailure::Protocol,
+            Self::LoginCutOff(end) => failure_of(end),
         }
     }
 
@@ -104,6 +118,28 @@ impl OpenError {
             Self::Refused { said, .. } => format!(
                 "The gateway refused the login ({said}). Check PIN_CLIENT_ID, the secret and this machine's clock."
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_before_the_login_is_answered_counts_as_a_broken_protocol_only_where_it_says_so() {
+        let closed = |code| {
+            let reason = String::new();
+            OpenError::LoginCutOff(LinkEnd::Closed(Some(CloseFrame { code, reason }))).failure()
+        };
+        for code in [1000, 1001, 1005, 1008, 1011, 1012, 1013, 4400] {
+            assert_eq!(closed(code), ConnectFailure::Tcp, "{code}");
+        }
+        for code in [1002, 1003, 1007, 1009, 1010] {
+            assert_eq!(closed(code), ConnectFailure::Protocol, "{code}");
+        }
+        for end in [LinkEnd::Reset, LinkEnd::Finished, LinkEnd::Closed(None)] {
+            assert_eq!(OpenError::LoginCutOff(end).failure(), ConnectFailure::Tcp);
         }
     }
 }

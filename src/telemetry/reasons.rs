@@ -8,7 +8,7 @@ labels! {
     pub enum ConnectFailure {
         /// The gateway's name could not be resolved.
         Dns = "dns",
-        /// No TCP connection: refused, unreachable, no route.
+        /// No TCP connection (refused, unreachable, no route), or one that ended before the login was answered.
         Tcp = "tcp",
         /// The TLS handshake failed, or the certificate is not trusted.
         Tls = "tls",

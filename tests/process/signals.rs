@@ -45,7 +45,7 @@ async fn a_hangup_without_a_terminal_reads_the_secret_again_and_drops_nothing() 
         ("PIN_API_SECRET", ""),
         ("PIN_API_SECRET_FILE", file.to_str().unwrap()),
     ];
-    let (net, mut chat) = with_a_chat(program(), &settings).await;
+    let (net, mut chat) = with_a_chat(heeding_hangups(&[PROGRAM]), &settings).await;
     fs::write(&file, "").unwrap();
     net.agent.signal(Signal::HUP);
     net.agent
@@ -95,8 +95,7 @@ async fn the_end_of_its_terminal_drains_it_and_a_second_one_does_not_hurry_it() 
     if !works("script", &["-qec", "true", "/dev/null"]) {
         return skipped(WHAT, "script is not there");
     }
-    let arguments = ["-qec", PROGRAM, "/dev/null"];
-    let in_a_terminal = with_arguments(Agent::builder("script"), &arguments);
+    let in_a_terminal = heeding_hangups(&["script", "-qec", PROGRAM, "/dev/null"]);
     let (net, mut chat) = with_a_chat(in_a_terminal, &[("PIN_LOG_FORMAT", "json")]).await;
     let pid = program_beneath(net.agent.pid());
     for _ in 0..2 {
@@ -112,6 +111,12 @@ async fn the_end_of_its_terminal_drains_it_and_a_second_one_does_not_hurry_it() 
         "{:#?}",
         net.agent.log()
     );
+}
+
+/// A program to which SIGHUP means what it does by default, also where these tests run under `nohup`.
+fn heeding_hangups(command: &[&str]) -> Builder {
+    let arguments = [&["--default-signal=HUP"], command].concat();
+    with_arguments(Agent::builder("env"), &arguments)
 }
 
 /// The id of the program, somewhere beneath a process: shells and `script` may be between.

@@ -59,7 +59,15 @@ impl Ledger {
 
     /// Nothing that is to be preloaded was ever loaded, and that was not waited for long enough to be given up.
     fn registers_cold(&self, written: Instant) -> bool {
-        let since = self.began.max(self.ollama.calm_since());
+        // One that could be asked before there was trouble may have been waited for since then.
+        let calm = self.ollama.calm_since();
+        let first = self.ollama.facts(1).and_then(|facts| facts.client_closed);
+        let was_there = first.is_some_and(|closed| closed <= calm);
+        let since = if was_there {
+            self.began
+        } else {
+            calm.max(self.began)
+        };
         self.limits.preloads
             && self.warmth.is_awaited(written, self.limits.token_timeout)
             && !self.warmth.is_troubled(Some(since))
