@@ -9,11 +9,11 @@ use std::{io, net::SocketAddr, sync::Arc};
 use crate::{
     admin::{AdminServer, Bound},
     config::Config,
+    controls::Controls,
     overview::View,
     relay::{Outcome, Relay, World},
     reload::Reload,
     secret::SecretError,
-    service::Service,
     telemetry::Metrics,
     transport::TlsError,
 };
@@ -53,7 +53,7 @@ impl BuildError {
 pub struct App {
     admin: Bound,
     view: View,
-    service: Arc<Service>,
+    controls: Controls,
     metrics: Arc<Metrics>,
     relay: Relay,
 }
@@ -81,7 +81,9 @@ impl App {
         Ok(Self {
             admin,
             view: relay.view(),
-            service: relay.service(),
+            controls: Controls {
+                service: relay.service(),
+            },
             metrics: relay.metrics(),
             relay,
         })
@@ -104,7 +106,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<Outcome> {
         let admin = self
             .admin
-            .serve(Arc::new(self.view), self.service, self.metrics)?;
+            .serve(Arc::new(self.view), Arc::new(self.controls), self.metrics)?;
         let outcome = self.relay.run(shutdown).await;
         admin.stop();
         Ok(outcome)

@@ -2,6 +2,7 @@
 //! tells whether the data path lives.
 
 use std::{
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,7 @@ use crate::{
     label::Label,
     node::Node,
     protocol::Generation,
-    service::{Service, Stage},
+    service::{Pause, Service, Stage},
     session::{Phase, SessionStatus, StatusBoard},
     shared::Shared,
     telemetry::Tier,
@@ -78,7 +79,7 @@ impl Overview for View {
     }
 
     fn pending(&self) -> Vec<String> {
-        let service = service_sentence(self.service.stage());
+        let service = service_sentence(self.service.stage(), self.service.paused());
         let session = session_sentence(&self.status.read());
         // While there is a session the others may earn, or this one again.
         let interview = session
@@ -121,7 +122,15 @@ impl Overview for View {
         let pulls = self.shared.nodes.iter().map(|node| node.backend.pulls());
         let preloads = self.shared.nodes.iter();
         let preloads = preloads.flat_map(|node| node.backend.preloads());
+        let pending = self.pending();
         Status {
+            now: self.shared.clock.unix_seconds(),
+            ready: pending.is_empty(),
+            pending,
+            warnings: self.warnings(),
+            pause: self.service.paused().map(admin::PauseStatus::from),
+            requests: admin::RequestsStatus::default(),
+            hidden: Vec::new(),
             nodes: self
                 .shared
                 .nodes
@@ -157,6 +166,10 @@ impl Overview for View {
             draining: self.service.stage() != Stage::Open,
             uptime_seconds: self.pulse.since.elapsed().as_secs(),
         }
+    }
+
+    fn history(&self, _since: u64) -> admin::History {
+        admin::History::default()
     }
 }
 
@@ -235,16 +248,34 @@ fn time_left(phase: Phase) -> Option<Duration> {
     }
 }
 
-fn service_sentence(stage: Stage) -> Option<String> {
-    let sentence = match stage {
-        Stage::Open => return None,
-        Stage::Draining(_) => "Draining: running chats finish, new ones are refused.",
-        Stage::Drained => {
+fn service_sentence(stage: Stage, pause: Option<Pause>) -> Option<String> {
+    let sentence = match (stage, pause) {
+        (Stage::Open, _) => return None,
+        (Stage::Draining(drain), Some(_)) if !drain.is_last => {
+            "Pausing: running chats finish, new ones are refused."
+        }
+        (Stage::Draining(_), _) => "Draining: running chats finish, new ones are refused.",
+        (Stage::Drained, Some(pause)) => return Some(pause_sentence(pause)),
+        (Stage::Drained, None) => {
             "Drained as it was asked to. `POST /session/connect` opens the session again, and so does a restart of Ollama."
         }
-        Stage::Ended => "Drained: the process ends.",
+        (Stage::Ended, _) => "Drained: the process ends.",
     };
     Some(sentence.to_owned())
+}
+
+fn pause_sentence(pause: Pause) -> String {
+    let until = match pause.until {
+        Some((at, _)) => format!("until {}", rfc3339(at)),
+        None => "until somebody ends that".to_owned(),
+    };
+    format!(
+        "Paused {until}, as it was asked to. `pin-sidecar resume` or `POST /session/connect` ends it."
+    )
+}
+
+fn rfc3339(seconds: u64) -> impl Display {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn session_sentence(session: &SessionStatus) -> Option<String> {
@@ -275,9 +306,9 @@ fn barred_sentence(node: &Node) -> Option<String> {
     node.standing.barred_until()?;
     let failed = failed_sentence(node)?;
     let (_, at) = node.standing.verdict()?.barred_until?;
-    let at = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at));
     Some(format!(
-        "{failed} It wants to see the node again at {at} and not before."
+        "{failed} It wants to see the node again at {} and not before.",
+        rfc3339(at)
     ))
 }
 

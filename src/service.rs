@@ -1,10 +1,11 @@
-//! Whether this sidecar serves: it does from the start, may be drained and opened again while the process stays, and ends
-//! with it. Anybody may ask for that ([`Service::request_drain`], [`Service::reopen`]); the relay does it. How long a drain
-//! may take is decided here and nowhere else, when it is asked for: whoever takes part in it is handed the deadlines
-//! ([`Stages`]).
+//! Whether this sidecar serves: it does from the start, may be drained or paused and opened again while the process stays,
+//! and ends with it. Anybody may ask for that ([`Service::request_drain`], [`Service::pause`], [`Service::reopen`]); the
+//! relay does it. How long a drain may take is decided here and nowhere else, when it is asked for: whoever takes part in
+//! it is handed the deadlines ([`Stages`]).
 //!
 //! Invariant: stages follow each other as [`Stage`] says, nothing follows `Ended`, and whoever has asked for a drain hears
-//! of its end, whatever comes after it. Two drains that overlap are one: their times are never added up.
+//! of its end, whatever comes after it. Two drains that overlap are one: their times are never added up. Of two wishes for
+//! what is to follow a drain the last one counts, unless the process is to end.
 
 use std::{
     future::Future,
@@ -13,10 +14,13 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{admin::Verbs, clock::sleep_until_any, telemetry::Metrics};
+use crate::{
+    admin::Connecting,
+    clock::{WallClock, sleep_until_any},
+    telemetry::Metrics,
+};
 
 /// What a drain may take beyond `PIN_DRAIN_TIMEOUT`: for proof, for the Close, for what is left of it; and for another
 /// session, if there is none while answers are not proven. Half a second of the five that it may take is for what comes
@@ -32,8 +36,8 @@ pub enum Stage {
     /// It takes no new work, finishes what runs and delivers what it has. Left when that is done or its time is over:
     /// for `Ended` if it is the process' last one, else for `Drained`.
     Draining(Drain),
-    /// It has drained and has no session. Left when somebody asks for one or the backend was restarted (`Open`), or when
-    /// the process is to end (`Draining`, since something may be left to deliver).
+    /// It has drained and has no session. Left when somebody asks for one, its pause is over or, without a pause, the
+    /// backend was restarted (`Open`), or when the process is to end (`Draining`, since something may be left to deliver).
     Drained,
     /// It has drained for the last time.
     Ended,
@@ -103,12 +107,43 @@ pub struct Rest {
     pub undelivered: usize,
 }
 
+/// A drain that somebody wants to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// When it was asked for, in Unix seconds.
+    pub since: u64,
+    /// When it is over by itself, if it is: by this machine's clock, for people, and by the one that counts.
+    pub until: Option<(u64, Instant)>,
+}
+
+/// What is to follow a drain that is not the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Then {
+    /// A rest, until a session is asked for or the backend was restarted.
+    #[default]
+    Rest,
+    /// A rest until the pause is over or a session is asked for.
+    Pause(Pause),
+    /// Another session at once.
+    Reopen,
+}
+
 #[derive(Debug, Default)]
 struct State {
     stage: Stage,
+    then: Then,
     /// Drains that are over, and what the last of them has left.
     drains: u64,
     rest: Rest,
+}
+
+impl State {
+    fn pause(&self) -> Option<Pause> {
+        match self.then {
+            Then::Pause(pause) => Some(pause),
+            Then::Rest | Then::Reopen => None,
+        }
+    }
 }
 
 /// The state, and those who wait for it to change. They are woken in the order in which they began to wait, so that a
@@ -148,15 +183,17 @@ pub struct Service {
     shared: Arc<Shared>,
     /// `PIN_DRAIN_TIMEOUT`.
     drain_timeout: Duration,
+    clock: Arc<dyn WallClock>,
     metrics: Arc<Metrics>,
 }
 
 impl Service {
     /// A sidecar that is open, and whose jobs may run on for so long when it drains.
-    pub fn new(drain_timeout: Duration, metrics: Arc<Metrics>) -> Self {
+    pub fn new(drain_timeout: Duration, clock: Arc<dyn WallClock>, metrics: Arc<Metrics>) -> Self {
         Self {
             shared: Arc::default(),
             drain_timeout,
+            clock,
             metrics,
         }
     }
@@ -166,6 +203,11 @@ impl Service {
         self.shared.lock().stage
     }
 
+    /// That it is to stay away for a while, once it has drained.
+    pub fn paused(&self) -> Option<Pause> {
+        self.shared.lock().pause()
+    }
+
     /// The stages as they come, for whoever takes part.
     pub fn stages(&self) -> Stages {
         Stages(Arc::clone(&self.shared))
@@ -173,9 +215,11 @@ impl Service {
 
     /// Has the sidecar drain, unless it does or has already; what is given is done once it has.
     pub fn request_drain(&self) -> impl Future<Output = Rest> + Send + 'static {
-        self.step(|stage| match stage {
-            Stage::Open => Stage::Draining(Drain::begun_now(false, self.drain_timeout)),
-            Stage::Draining(_) | Stage::Drained | Stage::Ended => stage,
+        self.step(|state| {
+            if state.then == Then::Reopen {
+                state.then = Then::Rest;
+            }
+            self.begin_drain(state);
         });
         let shared = Arc::clone(&self.shared);
         let drains = {
@@ -189,53 +233,97 @@ impl Service {
         }
     }
 
-    /// Has a drained sidecar open its session again. Tells whether it serves now, which it does not while it drains.
-    pub fn reopen(&self) -> bool {
-        self.step(|stage| match stage {
-            Stage::Drained => Stage::Open,
-            Stage::Open | Stage::Draining(_) | Stage::Ended => stage,
+    /// Has the sidecar drain and stay away for so long, counted from now, or until a session is asked for. A pause that is
+    /// under way is replaced. `None`: the process ends anyway.
+    pub fn pause(&self, length: Option<Duration>) -> Option<Pause> {
+        let since = self.clock.unix_seconds();
+        // What is too long for a clock has no end.
+        let end = |length| Instant::now().checked_add(length);
+        let until = length.and_then(|length| Some((since + length.as_secs(), end(length)?)));
+        let pause = Pause { since, until };
+        let mut is_taken = false;
+        self.step(|state| {
+            if !state.stage.is_last() {
+                is_taken = true;
+                state.then = Then::Pause(pause);
+                self.begin_drain(state);
+            }
         });
-        self.stage() == Stage::Open
+        is_taken.then_some(pause)
+    }
+
+    /// Has a drained or paused sidecar open its session again; one that drains does so as soon as it has.
+    pub fn reopen(&self) -> Connecting {
+        let mut answer = Connecting::Never;
+        self.step(|state| {
+            answer = match state.stage {
+                Stage::Open => Connecting::Now,
+                Stage::Drained => {
+                    (state.stage, state.then) = (Stage::Open, Then::Rest);
+                    Connecting::Now
+                }
+                Stage::Draining(drain) if !drain.is_last => {
+                    state.then = Then::Reopen;
+                    Connecting::OnceDrained
+                }
+                Stage::Draining(_) | Stage::Ended => Connecting::Never,
+            };
+        });
+        answer
+    }
+
+    /// The backend was restarted: what has drained serves again, unless it is paused. Tells whether it does.
+    pub(crate) fn backend_restarted(&self) -> bool {
+        self.paused().is_none() && self.reopen() == Connecting::Now
+    }
+
+    fn begin_drain(&self, state: &mut State) {
+        if state.stage == Stage::Open {
+            state.stage = Stage::Draining(Drain::begun_now(false, self.drain_timeout));
+        }
     }
 
     /// The process is to end.
     pub(crate) fn end(&self) {
-        self.step(|stage| match stage {
-            Stage::Open => Stage::Draining(Drain::begun_now(true, self.drain_timeout)),
-            // Its jobs have ended; something may be left to deliver.
-            Stage::Drained => Stage::Draining(Drain::begun_now(true, Duration::ZERO)),
-            Stage::Draining(drain) => Stage::Draining(drain.made_last()),
-            Stage::Ended => Stage::Ended,
+        self.step(|state| {
+            state.stage = match state.stage {
+                Stage::Open => Stage::Draining(Drain::begun_now(true, self.drain_timeout)),
+                // Its jobs have ended; something may be left to deliver.
+                Stage::Drained => Stage::Draining(Drain::begun_now(true, Duration::ZERO)),
+                Stage::Draining(drain) => Stage::Draining(drain.made_last()),
+                Stage::Ended => Stage::Ended,
+            };
         });
     }
 
     /// Every job has ended.
     pub(crate) fn jobs_done(&self) {
-        self.step(|stage| match stage {
-            Stage::Draining(drain) => Stage::Draining(Drain {
-                jobs_done: true,
-                ..drain
-            }),
-            Stage::Open | Stage::Drained | Stage::Ended => stage,
+        self.step(|state| {
+            if let Stage::Draining(drain) = &mut state.stage {
+                drain.jobs_done = true;
+            }
         });
     }
 
     /// The drain is over.
     pub(crate) fn drained(&self, rest: Rest) {
-        self.shared.change(|state| {
-            state.stage = if state.stage.is_last() {
-                Stage::Ended
-            } else {
-                Stage::Drained
+        self.step(|state| {
+            state.stage = match state.then {
+                _ if state.stage.is_last() => Stage::Ended,
+                Then::Reopen => Stage::Open,
+                Then::Rest | Then::Pause(_) => Stage::Drained,
             };
+            if state.stage == Stage::Open {
+                state.then = Then::Rest;
+            }
             state.drains += 1;
             state.rest = rest;
         });
     }
 
-    fn step(&self, next: impl Fn(Stage) -> Stage) {
+    fn step(&self, step: impl FnOnce(&mut State)) {
         self.shared.change(|state| {
-            state.stage = next(state.stage);
+            step(state);
             let drains = state.stage != Stage::Open;
             self.metrics.draining.set(i64::from(drains));
         });
@@ -275,10 +363,27 @@ impl Stages {
 
     /// Waits until a drain may take no longer. Its end may be moved while this waits.
     pub async fn overdue(&self) {
+        self.passes(|state| state.stage.drain().map(|drain| drain.until))
+            .await;
+    }
+
+    /// Waits until it is paused.
+    pub(crate) async fn paused(&self) {
+        self.0.until(|state| state.pause().map(drop)).await;
+    }
+
+    /// Waits until a pause is over. Its end may be moved while this waits.
+    pub(crate) async fn pause_over(&self) {
+        self.passes(|state| state.pause()?.until.map(|(_, until)| until))
+            .await;
+    }
+
+    /// Waits until a moment that may be moved has passed.
+    async fn passes(&self, moment: impl Fn(&State) -> Option<Instant>) {
         loop {
             let mut changed = pin!(self.0.changed.notified());
             changed.as_mut().enable();
-            let over = sleep_until_any(self.now().drain().map(|drain| drain.until));
+            let over = sleep_until_any(moment(&self.0.lock()));
             tokio::select! {
                 biased;
                 () = changed => {}
@@ -292,21 +397,24 @@ impl Stages {
     }
 }
 
-impl Verbs for Service {
-    fn drain(&self) -> BoxFuture<'static, usize> {
-        self.request_drain().map(|rest| rest.undelivered).boxed()
-    }
-
-    fn connect(&self) -> bool {
-        self.reopen()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures_util::FutureExt as _;
     use tokio::time::advance;
 
     use super::*;
+
+    struct At(u64);
+
+    impl WallClock for At {
+        fn unix_seconds(&self) -> u64 {
+            self.0
+        }
+    }
+
+    const NOW: u64 = 1_704_499_200;
 
     const CLEAN: Rest = Rest { undelivered: 0 };
     const TWO_LEFT: Rest = Rest { undelivered: 2 };
@@ -315,7 +423,7 @@ mod tests {
     const PROMISED: Duration = Duration::from_secs(30);
 
     fn service() -> Service {
-        Service::new(DRAIN_TIMEOUT, Arc::new(Metrics::new()))
+        Service::new(DRAIN_TIMEOUT, Arc::new(At(NOW)), Arc::new(Metrics::new()))
     }
 
     #[test]
@@ -332,13 +440,12 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_node_opens_again_and_one_that_drains_does_not() {
+    fn a_drained_node_opens_again() {
         let service = service();
-        assert!(service.reopen(), "it is open");
+        assert_eq!(service.reopen(), Connecting::Now, "it is open");
         let drained = service.request_drain();
-        assert!(!service.reopen(), "it drains");
         service.drained(CLEAN);
-        assert!(service.reopen());
+        assert_eq!(service.reopen(), Connecting::Now);
         assert_eq!(service.stage(), Stage::Open);
         // Whoever had asked hears of it though it is open again.
         assert_eq!(drained.now_or_never(), Some(CLEAN));
@@ -349,8 +456,9 @@ mod tests {
     #[test]
     fn a_node_that_is_opened_and_drained_again_at_once_does_both() {
         let service = service();
+        drop(service.request_drain());
         service.drained(CLEAN);
-        assert!(service.reopen());
+        assert_eq!(service.reopen(), Connecting::Now);
         let drained = service.request_drain();
         // Nobody had looked in between.
         assert_eq!(service.stages().rested().now_or_never(), Some(()));
@@ -364,12 +472,13 @@ mod tests {
         let service = service();
         let drained = service.request_drain();
         service.end();
-        assert!(!service.reopen());
+        assert_eq!(service.reopen(), Connecting::Never);
+        assert_eq!(service.pause(None), None);
         service.drained(CLEAN);
         assert_eq!(service.stage(), Stage::Ended);
         assert_eq!(drained.now_or_never(), Some(CLEAN));
         service.end();
-        assert!(!service.reopen());
+        assert_eq!(service.reopen(), Connecting::Never);
         assert_eq!(service.stage(), Stage::Ended);
     }
 
@@ -424,5 +533,85 @@ mod tests {
         assert_eq!(gauge(), 1);
         service.reopen();
         assert_eq!(gauge(), 0);
+    }
+
+    #[test]
+    fn who_wants_it_back_in_the_middle_of_a_drain_has_it_as_soon_as_it_has_drained() {
+        let service = service();
+        let drained = service.request_drain();
+        assert_eq!(service.reopen(), Connecting::OnceDrained);
+        service.drained(CLEAN);
+        assert_eq!(service.stage(), Stage::Open);
+        assert_eq!(drained.now_or_never(), Some(CLEAN), "the hook is answered");
+        // The next drain is not opened for what was asked before.
+        drop(service.request_drain());
+        service.drained(CLEAN);
+        assert_eq!(service.stage(), Stage::Drained);
+    }
+
+    #[test]
+    fn a_signal_in_the_middle_of_a_drain_ends_the_process_whoever_wanted_it_back() {
+        for wanted_first in [true, false] {
+            let service = service();
+            drop(service.request_drain());
+            if wanted_first {
+                assert_eq!(service.reopen(), Connecting::OnceDrained);
+            }
+            service.end();
+            assert_eq!(service.reopen(), Connecting::Never);
+            service.drained(CLEAN);
+            assert_eq!(service.stage(), Stage::Ended);
+        }
+    }
+
+    #[test]
+    fn of_a_drain_a_pause_and_a_wish_for_a_session_the_last_one_counts() {
+        let service = service();
+        assert!(service.pause(None).is_some());
+        assert_eq!(service.reopen(), Connecting::OnceDrained);
+        assert!(service.paused().is_none());
+        assert!(service.pause(None).is_some());
+        drop(service.request_drain());
+        service.drained(CLEAN);
+        assert_eq!(service.stage(), Stage::Drained);
+        assert!(service.paused().is_some(), "a drain takes no pause back");
+        assert_eq!(service.reopen(), Connecting::Now);
+        assert!(service.paused().is_none());
+    }
+
+    #[test]
+    fn a_restart_of_ollama_ends_a_drain_on_request_and_no_pause() {
+        let service = service();
+        drop(service.pause(None));
+        service.drained(CLEAN);
+        assert!(!service.backend_restarted());
+        assert_eq!(service.reopen(), Connecting::Now);
+        drop(service.request_drain());
+        service.drained(CLEAN);
+        assert!(service.backend_restarted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_counted_from_when_it_was_asked_for_and_a_later_one_replaces_it() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let service = service();
+        let pause = service.pause(Some(HOUR)).unwrap();
+        assert_eq!((pause.since, pause.until.unwrap().0), (NOW, NOW + 3_600));
+        let stages = service.stages();
+        let mut over = Box::pin(stages.pause_over());
+        advance(HOUR / 2).await;
+        service.drained(CLEAN);
+        assert!(over.as_mut().now_or_never().is_none());
+        drop(service.pause(Some(HOUR)));
+        let began = Instant::now();
+        over.await;
+        assert_eq!(began.elapsed(), HOUR);
+        drop(service.pause(None));
+        assert!(
+            stages.pause_over().now_or_never().is_none(),
+            "without an end"
+        );
+        drop(service.pause(Some(Duration::MAX)));
+        assert!(stages.pause_over().now_or_never().is_none(), "as good as");
     }
 }

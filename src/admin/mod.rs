@@ -6,6 +6,7 @@
 
 mod caller;
 mod healthcheck;
+mod history;
 mod host;
 mod listen;
 mod routes;
@@ -29,12 +30,14 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use healthcheck::{HealthcheckError, HealthcheckTarget, healthcheck};
+pub use history::{Day, History, Outage, Point, Series, Verdict};
 pub use status::{
-    BackendStatus, Counts, InterviewStatus, Load, ModelStatus, NodeStatus, PreloadStatus,
-    PullStatus, SessionStatus, Status, Versions,
+    BackendStatus, Counts, EndedRequest, HiddenModel, InterviewStatus, Load, ModelStatus,
+    NodeStatus, PauseStatus, PreloadStatus, PullStatus, RequestsStatus, RunningRequest,
+    SessionStatus, Status, Versions,
 };
 
-use crate::telemetry::Metrics;
+use crate::{check::Report, telemetry::Metrics};
 use routes::Routes;
 
 /// How long [`AdminServer::stop`] waits at most: a part of what a drain may take after its session.
@@ -53,6 +56,20 @@ pub trait Overview: Send + Sync + 'static {
 
     /// What `/status` shows.
     fn status(&self) -> Status;
+
+    /// What `/history` shows: plots and outages since a moment in Unix seconds, sums of all days.
+    fn history(&self, since: u64) -> History;
+}
+
+/// What became of the wish for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connecting {
+    /// It serves, or begins to.
+    Now,
+    /// It drains, and serves again as soon as that is done.
+    OnceDrained,
+    /// The process ends.
+    Never,
 }
 
 /// What the sidecar may be told to do. It is asked on the server's thread.
@@ -60,8 +77,14 @@ pub trait Verbs: Send + Sync + 'static {
     /// Has it drain; gives how many answers are not known to have been delivered, once it has.
     fn drain(&self) -> BoxFuture<'static, usize>;
 
-    /// Has it open its session again after a drain. Tells whether it serves now, which it does not while it drains.
-    fn connect(&self) -> bool;
+    /// Has it open its session again after a drain or a pause.
+    fn connect(&self) -> Connecting;
+
+    /// Has it drain and stay away, for so long or until it is told to connect. `None`: the process ends anyway.
+    fn pause(&self, length: Option<Duration>) -> Option<PauseStatus>;
+
+    /// Tries everything but the login once, with a slot for the answer.
+    fn check(&self) -> BoxFuture<'static, Report>;
 }
 
 /// An address that was bound and that nothing answers at yet.

@@ -8,12 +8,12 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
 };
 use serde::Serialize;
 
-use super::{Overview, Verbs, caller, host};
+use super::{Connecting, Overview, PauseStatus, Verbs, caller, host};
 use crate::telemetry::Metrics;
 
 /// From what age of the data path's tick on the process counts as stuck: far beyond what load does to it.
@@ -22,6 +22,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What is said to verbs that come too late.
+const ENDS: &str = "The process ends.\n";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -45,12 +48,15 @@ enum Question {
     Readiness,
     Metrics,
     Status,
+    History,
 }
 
 #[derive(Clone, Copy)]
 enum Verb {
     Drain,
     Connect,
+    Disconnect,
+    Check,
 }
 
 impl Endpoint {
@@ -60,8 +66,11 @@ impl Endpoint {
             "/readyz" => Self::Question(Question::Readiness),
             "/metrics" => Self::Question(Question::Metrics),
             "/status" => Self::Question(Question::Status),
+            "/history" => Self::Question(Question::History),
             "/drain" => Self::Verb(Verb::Drain),
             "/session/connect" => Self::Verb(Verb::Connect),
+            "/session/disconnect" => Self::Verb(Verb::Disconnect),
+            "/check" => Self::Verb(Verb::Check),
             _ => return None,
         })
     }
@@ -88,8 +97,15 @@ struct Drained {
 }
 
 #[derive(Serialize)]
-struct Connecting {
+struct WillConnect {
     connecting: bool,
+}
+
+#[derive(Serialize)]
+struct Paused {
+    paused: bool,
+    #[serde(flatten)]
+    pause: PauseStatus,
 }
 
 impl Routes {
@@ -99,8 +115,8 @@ impl Routes {
         match Endpoint::of(request.uri().path()) {
             None => text(
                 StatusCode::NOT_FOUND,
-                "Not found. There are /healthz, /livez, /readyz, /metrics and /status, and to POST /drain and \
-                 /session/connect.\n",
+                "Not found. There are /, /healthz, /livez, /readyz, /metrics, /status and /history, and to POST /drain, \
+                 /session/disconnect, /session/connect and /check.\n",
             ),
             Some(Endpoint::Question(question)) => self.tell(question, &request),
             Some(Endpoint::Verb(verb)) => self.obey(verb, caller, &request).await,
@@ -115,7 +131,17 @@ impl Routes {
             Question::Health => self.health(),
             Question::Readiness => self.readiness(),
             Question::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
-            Question::Status => self.status(request.headers()),
+            Question::Status => self.privately(request.headers(), || self.overview.status()),
+            Question::History => {
+                let since = parameter(request.uri(), "since").unwrap_or("0").parse();
+                let Ok(since) = since else {
+                    return text(
+                        StatusCode::BAD_REQUEST,
+                        "`since` is a time in Unix seconds, such as /history?since=1704499200.\n",
+                    );
+                };
+                self.privately(request.headers(), || self.overview.history(since))
+            }
         }
     }
 
@@ -129,6 +155,8 @@ impl Routes {
         match verb {
             Verb::Drain => self.drain().await,
             Verb::Connect => self.connect(),
+            Verb::Disconnect => self.pause(request.uri()),
+            Verb::Check => self.check().await,
         }
     }
 
@@ -146,13 +174,36 @@ impl Routes {
     }
 
     fn connect(&self) -> Answer {
-        if self.verbs.connect() {
-            json(StatusCode::OK, &Connecting { connecting: true })
-        } else {
-            let why =
-                "It drains just now. Ask again when that is done, which `POST /drain` waits for.\n";
-            text(StatusCode::CONFLICT, why)
+        let status = match self.verbs.connect() {
+            Connecting::Now => StatusCode::OK,
+            Connecting::OnceDrained => StatusCode::ACCEPTED,
+            Connecting::Never => return text(StatusCode::CONFLICT, ENDS),
+        };
+        json(status, &WillConnect { connecting: true })
+    }
+
+    /// Answers at once: what runs may take as long as a drain.
+    fn pause(&self, uri: &Uri) -> Answer {
+        let length = match parameter(uri, "for").map(pause_length).transpose() {
+            Ok(length) => length,
+            Err(sentence) => return text(StatusCode::BAD_REQUEST, sentence),
+        };
+        match self.verbs.pause(length) {
+            Some(pause) => json(
+                StatusCode::OK,
+                &Paused {
+                    paused: true,
+                    pause,
+                },
+            ),
+            None => text(StatusCode::CONFLICT, ENDS),
         }
+    }
+
+    /// 200 if nothing failed.
+    async fn check(&self) -> Answer {
+        let report = self.verbs.check().await;
+        json(ok_or_unavailable(report.passed), &report)
     }
 
     fn health(&self) -> Answer {
@@ -181,13 +232,30 @@ impl Routes {
         )
     }
 
-    fn status(&self, headers: &HeaderMap) -> Answer {
+    fn privately<T: Serialize>(&self, headers: &HeaderMap, value: impl FnOnce() -> T) -> Answer {
         if !host::is_own(headers) {
             let why = "The Host of this request may be somebody else's. Use an IP address, localhost, or a name of the cluster.\n";
             return text(StatusCode::MISDIRECTED_REQUEST, why);
         }
-        json(StatusCode::OK, &self.overview.status())
+        json(StatusCode::OK, &value())
     }
+}
+
+/// The first value of this name in a query, as it stands there.
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let pairs = uri.query()?.split('&');
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// How long a pause is wanted, from a second to a year.
+fn pause_length(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "`for` is a time with a unit, from 1s to 365d, such as /session/disconnect?for=2h; without it the pause ends when it is \
+                         told to.\n";
+    let length = humantime::parse_duration(text).map_err(|_| WRONG)?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
+    allowed.contains(&length).then_some(length).ok_or(WRONG)
 }
 
 fn ok_or_unavailable(ok: bool) -> StatusCode {

@@ -15,12 +15,26 @@ use crate::{
 /// The sidecar at a glance. All times are Unix seconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
+    /// This machine's clock.
+    pub now: u64,
+    /// Whether it can be given work, as `/readyz` says.
+    pub ready: bool,
+    /// Why it cannot, each reason a sentence that an operator can act on.
+    pub pending: Vec<String>,
+    /// What should be mended though it does not keep it from being ready.
+    pub warnings: Vec<String>,
+    /// That it was told to stay away, while it was.
+    pub pause: Option<PauseStatus>,
+    /// What runs, and what ran last; nothing of what was said.
+    pub requests: RequestsStatus,
     /// The session to the gateway.
     pub session: SessionStatus,
     /// The nodes that this process serves.
     pub nodes: Vec<NodeStatus>,
     /// The models that are offered.
     pub models: Vec<ModelStatus>,
+    /// The models that are not offered, and why.
+    pub hidden: Vec<HiddenModel>,
     /// The models that Ollama was told to pull, in the order of the settings.
     pub pulls: Vec<PullStatus>,
     /// The models that are kept loaded, in their order.
@@ -39,6 +53,70 @@ pub struct Status {
     pub draining: bool,
     /// How long the process has been running, in seconds.
     pub uptime_seconds: u64,
+}
+
+/// A pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PauseStatus {
+    /// When it was asked for.
+    pub since: u64,
+    /// When it ends by itself, if it does.
+    pub until: Option<u64>,
+}
+
+/// Requests, as far as an operator may see them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RequestsStatus {
+    /// When the network last asked for something.
+    pub last_at: Option<u64>,
+    /// Those that wait or run, oldest first.
+    pub running: Vec<RunningRequest>,
+    /// Those that have ended, newest first; 50 at most.
+    pub recent: Vec<EndedRequest>,
+}
+
+/// A request that waits or runs. Times are milliseconds since it was received.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunningRequest {
+    /// The network's id for it.
+    pub id: String,
+    /// The model that it is for, if that is one of ours.
+    pub model: Option<String>,
+    /// `chat`, `speech` or `interview`.
+    pub operation: &'static str,
+    /// When it was received, in Unix seconds.
+    pub received: u64,
+    /// How old it is.
+    pub age_ms: u64,
+    /// How long it waited for its slot; `null` while it does.
+    pub wait_ms: Option<u64>,
+    /// When its first token came; `null` before that.
+    pub first_token_ms: Option<u64>,
+}
+
+/// A request that has ended, or was refused. Times are milliseconds since it was received.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndedRequest {
+    /// The network's id for it.
+    pub id: String,
+    /// The model that it was for, if that is one of ours.
+    pub model: Option<String>,
+    /// `chat`, `speech` or `interview`.
+    pub operation: &'static str,
+    /// `ok`, the code of its error, or why nothing was said of it.
+    pub outcome: &'static str,
+    /// When it was received, in Unix seconds.
+    pub received: u64,
+    /// How long it waited for its slot, if it had one.
+    pub wait_ms: Option<u64>,
+    /// When its first token came, if one did.
+    pub first_token_ms: Option<u64>,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// Tokens of its prompt, if it was answered.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens generated, if it was answered.
+    pub generation_tokens: Option<u64>,
 }
 
 /// The session to the gateway.
@@ -111,6 +189,15 @@ pub struct ModelStatus {
     pub context_length: Option<u64>,
     /// Whether it is in memory.
     pub loaded: bool,
+}
+
+/// A model that is there and is not offered.
+#[derive(Clone, Debug, Serialize)]
+pub struct HiddenModel {
+    /// Its full name.
+    pub name: String,
+    /// Why, as a sentence that names the setting.
+    pub why: &'static str,
 }
 
 /// A model that Ollama was told to pull.

@@ -52,8 +52,22 @@ impl Verbs for Scripted {
         .boxed()
     }
 
-    fn connect(&self) -> bool {
-        self.serves.load(Ordering::Relaxed)
+    fn connect(&self) -> Connecting {
+        if self.serves.load(Ordering::Relaxed) {
+            Connecting::Now
+        } else {
+            Connecting::OnceDrained
+        }
+    }
+
+    fn pause(&self, length: Option<Duration>) -> Option<PauseStatus> {
+        let since = 1_704_499_200;
+        let until = length.map(|length| since + length.as_secs());
+        Some(PauseStatus { since, until })
+    }
+
+    fn check(&self) -> BoxFuture<'static, Report> {
+        async { Report::default() }.boxed()
     }
 }
 
@@ -71,6 +85,14 @@ fn scripted_connection() -> server::Connection {
 }
 
 impl Overview for Scripted {
+    fn history(&self, since: u64) -> History {
+        History {
+            now: 1_704_499_300,
+            known_since: since,
+            ..History::default()
+        }
+    }
+
     fn tick_age(&self) -> Duration {
         Duration::from_secs(self.tick_age_seconds.load(Ordering::Relaxed))
     }
@@ -96,6 +118,13 @@ impl Overview for Scripted {
             backoff_until: None,
         };
         Status {
+            now: 1_704_499_300,
+            ready: true,
+            pending: Vec::new(),
+            warnings: Vec::new(),
+            pause: None,
+            requests: RequestsStatus::default(),
+            hidden: Vec::new(),
             session,
             nodes: Vec::new(),
             models: vec![ModelStatus {

@@ -130,6 +130,11 @@ pub trait ModelServer: Send + Sync {
     /// server may give up loading.
     fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>>;
 
+    /// Frees the memory that a model takes, where the server can be told to.
+    fn unload<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), AskError>> {
+        ready(Ok(())).boxed()
+    }
+
     /// Holds a connection over which nothing is said, and waits until the server closes it, as it does when its process ends.
     /// Ends at once where none can be opened.
     fn until_closed(&self) -> BoxFuture<'_, ()> {

@@ -125,6 +125,18 @@ impl Nodes {
         join_all(self.iter().map(|node| node.backend.follow())).await;
     }
 
+    /// Frees the memory that models take which are kept loaded, until they are to be kept again.
+    pub async fn unload(&self) {
+        join_all(self.iter().map(|node| node.backend.unload())).await;
+    }
+
+    /// Keeps loaded what is to be.
+    pub fn keep_preloaded_again(&self) {
+        for node in self.iter() {
+            node.backend.keep_preloaded_again();
+        }
+    }
+
     /// Waits until a model server has gone away and has been answering again for a while.
     pub async fn restarted(&self) {
         let restarted = self.iter().map(|node| Box::pin(node.backend.restarted()));

@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing is given up before a drain's time is over; what is lost then is counted.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::join;
 use tokio::{task::JoinSet, time::timeout_at};
@@ -186,22 +186,41 @@ impl DataPath {
     /// Stays drained until it is to serve again or to end.
     async fn rest(&self, restart: &mut JoinSet<()>) {
         let undelivered = self.shared.outbox.undelivered();
-        info!(
-            undelivered,
-            "drained: the session opens again when it is asked to, or when Ollama has been restarted"
-        );
+        match self.service.paused() {
+            Some(_) => info!(undelivered, "paused"),
+            None => info!(
+                undelivered,
+                "drained: the session opens again when it is asked to, or when Ollama has been restarted"
+            ),
+        }
         let stages = self.service.stages();
-        tokio::select! {
-            biased;
-            () = stages.rested() => {}
-            Some(_) = restart.join_next() => {
-                info!("Ollama has been restarted");
-                self.service.reopen();
+        let mut unloading = pin!(self.unload_in_a_pause(&stages));
+        while self.service.stage() == Stage::Drained {
+            tokio::select! {
+                biased;
+                () = stages.rested() => {}
+                () = stages.pause_over() => {
+                    info!("the pause is over");
+                    self.service.reopen();
+                }
+                never = &mut unloading => match never {},
+                Some(_) = restart.join_next() => {
+                    info!("Ollama has been restarted");
+                    self.service.backend_restarted();
+                }
             }
         }
+        self.shared.nodes.keep_preloaded_again();
         if !self.service.stage().is_last() {
             info!("the session opens again");
         }
+    }
+
+    /// Frees the GPU for its owner once a pause is wanted.
+    async fn unload_in_a_pause(&self, stages: &Stages) -> Infallible {
+        stages.paused().await;
+        self.shared.nodes.unload().await;
+        pending().await
     }
 
     /// Ends all that still runs. Gives how many answers were lost since the start.
@@ -269,7 +288,7 @@ impl Session {
 /// nothing is kept up to date: a process that starts anew is better than one that looks alive.
 async fn failure_of<T: 'static>(tasks: &mut JoinSet<T>) {
     if tasks.join_next().await.is_none() {
-        return std::future::pending().await;
+        return pending().await;
     }
     error!("a part of the sidecar has failed: ending, to be started again");
 }

@@ -118,6 +118,7 @@ impl Relay {
         };
         let service = Arc::new(Service::new(
             config.drain_timeout,
+            Arc::clone(&shared.clock),
             Arc::clone(&shared.metrics),
         ));
         let inference = Inference::new(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::wire::{Facts, Running, Show, Tag, Tags, Version};
 use crate::{
@@ -72,6 +73,12 @@ impl Api {
             left = left.checked_sub(bytes?.len()).ok_or(HttpError::TooLarge)?;
         }
         Ok(())
+    }
+
+    /// Has a model leave the memory: a chat without messages that is not to keep it.
+    pub(super) async fn unload(&self, model: &str) -> Result<(), AskError> {
+        let request = json!({"model": model, "messages": [], "keep_alive": 0, "stream": false});
+        self.load(request.to_string().into()).await
     }
 
     pub(super) async fn pull(&self, model: &str) -> Result<Body, AskError> {

@@ -176,6 +176,10 @@ impl ModelServer for Ollama {
         .boxed()
     }
 
+    fn unload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<(), AskError>> {
+        self.api.unload(model).boxed()
+    }
+
     fn until_closed(&self) -> BoxFuture<'_, ()> {
         self.api.until_closed().boxed()
     }

@@ -22,10 +22,11 @@ use std::{
 };
 
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use self::wanted::{LoadError, Wanted};
 use super::{AskError, Backend, Model};
@@ -33,6 +34,9 @@ use crate::config::{PreloadModels, PreloadSettings};
 
 /// How long to wait before a connection is opened again that the server has closed: some close each that says nothing.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a server may take to free a model's memory.
+const UNLOAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connections that were closed after equal times, give or take this, were closed for being idle.
 const ALIKE: Duration = Duration::from_millis(500);
@@ -51,6 +55,8 @@ pub(super) struct Preload {
     settings: PreloadSettings,
     /// `None` until the first look tells what `auto` means.
     wanted: Mutex<Option<Vec<Wanted>>>,
+    /// Whether nothing is to be loaded, since the GPU's owner wants it.
+    is_suspended: watch::Sender<bool>,
     /// Something may have become due.
     changed: Notify,
 }
@@ -72,6 +78,7 @@ impl Preload {
         Self {
             settings,
             wanted: Mutex::default(),
+            is_suspended: watch::Sender::default(),
             changed: Notify::new(),
         }
     }
@@ -119,6 +126,25 @@ impl Preload {
     /// The server has taken a request for this model: it is loaded, and is kept as long as the request said.
     pub(super) fn used(&self, model: &str) {
         self.with(model, Wanted::used);
+        self.changed.notify_one();
+    }
+
+    /// Nothing is loaded any more. Gives what may be in memory.
+    fn suspend(&self) -> Vec<Arc<str>> {
+        self.is_suspended.send_replace(true);
+        let wanted = self.lock();
+        let offered = wanted.iter().flatten().filter(|one| one.is_offered());
+        offered.map(|one| Arc::clone(&one.model)).collect()
+    }
+
+    /// What is to be loaded is loaded again, whatever has become of it.
+    fn resume(&self) {
+        if !self.is_suspended.send_replace(false) {
+            return;
+        }
+        for wanted in self.lock().iter_mut().flatten() {
+            wanted.begin_anew();
+        }
         self.changed.notify_one();
     }
 
@@ -221,11 +247,39 @@ impl Backend {
         self.preload.sentence()
     }
 
+    /// Frees the memory of what is kept loaded, and keeps nothing loaded from now on. Whatever the server says to that, it
+    /// is not asked twice.
+    pub async fn unload(&self) {
+        for model in self.preload.suspend() {
+            match timeout(UNLOAD_LIMIT, self.server.unload(&model)).await {
+                Ok(Ok(())) => info!(model = &*model, "the model was unloaded"),
+                Ok(Err(error)) => {
+                    warn!(model = &*model, %error, "a model could not be unloaded");
+                }
+                Err(_) => warn!(model = &*model, "a model could not be unloaded in time"),
+            }
+        }
+    }
+
+    /// Keeps loaded what is to be, after [`Backend::unload`].
+    pub fn keep_preloaded_again(&self) {
+        self.preload.resume();
+        self.catalogue.show_warmth();
+    }
+
     async fn load_what_is_due(&self, random: &mut fastrand::Rng) {
+        let mut is_suspended = self.preload.is_suspended.subscribe();
         loop {
+            // Fails only where nobody is left who could suspend it.
+            let _ = is_suspended.wait_for(|suspended| !suspended).await;
             let changed = self.preload.changed.notified();
             match self.preload.due() {
-                Due::Now(model) => self.preload_one(&model, random).await,
+                // A load that is given up closes its request, upon which Ollama gives up as well.
+                Due::Now(model) => tokio::select! {
+                    biased;
+                    _ = is_suspended.wait_for(|suspended| *suspended) => {}
+                    () = self.preload_one(&model, random) => {}
+                },
                 Due::At(at) => tokio::select! {
                     () = sleep_until(at) => {}
                     () = changed => {}

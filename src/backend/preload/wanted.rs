@@ -163,7 +163,13 @@ impl Wanted {
         self.may_have_restarted = true;
     }
 
-    fn begin_anew(&mut self) {
+    /// Whether the server has it.
+    pub(super) fn is_offered(&self) -> bool {
+        self.is_offered
+    }
+
+    /// As if it had never been loaded.
+    pub(super) fn begin_anew(&mut self) {
         self.state = PreloadState::Waiting;
         self.since = None;
         self.due = Instant::now();
