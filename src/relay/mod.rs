@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use self::data_path::DataPath;
 use crate::{
+    admin::AdminToken,
     backend::Backend,
     clock::{SystemClock, WallClock},
     config::Config,
@@ -18,8 +19,8 @@ use crate::{
     outbox::Outbox,
     overview::View,
     protocol::Generation,
-    reload::Reload,
-    secret::{SecretError, SecretKeeper},
+    reload::{Reload, ReloadParts},
+    secret::{SecretError, SecretKeeper, SecretSource},
     service::Service,
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
@@ -84,7 +85,7 @@ pub struct Relay {
     transport: &'static str,
     status: Arc<StatusBoard>,
     gateway: Arc<dyn Dial>,
-    reload: Arc<Reload>,
+    secret: SecretSource,
 }
 
 impl Relay {
@@ -130,11 +131,7 @@ impl Relay {
         );
         let status = Arc::<StatusBoard>::default();
         let gateway = Arc::clone(&world.gateway);
-        let reload = Reload::new(
-            config.identity.secret.clone(),
-            Arc::clone(&gateway),
-            Arc::clone(&status),
-        );
+        let secret = config.identity.secret.clone();
         let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
             &config.identity,
             &config.gateway,
@@ -163,7 +160,7 @@ impl Relay {
             transport,
             status,
             gateway,
-            reload: Arc::new(reload),
+            secret,
         })
     }
 
@@ -177,9 +174,15 @@ impl Relay {
         Arc::clone(&self.data_path.service)
     }
 
-    /// Where it may be asked to read files again.
-    pub fn reload(&self) -> Arc<Reload> {
-        Arc::clone(&self.reload)
+    /// Where it may be asked to read files again, the admin server's token among them.
+    pub(crate) fn reload(&self, token: Option<Arc<AdminToken>>) -> Reload {
+        Reload::new(ReloadParts {
+            secret: self.secret.clone(),
+            token,
+            gateway: Arc::clone(&self.gateway),
+            status: Arc::clone(&self.status),
+            shared: self.data_path.shared.clone(),
+        })
     }
 
     /// What probes and people may see of it.
