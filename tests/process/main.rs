@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod bad_input;
+mod commands;
 mod descriptors;
 mod healthcheck;
 mod log;
