@@ -10,14 +10,14 @@ use tracing::{info, warn};
 
 use crate::{
     admin::AdminToken,
-    secret::{SecretError, SecretSource},
+    secret::{SecretError, SecretKeeper},
     session::StatusBoard,
     shared::Shared,
     systemd,
     transport::Dial,
 };
 
-/// How long a file is waited for. A keyring may ask a person to unlock it.
+/// How long a file is waited for.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where it may be asked to read files again.
@@ -28,7 +28,7 @@ pub struct Reload {
 
 /// What is read again, and who is told.
 pub(crate) struct ReloadParts {
-    pub(crate) secret: SecretSource,
+    pub(crate) secrets: Arc<SecretKeeper>,
     pub(crate) token: Option<Arc<AdminToken>>,
     pub(crate) gateway: Arc<dyn Dial>,
     pub(crate) status: Arc<StatusBoard>,
@@ -60,19 +60,18 @@ impl Reload {
 
     async fn read_again(&self) {
         let parts = &self.parts;
-        let source = parts.secret.clone();
-        let secret = read(move || source.read().map(drop)).await.err();
+        let secret = parts.secrets.read_again().await.err();
         let told = secret.as_ref().map(ToString::to_string);
         parts.status.secret_was_read(told);
         let token = match parts.token.clone() {
-            Some(token) => read(move || token.read_again()).await.err(),
+            Some(token) => read_token(token).await.err(),
             None => None,
         };
         parts.gateway.read_again().await;
         let roots = parts.gateway.trouble();
         let is_good = secret.is_none() && token.is_none() && roots.is_none();
-        let metrics = &parts.shared.metrics;
-        metrics.config_last_reload_successful.set(is_good.into());
+        let metric = &parts.shared.metrics.config_last_reload_successful;
+        metric.set(is_good.into());
         for (what, error) in [("the secret", secret), ("the admin token", token)] {
             if let Some(error) = error {
                 warn!(%error, "SIGHUP: {what} cannot be read: the last good one is used");
@@ -92,10 +91,9 @@ impl Reload {
 }
 
 /// Reads on a thread of its own, for a while.
-async fn read(
-    reading: impl FnOnce() -> Result<(), SecretError> + Send + 'static,
-) -> Result<(), SecretError> {
-    match timeout(READ_LIMIT, spawn_blocking(reading)).await {
+async fn read_token(token: Arc<AdminToken>) -> Result<(), SecretError> {
+    let reading = spawn_blocking(move || token.read_again());
+    match timeout(READ_LIMIT, reading).await {
         Ok(Ok(read)) => read,
         Ok(Err(_)) | Err(_) => Err(SecretError::Slow(READ_LIMIT)),
     }

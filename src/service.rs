@@ -362,6 +362,11 @@ impl Stages {
         self.reaches(|stage| stage != Stage::Drained).await;
     }
 
+    /// Waits until the sidecar takes work.
+    pub async fn opened(&self) {
+        self.reaches(|stage| stage == Stage::Open).await;
+    }
+
     /// Waits until a drain may take no longer. Its end may be moved while this waits.
     pub async fn overdue(&self) {
         self.passes(|state| state.stage.drain().map(|drain| drain.until))
@@ -583,7 +588,7 @@ mod tests {
     #[test]
     fn a_restart_of_ollama_ends_a_drain_on_request_and_no_pause() {
         let service = service();
-        drop(service.pause(None));
+        assert!(service.pause(None).is_some());
         service.drained(CLEAN);
         assert!(!service.backend_restarted());
         assert_eq!(service.reopen(), Connecting::Now);
@@ -603,16 +608,16 @@ mod tests {
         advance(HOUR / 2).await;
         service.drained(CLEAN);
         assert!(over.as_mut().now_or_never().is_none());
-        drop(service.pause(Some(HOUR)));
+        assert!(service.pause(Some(HOUR)).is_some());
         let began = Instant::now();
         over.await;
         assert_eq!(began.elapsed(), HOUR);
-        drop(service.pause(None));
+        assert!(service.pause(None).is_some());
         assert!(
             stages.pause_over().now_or_never().is_none(),
             "without an end"
         );
-        drop(service.pause(Some(Duration::MAX)));
+        assert!(service.pause(Some(Duration::MAX)).is_some());
         assert!(stages.pause_over().now_or_never().is_none(), "as good as");
     }
 }

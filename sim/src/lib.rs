@@ -33,6 +33,7 @@
 //!
 //! [`breach`]: devnet::sim::books::Books::breach
 
+mod operator;
 mod plots;
 mod run;
 mod scenario;

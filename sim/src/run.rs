@@ -2,7 +2,10 @@
 //!
 //! Invariant: nothing in here waits for real time, and nothing outlives the run: its runtime ends with it.
 
-use std::{cell::Cell, collections::BTreeMap, panic::PanicHookInfo, sync::Arc, time::Duration};
+use std::{
+    cell::Cell, collections::BTreeMap, convert::Infallible, panic::PanicHookInfo, sync::Arc,
+    time::Duration,
+};
 
 use devnet::sim::{
     books::{Books, Gauges},
@@ -15,7 +18,9 @@ use devnet::sim::{
     wire::{Dialling, Link},
 };
 use pin_sidecar::{
+    admin::Connecting,
     relay::{Outcome, Relay, World},
+    reload::Reload,
     service::{Service, Stage},
     telemetry::Metrics,
 };
@@ -114,8 +119,19 @@ struct Run {
     clock: Arc<WrongClock>,
     metrics: Arc<Metrics>,
     service: Arc<Service>,
+    reload: Arc<Reload>,
+    _reloading: AbortOnDrop,
     shutdown: Option<oneshot::Sender<()>>,
     relay: JoinHandle<Outcome>,
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<Infallible>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Run {
@@ -176,6 +192,9 @@ impl Run {
         let relay = Relay::new(world, config(scenario.client, &scenario.settings))
             .expect("the secret is there");
         let (metrics, service) = (relay.metrics(), relay.service());
+        let reload = Arc::new(relay.reload(None));
+        let reloading = Arc::clone(&reload);
+        let reloading = AbortOnDrop(tokio::spawn(async move { reloading.run().await }));
         let (shutdown, told) = oneshot::channel();
         let relay = tokio::spawn(relay.run(async { drop(told.await) }));
         Self {
@@ -192,6 +211,8 @@ impl Run {
             clock,
             metrics,
             service,
+            reload,
+            _reloading: reloading,
             shutdown: Some(shutdown),
             relay,
         }
@@ -290,6 +311,13 @@ impl Run {
                 self.clock.set_off(seconds);
             }
             Event::Drain(rest) => self.drain_for(rest),
+            Event::Pause(length) => self.pause_for(length),
+            Event::Resume => self.resume(),
+            Event::Reload => {
+                self.trace.say(format_args!("files are read again"));
+                self.books.count("reloads");
+                self.reload.ask();
+            }
             Event::Shutdown => {}
         }
     }
@@ -343,6 +371,38 @@ impl Run {
                 books.serves_again();
             }
         });
+    }
+
+    /// Has the node stay away for so long.
+    fn pause_for(&self, length: Duration) {
+        if self.service.pause(Some(length)).is_none() {
+            return;
+        }
+        self.trace.say(format_args!("pause for {length:?}"));
+        self.books.count("pauses");
+        self.books.draining();
+        self.books.pauses(Instant::now() + length);
+        let drained = self.service.request_drain();
+        let (stages, books, trace) = (
+            self.service.stages(),
+            self.books.clone(),
+            self.trace.clone(),
+        );
+        tokio::spawn(async move {
+            drained.await;
+            books.rests();
+            stages.opened().await;
+            trace.say(format_args!("the pause is over"));
+            books.serves_again();
+        });
+    }
+
+    fn resume(&self) {
+        self.trace.say(format_args!("resume"));
+        // It serves again now, or once it has drained, unless the process ends; whoever waits for that tells the books.
+        if self.service.reopen() != Connecting::Never {
+            self.books.pauses(Instant::now());
+        }
     }
 
     /// Everything is well again, and stays so.

@@ -15,7 +15,7 @@ use devnet::sim::{
     wire::{Dialling, Weather},
 };
 
-use crate::plots;
+use crate::{operator, plots};
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -55,6 +55,12 @@ pub(crate) enum Event {
     Clock(i64),
     /// A drain on request, and so long a rest after it.
     Drain(Duration),
+    /// For so long.
+    Pause(Duration),
+    /// The operator wants a session, whatever was asked for before.
+    Resume,
+    /// Files and models are read again.
+    Reload,
     Shutdown,
 }
 
@@ -75,6 +81,7 @@ impl Event {
                 | Self::OllamaEvicts
                 | Self::Repeats(_)
                 | Self::Clock(_)
+                | Self::Reload
                 | Self::Shutdown
         )
     }
@@ -150,6 +157,7 @@ impl Scenario {
             mended: Duration::from_secs(length),
         };
         plots::enter(seed, &mut scenario);
+        operator::act(seed, &mut scenario);
         scenario.events.sort_by_key(|(at, _)| *at);
         scenario
     }

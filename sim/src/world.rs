@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},

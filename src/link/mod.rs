@@ -31,6 +31,9 @@ pub trait Connect: Send + Sync {
     /// What `/status` calls the transport.
     fn transport(&self) -> &'static str;
 
+    /// What is wrong with a file that each connection reads again, while its last good content serves.
+    fn trouble(&self) -> Option<String>;
+
     /// Reaches the gateway and logs in. Each step has its own time limit. Each request that asks the gateway for a session
     /// is taken from the budget, in which the caller has seen that there is one left.
     fn open<'a>(

@@ -20,7 +20,7 @@ use crate::{
     overview::View,
     protocol::Generation,
     reload::{Reload, ReloadParts},
-    secret::{SecretError, SecretKeeper, SecretSource},
+    secret::{SecretError, SecretKeeper},
     service::Service,
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
@@ -85,7 +85,7 @@ pub struct Relay {
     transport: &'static str,
     status: Arc<StatusBoard>,
     gateway: Arc<dyn Dial>,
-    secret: SecretSource,
+    secrets: Arc<SecretKeeper>,
 }
 
 impl Relay {
@@ -94,7 +94,7 @@ impl Relay {
     /// # Errors
     /// The secret cannot be had.
     pub fn new(world: World, config: Config) -> Result<Self, SecretError> {
-        let secrets = SecretKeeper::new(config.identity.secret.clone())?;
+        let secrets = Arc::new(SecretKeeper::new(config.identity.secret.clone())?);
         let metrics = Arc::new(Metrics::new());
         let connections = Connections::default();
         let generation = config.identity.generation;
@@ -131,7 +131,6 @@ impl Relay {
         );
         let status = Arc::<StatusBoard>::default();
         let gateway = Arc::clone(&world.gateway);
-        let secret = config.identity.secret.clone();
         let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
             &config.identity,
             &config.gateway,
@@ -142,7 +141,7 @@ impl Relay {
         let parts = SupervisorParts {
             connect,
             inference: Arc::clone(&inference),
-            secrets,
+            secrets: Arc::clone(&secrets),
             random: world.random.clone(),
             status: Arc::clone(&status),
         };
@@ -160,7 +159,7 @@ impl Relay {
             transport,
             status,
             gateway,
-            secret,
+            secrets,
         })
     }
 
@@ -175,9 +174,9 @@ impl Relay {
     }
 
     /// Where it may be asked to read files again, the admin server's token among them.
-    pub(crate) fn reload(&self, token: Option<Arc<AdminToken>>) -> Reload {
+    pub fn reload(&self, token: Option<Arc<AdminToken>>) -> Reload {
         Reload::new(ReloadParts {
-            secret: self.secret.clone(),
+            secrets: Arc::clone(&self.secrets),
             token,
             gateway: Arc::clone(&self.gateway),
             status: Arc::clone(&self.status),

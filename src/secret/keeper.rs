@@ -7,6 +7,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Durat
 
 use secrecy::SecretString;
 use tokio::{
+    sync::Mutex,
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
@@ -29,10 +30,25 @@ pub struct SecretKeeper {
     look: Option<Arc<dyn Fn() -> Look + Send + Sync>>,
     /// Where a file is that may change; a keyring never tells.
     file: Option<Arc<Path>>,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
     last_good: SecretString,
+    /// The file as it was for the last login.
     seen: Option<Fingerprint>,
     /// A read that has not come to its end. There is one at a time, however often somebody asks.
     reading: Option<JoinHandle<Look>>,
+}
+
+impl Kept {
+    fn new(last_good: SecretString, seen: Option<Fingerprint>) -> Mutex<Self> {
+        Mutex::new(Self {
+            last_good,
+            seen,
+            reading: None,
+        })
+    }
 }
 
 impl SecretKeeper {
@@ -45,9 +61,7 @@ impl SecretKeeper {
             SecretSource::Value(secret) => Ok(Self {
                 look: None,
                 file: None,
-                last_good: secret.clone(),
-                seen: None,
-                reading: None,
+                kept: Kept::new(secret.clone(), None),
             }),
             SecretSource::File { path, .. } => {
                 let file: Arc<Path> = Arc::from(path.as_path());
@@ -77,48 +91,56 @@ impl SecretKeeper {
         Ok(Self {
             look: Some(Arc::new(look)),
             file,
-            last_good: first.secret?,
-            seen: first.seen,
-            reading: None,
+            kept: Kept::new(first.secret?, first.seen),
         })
     }
 
     /// The secret to log in with. If it could not be read just now this is the last good one, and the error says why.
-    pub async fn current(&mut self) -> (SecretString, Option<SecretError>) {
-        let look = self.look.clone();
-        let problem = match look {
-            None => None,
-            Some(look) => self.look_again(look).await.err(),
-        };
-        (self.last_good.clone(), problem)
+    pub async fn current(&self) -> (SecretString, Option<SecretError>) {
+        let mut kept = self.kept.lock().await;
+        let problem = self.look_again(&mut kept, true).await.err();
+        (kept.last_good.clone(), problem)
     }
 
-    async fn look_again(
-        &mut self,
-        look: Arc<dyn Fn() -> Look + Send + Sync>,
-    ) -> Result<(), SecretError> {
-        let reading = self
+    /// Reads it for the logins to come.
+    ///
+    /// # Errors
+    /// It cannot be read: they are made with the last good one.
+    pub async fn read_again(&self) -> Result<(), SecretError> {
+        let mut kept = self.kept.lock().await;
+        self.look_again(&mut kept, false).await
+    }
+
+    /// Reads it, unless it cannot have changed.
+    async fn look_again(&self, kept: &mut Kept, is_for_login: bool) -> Result<(), SecretError> {
+        let Some(look) = self.look.clone() else {
+            return Ok(());
+        };
+        let reading = kept
             .reading
             .get_or_insert_with(|| spawn_blocking(move || look()));
         let Ok(read) = timeout(READ_LIMIT, reading).await else {
             return Err(SecretError::Slow(READ_LIMIT));
         };
-        self.reading = None;
+        kept.reading = None;
         // It ends with a look, unless that has panicked.
         let look = read.map_err(|_| SecretError::Slow(READ_LIMIT))?;
-        self.seen = look.seen;
-        self.last_good = look.secret?;
+        if is_for_login {
+            kept.seen = look.seen;
+        }
+        kept.last_good = look.secret?;
         Ok(())
     }
 
-    /// Whether the secret's file has changed since it was last read, so that a refused login is worth another try. One
+    /// Whether the secret's file has changed since the last login, so that a refused login is worth another try. One
     /// look at the file's metadata.
     pub async fn changed(&self) -> bool {
         let Some(file) = self.file.clone() else {
             return false;
         };
         let now = spawn_blocking(move || Fingerprint::of(&file)).await;
-        now.is_ok_and(|now| now != self.seen)
+        let kept = self.kept.lock().await;
+        now.is_ok_and(|now| now != kept.seen)
     }
 }
 
@@ -173,7 +195,7 @@ mod tests {
      {
         let (answer, answers) = channel();
         answer.send("first").unwrap();
-        let mut keeper = slow(answers);
+        let keeper = slow(answers);
         // Nobody answers: what else is to be done on this thread is done all the same.
         let mut ticks = 0;
         tokio::select! {
@@ -201,7 +223,7 @@ mod tests {
     async fn a_read_that_takes_too_long_is_told_and_not_begun_a_second_time() {
         let (answer, answers) = channel();
         answer.send("first").unwrap();
-        let mut keeper = slow(answers);
+        let keeper = slow(answers);
         tokio::time::pause();
         // A clock that stands still does not go on by itself while a thread is at work.
         for _ in 0..3 {

@@ -244,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_rotated_secret_is_used_at_the_next_login_and_the_last_good_one_is_kept() {
         let (_dir, path) = file_with("old\n");
-        let mut keeper = SecretKeeper::new(SecretSource::file(path.clone())).unwrap();
+        let keeper = SecretKeeper::new(SecretSource::file(path.clone())).unwrap();
         assert!(!keeper.changed().await);
 
         fs::write(&path, "newer\n").unwrap();
@@ -264,6 +264,21 @@ mod tests {
                 .contains(&path.display().to_string())
         );
         assert!(!keeper.changed().await);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_was_read_between_two_logins_is_the_last_good_one_and_worth_another_login()
+     {
+        let (_dir, path) = file_with("old\n");
+        let keeper = SecretKeeper::new(SecretSource::file(path.clone())).unwrap();
+        fs::write(&path, "newer\n").unwrap();
+        assert!(keeper.read_again().await.is_ok());
+        assert!(keeper.changed().await, "no login has used it");
+        fs::write(&path, "").unwrap();
+        assert!(keeper.read_again().await.is_err());
+        let (secret, problem) = keeper.current().await;
+        assert_eq!(secret.expose_secret(), "newer");
+        assert!(problem.is_some());
     }
 
     #[tokio::test]

@@ -51,7 +51,7 @@ pub struct SupervisorParts {
     /// Takes the work that comes down.
     pub inference: Arc<Inference>,
     /// Knows the secret.
-    pub secrets: SecretKeeper,
+    pub secrets: Arc<SecretKeeper>,
     /// Spreads the waits.
     pub random: fastrand::Rng,
     /// Tells others.
@@ -197,22 +197,23 @@ impl Supervisor {
     }
 
     async fn connect(&mut self) -> Result<Opened, OpenError> {
-        let secret = self.secret().await;
-        self.parts.connect.open(&secret, &self.budget).await
+        let (secret, is_good) = self.secret().await;
+        let opened = self.parts.connect.open(&secret, &self.budget).await;
+        let is_good = is_good && self.parts.connect.trouble().is_none();
+        let metric = &self.shared.metrics.config_last_reload_successful;
+        metric.set(is_good.into());
+        opened
     }
 
-    /// The secret as it is now, before the gateway's time for a login runs.
-    async fn secret(&mut self) -> SecretString {
+    /// The secret as it is now, before the gateway's time for a login runs, and whether it could be read.
+    async fn secret(&mut self) -> (SecretString, bool) {
         let (secret, trouble) = self.parts.secrets.current().await;
         self.log.secret(trouble.as_ref());
-        self.shared
-            .metrics
-            .config_last_reload_successful
-            .set(i64::from(trouble.is_none()));
+        let is_good = trouble.is_none();
         self.parts.status.update(|status| {
             status.secret_error = trouble.map(|trouble| trouble.to_string());
         });
-        secret
+        (secret, is_good)
     }
 
     async fn live(&mut self, opened: Opened, stages: &Stages) -> End {

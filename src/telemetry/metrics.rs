@@ -166,7 +166,7 @@ metrics! {
     /// this node asks for, in US dollars.
     earnings_estimate_usd_total: SumByModel,
 
-    /// Whether the secret could be read when it was last needed: 1, or 0 while an earlier one is in use.
+    /// Whether secret, token and certificates could be read when they last were: 1, or 0 while earlier ones are in use.
     config_last_reload_successful: IntGauge,
 }
 

@@ -8,6 +8,7 @@ mod descriptors;
 mod healthcheck;
 mod log;
 mod program;
+mod reloads;
 mod settings;
 mod signals;
 mod start;

@@ -55,6 +55,8 @@ async fn a_hangup_without_a_terminal_reads_the_secret_again_and_drops_nothing() 
     assert_eq!(ready.status, 200);
     let words = "The last good secret is in use";
     assert!(ready.text().contains(words), "{}", ready.text());
+    let metrics = net.agent.get("/metrics").await.unwrap().text();
+    assert!(metrics.contains("config_last_reload_successful 0"));
     fs::write(&file, SECRET).unwrap();
     net.agent.signal(Signal::HUP);
     net.agent

@@ -87,6 +87,8 @@ impl Books {
             full: None,
             is_ending: false,
             drains: Vec::new(),
+            paused_until: None,
+            rests_since: None,
             cured: false,
             open_since: Some(Instant::now()),
             busy_since: None,
@@ -239,6 +241,22 @@ impl Books {
         }
         ledger.comes_too_early(now);
         comes > MAX_ARRIVALS
+    }
+
+    /// The product logs in: not while it is paused.
+    pub(super) fn logs_in(&self, session: u64) {
+        let now = Instant::now();
+        let mut ledger = self.ledger();
+        let facts = ledger.gateway.facts(session);
+        let is_there = facts.is_some_and(|facts| facts.client_closed.is_none());
+        let rests = ledger.rests_since.is_some();
+        if is_there && rests && ledger.paused_until.is_some_and(|until| now < until) {
+            ledger.breach(
+                &format!("session {session}"),
+                "16 (pause)",
+                "a login in a pause",
+            );
+        }
     }
 
     /// The product has read a PING.

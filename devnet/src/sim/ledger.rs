@@ -225,6 +225,10 @@ pub(super) struct Ledger {
     pub(super) is_ending: bool,
     /// The product's drains, in order.
     pub(super) drains: Vec<Drain>,
+    /// Until when the product was told to stay away.
+    pub(super) paused_until: Option<Instant>,
+    /// Since when it does.
+    pub(super) rests_since: Option<Instant>,
     /// The gateway no longer dies of poisoned answers.
     pub(super) cured: bool,
     /// Since when the gateway reads and lets agents in.

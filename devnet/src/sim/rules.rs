@@ -81,10 +81,25 @@ impl Books {
         self.ledger().is_draining()
     }
 
+    /// The product was told to stay away until then.
+    pub fn pauses(&self, until: Instant) {
+        self.ledger().paused_until = Some(until);
+    }
+
+    /// It has drained for that.
+    pub fn rests(&self) {
+        let mut ledger = self.ledger();
+        ledger.rests_since = ledger.paused_until.map(|_| Instant::now());
+        // Its model is not in memory because of that.
+        ledger.warmth.forget_eviction();
+    }
+
     /// The product was told to serve again after a drain.
     pub fn serves_again(&self) {
         let now = Instant::now();
         let mut ledger = self.ledger();
+        (ledger.paused_until, ledger.rests_since) = (None, None);
+        ledger.warmth.forget_eviction();
         if let Some(drain) = ledger.drains.last_mut() {
             // Of several that waited for it the first one counts.
             drain.over.get_or_insert(now);

@@ -333,6 +333,7 @@ impl Visit {
             return Ok(false);
         }
         self.say(format_args!("accepts the login"));
+        shared.books.logs_in(self.number);
         let (books, number) = (shared.books.clone(), self.number);
         let mark = move |now| {
             let mut ledger = books.ledger();

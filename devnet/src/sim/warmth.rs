@@ -53,6 +53,11 @@ impl Warmth {
         }
     }
 
+    /// What was evicted is to be loaded again all the same.
+    pub(super) fn forget_eviction(&mut self) {
+        self.evicted = None;
+    }
+
     /// Whether nobody can know yet whether it can be loaded within this time.
     pub(super) fn is_awaited(&self, now: Instant, patience: Duration) -> bool {
         let is_recent = |asked| now.saturating_duration_since(asked) < patience;

@@ -109,6 +109,10 @@ impl Connect for WebSocket {
         "ws"
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.dial.trouble()
+    }
+
     fn open<'a>(
         &'a self,
         secret: &'a SecretString,
