@@ -15,3 +15,4 @@ mod start;
 mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
+mod systemd;
