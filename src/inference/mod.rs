@@ -16,6 +16,7 @@ mod refusals;
 mod speech;
 #[cfg(test)]
 mod tests;
+mod timed_chat;
 mod work;
 
 pub use admission::{Admission, Load};

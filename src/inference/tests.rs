@@ -125,7 +125,7 @@ fn bench(capacity: usize) -> Bench {
         max_result_bytes: 1 << 20,
         orphan_grace: Duration::from_secs(30),
     };
-    let service = Service::new(long, Arc::clone(&metrics));
+    let service = Service::new(long, Arc::new(SystemClock), Arc::clone(&metrics));
     Bench {
         session,
         inference: Inference::new(

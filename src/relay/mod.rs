@@ -9,13 +9,10 @@ use std::sync::Arc;
 
 use self::data_path::DataPath;
 use crate::{
-    backend::Backend,
     clock::{SystemClock, WallClock},
     config::Config,
     inference::Inference,
     link::{Connect, WebSocket},
-    node::{Node, Nodes},
-    outbox::Outbox,
     overview::View,
     protocol::Generation,
     reload::Reload,
@@ -24,7 +21,7 @@ use crate::{
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
     telemetry::Metrics,
-    transport::{Connections, Dial, ProxyDialer, Resolver, TcpDialer, TlsError, Trust},
+    transport::{Connections, Dial, Probe, ProxyDialer, Resolver, TcpDialer, TlsError, Trust},
 };
 
 /// What the sidecar has of the world outside. Tests hand in another.
@@ -45,12 +42,17 @@ impl World {
     /// # Errors
     /// `PIN_TLS_CA_FILE` cannot be used.
     pub fn real(config: &Config) -> Result<Self, TlsError> {
+        Self::real_noting(config, Probe::default())
+    }
+
+    /// This machine, noting what is found when somebody is dialled.
+    ///
+    /// # Errors
+    /// As [`World::real`].
+    pub fn real_noting(config: &Config, probe: Probe) -> Result<Self, TlsError> {
         let tls = Trust::with_file(config.gateway.ca_file.as_deref())?;
-        let direct = Arc::new(TcpDialer::new(
-            tls,
-            Resolver::default(),
-            config.gateway.connect_timeout,
-        ));
+        let limit = config.gateway.connect_timeout;
+        let direct = Arc::new(TcpDialer::new(tls, Resolver::default(), limit).noting(probe));
         let gateway: Arc<dyn Dial> = match &config.gateway.proxy {
             Some(url) => Arc::new(ProxyDialer::new(Arc::clone(&direct), url.clone())),
             None => Arc::clone(&direct) as Arc<_>,
@@ -94,28 +96,9 @@ impl Relay {
     /// The secret cannot be had.
     pub fn new(world: World, config: Config) -> Result<Self, SecretError> {
         let secrets = SecretKeeper::new(config.identity.secret.clone())?;
-        let metrics = Arc::new(Metrics::new());
         let connections = Connections::default();
         let generation = config.identity.generation;
-        let backend = Backend::ollama(
-            config.backend,
-            config.policy,
-            world.backend,
-            &metrics,
-            connections.clone(),
-        );
-        let nodes: Nodes = [Node::new(config.node, backend)].into_iter().collect();
-        for node in nodes.iter() {
-            let region = node.settings.region.as_str();
-            metrics.set_node(&node.alias, &node.alias, "", region);
-        }
-        let shared = Shared {
-            nodes,
-            outbox: Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics))),
-            recent_errors: Arc::default(),
-            clock: world.clock,
-            metrics,
-        };
+        let shared = Shared::new(&config, world.backend, world.clock, connections.clone());
         let service = Arc::new(Service::new(
             config.drain_timeout,
             Arc::clone(&shared.clock),
