@@ -20,6 +20,7 @@ mod timed_chat;
 mod work;
 
 pub use admission::{Admission, Load};
+pub(crate) use timed_chat::{TimedAnswer, TimedChat};
 
 use std::{convert::Infallible, sync::Arc};
 
