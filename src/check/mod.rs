@@ -6,10 +6,12 @@
 
 mod answer;
 mod command;
+mod desk;
 mod gateway;
 mod report;
 mod screen;
 mod way;
 
 pub use command::{Options, Verdict, command};
+pub(crate) use desk::{CheckDesk, Checks, Running};
 pub use report::{Outcome, Report, Step};

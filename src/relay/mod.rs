@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use self::data_path::DataPath;
 use crate::{
+    check::{CheckDesk, Checks, Running},
     clock::{SystemClock, WallClock},
     config::Config,
     inference::Inference,
@@ -87,6 +88,8 @@ pub struct Relay {
     status: Arc<StatusBoard>,
     gateway: Arc<dyn Dial>,
     reload: Arc<Reload>,
+    checks: CheckDesk,
+    to_check: Checks,
 }
 
 impl Relay {
@@ -99,6 +102,7 @@ impl Relay {
         let connections = Connections::default();
         let generation = config.identity.generation;
         let shared = Shared::new(&config, world.backend, world.clock, connections.clone());
+        let job = config.job;
         let service = Arc::new(Service::new(
             config.drain_timeout,
             Arc::clone(&shared.clock),
@@ -109,7 +113,7 @@ impl Relay {
             generation,
             service.stages(),
             config.admission,
-            config.job,
+            job.clone(),
         );
         let status = Arc::<StatusBoard>::default();
         let gateway = Arc::clone(&world.gateway);
@@ -118,6 +122,13 @@ impl Relay {
             Arc::clone(&gateway),
             Arc::clone(&status),
         );
+        let (checks, to_check) = Checks::new(Running {
+            shared: shared.clone(),
+            inference: Arc::clone(&inference),
+            service: Arc::clone(&service),
+            status: Arc::clone(&status),
+            job,
+        });
         let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
             &config.identity,
             &config.gateway,
@@ -147,6 +158,8 @@ impl Relay {
             status,
             gateway,
             reload: Arc::new(reload),
+            checks,
+            to_check,
         })
     }
 
@@ -163,6 +176,11 @@ impl Relay {
     /// Where it may be asked to read files again.
     pub fn reload(&self) -> Arc<Reload> {
         Arc::clone(&self.reload)
+    }
+
+    /// Where it may be asked to check itself.
+    pub(crate) fn checks(&self) -> CheckDesk {
+        self.checks.clone()
     }
 
     /// What probes and people may see of it.
@@ -183,6 +201,12 @@ impl Relay {
     /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes. Before that it may be drained and opened again
     /// any number of times, through its [`Service`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
-        self.data_path.run(self.supervisor, shutdown).await
+        let Self {
+            data_path,
+            supervisor,
+            to_check,
+            ..
+        } = self;
+        data_path.run(supervisor, to_check, shutdown).await
     }
 }
