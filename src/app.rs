@@ -7,13 +7,14 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use crate::{
-    admin::{AdminServer, Bound},
-    config::Config,
+    admin::{Access, AdminServer, AdminToken, Bound},
+    config::{AdminSettings, Config},
     controls::Controls,
     overview::View,
     relay::{Outcome, Relay, World},
     reload::Reload,
     secret::SecretError,
+    systemd,
     telemetry::Metrics,
     transport::TlsError,
 };
@@ -52,6 +53,8 @@ impl BuildError {
 /// A sidecar that is ready to run.
 pub struct App {
     admin: Bound,
+    access: Access,
+    reload: Arc<Reload>,
     view: View,
     controls: Controls,
     metrics: Arc<Metrics>,
@@ -73,13 +76,21 @@ impl App {
     /// # Errors
     /// See [`BuildError`].
     pub fn build_in(world: World, config: Config) -> Result<Self, BuildError> {
-        let admin = AdminServer::bind(config.listen).map_err(|source| BuildError::Listen {
-            addr: config.listen,
+        let AdminSettings {
+            listen,
+            token,
+            hosts,
+        } = config.admin.clone();
+        let admin = AdminServer::bind(listen).map_err(|source| BuildError::Listen {
+            addr: listen,
             source,
         })?;
+        let token = token.map(AdminToken::new).transpose()?.map(Arc::new);
         let relay = Relay::new(world, config)?;
         Ok(Self {
             admin,
+            access: Access::new(token.clone(), hosts),
+            reload: Arc::new(relay.reload(token)),
             view: relay.view(),
             controls: Controls {
                 service: relay.service(),
@@ -97,7 +108,7 @@ impl App {
 
     /// Where it may be asked to read files again.
     pub fn reload(&self) -> Arc<Reload> {
-        self.relay.reload()
+        Arc::clone(&self.reload)
     }
 
     /// Serves until `shutdown`, then drains; see [`Relay::run`].
@@ -105,10 +116,20 @@ impl App {
     /// # Errors
     /// The thread for probes and metrics cannot be started.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<Outcome> {
+        let view = Arc::new(self.view);
+        let (controls, metrics) = (Arc::new(self.controls), self.metrics);
         let admin = self
             .admin
-            .serve(Arc::new(self.view), Arc::new(self.controls), self.metrics)?;
-        let outcome = self.relay.run(shutdown).await;
+            .serve(view.clone(), controls, metrics, self.access)?;
+        systemd::notify(systemd::State::Ready);
+        let shutdown = async {
+            shutdown.await;
+            systemd::notify(systemd::State::Stopping);
+        };
+        let outcome = tokio::select! {
+            outcome = self.relay.run(shutdown) => outcome,
+            never = systemd::keep_informed(view) => match never {},
+        };
         admin.stop();
         Ok(outcome)
     }

@@ -30,5 +30,6 @@ pub mod service;
 pub mod session;
 pub mod shared;
 pub mod signals;
+mod systemd;
 pub mod telemetry;
 pub mod transport;

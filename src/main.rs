@@ -4,10 +4,10 @@ use std::{io, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use pin_sidecar::{
-    admin::{self, HealthcheckTarget},
+    admin::{self, Target},
     app::App,
     check::{self, Verdict},
-    config::{self, Config},
+    config::{self, Config, ConfigErrors},
     relay::Outcome,
     signals::Early,
     telemetry,
@@ -35,6 +35,12 @@ enum Command {
     Check(Check),
     /// Ask a running sidecar whether it is alive; exit 0 or 1. Reads PIN_LISTEN_ADDR and nothing else
     Healthcheck(Healthcheck),
+    /// Have a running sidecar drain and stay away, until `resume` or for a while
+    Pause(Pause),
+    /// Have a paused or drained sidecar serve again
+    Resume(Remote),
+    /// Tell how a running sidecar does
+    Status(Remote),
     /// Keep the secret of PIN_CLIENT_ID in the system's keyring
     #[cfg(feature = "keyring")]
     #[command(subcommand)]
@@ -64,6 +70,25 @@ struct Healthcheck {
     url: Option<String>,
 }
 
+#[derive(Args)]
+struct Pause {
+    /// For how long, counted from now, such as 30m or 2h
+    #[arg(long = "for", value_name = "TIME")]
+    length: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args)]
+struct Remote {
+    /// Ask another sidecar, such as http://gpu:9464; it wants the token of PIN_ADMIN_TOKEN or PIN_ADMIN_TOKEN_FILE
+    #[arg(long)]
+    url: Option<String>,
+    /// Print what it says as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[cfg(feature = "keyring")]
 #[derive(Subcommand)]
 enum Secret {
@@ -78,6 +103,11 @@ fn main() -> ExitCode {
         Command::Run => run(),
         Command::Check(options) => check_all(&options),
         Command::Healthcheck(healthcheck) => check_health(healthcheck),
+        Command::Pause(Pause { length, remote }) => {
+            command(remote, &admin::Command::Pause { length })
+        }
+        Command::Resume(remote) => command(remote, &admin::Command::Resume),
+        Command::Status(remote) => command(remote, &admin::Command::Status),
         #[cfg(feature = "keyring")]
         Command::Secret(secret) => keep_secret(&secret),
     }
@@ -183,17 +213,47 @@ fn check_all(options: &Check) -> ExitCode {
 }
 
 fn check_health(healthcheck: Healthcheck) -> ExitCode {
-    let target = match healthcheck.url {
-        Some(url) => HealthcheckTarget::Url(url),
-        None => match config::listen_addr(std::env::vars_os()) {
-            Ok(addr) => HealthcheckTarget::Own(addr),
-            // Docker knows 0 and 1 and reserves all else.
-            Err(errors) => return complain(1, &errors),
-        },
+    let target = match target(healthcheck.url) {
+        Ok(target) => target,
+        // Docker knows 0 and 1 and reserves all else.
+        Err(errors) => return complain(1, &errors),
     };
     match admin::healthcheck(&target, healthcheck.ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(1, &error),
+    }
+}
+
+/// The sidecar of this URL, or the one that runs here.
+fn target(url: Option<String>) -> Result<Target, ConfigErrors> {
+    match url {
+        Some(url) => Ok(Target::Url(url)),
+        None => config::listen_addr(std::env::vars_os()).map(Target::Own),
+    }
+}
+
+fn command(Remote { url, json }: Remote, command: &admin::Command) -> ExitCode {
+    let asked = target(url).and_then(|target| {
+        let token = config::admin_token(std::env::vars_os())?;
+        Ok((target, token))
+    });
+    let (target, token) = match asked {
+        Ok(asked) => asked,
+        Err(errors) => return complain(WRONG_SETTINGS, &errors),
+    };
+    match admin::command(&target, token.as_ref(), command, json) {
+        Ok(said) => tell(&said),
+        Err(error) => complain(1, &error),
+    }
+}
+
+/// Tells what was asked for.
+fn tell(said: &str) -> ExitCode {
+    use io::Write as _;
+    match writeln!(io::stdout(), "{}", said.trim_end()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody reads it, and `println!` would panic.
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Reads again, when it is asked to, the files that may be replaced under a running process: the secret and the root
-//! certificates. The next login and the next connection read them anyway; this tells now whether they can.
+//! Reads again, when it is asked to, what may change under a running process: the secret, the token for commands, the root
+//! certificates, and the models. Logins, connections and looks at the backend read them anyway; this does it now, and tells.
 //!
 //! Invariant: nothing is dropped for it, and a file that cannot be read takes nothing away.
 
@@ -9,32 +9,36 @@ use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
+    admin::AdminToken,
     secret::{SecretError, SecretSource},
     session::StatusBoard,
+    shared::Shared,
+    systemd,
     transport::Dial,
 };
 
-/// How long the secret is waited for. A keyring may ask a person to unlock it.
+/// How long a file is waited for. A keyring may ask a person to unlock it.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where it may be asked to read files again.
 pub struct Reload {
-    secret: SecretSource,
-    gateway: Arc<dyn Dial>,
-    status: Arc<StatusBoard>,
+    parts: ReloadParts,
     asked: Notify,
 }
 
+/// What is read again, and who is told.
+pub(crate) struct ReloadParts {
+    pub(crate) secret: SecretSource,
+    pub(crate) token: Option<Arc<AdminToken>>,
+    pub(crate) gateway: Arc<dyn Dial>,
+    pub(crate) status: Arc<StatusBoard>,
+    pub(crate) shared: Shared,
+}
+
 impl Reload {
-    pub(crate) fn new(
-        secret: SecretSource,
-        gateway: Arc<dyn Dial>,
-        status: Arc<StatusBoard>,
-    ) -> Self {
+    pub(crate) fn new(parts: ReloadParts) -> Self {
         Self {
-            secret,
-            gateway,
-            status,
+            parts,
             asked: Notify::new(),
         }
     }
@@ -48,27 +52,51 @@ impl Reload {
     pub async fn run(&self) -> Infallible {
         loop {
             self.asked.notified().await;
+            systemd::notify(systemd::State::Reloading);
             self.read_again().await;
+            systemd::notify(systemd::State::Ready);
         }
     }
 
     async fn read_again(&self) {
-        let source = self.secret.clone();
-        let read = spawn_blocking(move || source.read().map(drop));
-        let trouble = match timeout(READ_LIMIT, read).await {
-            Ok(Ok(read)) => read.err(),
-            Ok(Err(_)) | Err(_) => Some(SecretError::Slow(READ_LIMIT)),
+        let parts = &self.parts;
+        let source = parts.secret.clone();
+        let secret = read(move || source.read().map(drop)).await.err();
+        let told = secret.as_ref().map(ToString::to_string);
+        parts.status.secret_was_read(told);
+        let token = match parts.token.clone() {
+            Some(token) => read(move || token.read_again()).await.err(),
+            None => None,
         };
-        self.gateway.read_again().await;
-        self.status
-            .secret_was_read(trouble.as_ref().map(ToString::to_string));
-        match trouble {
-            None => info!(
-                "SIGHUP: the secret was read again, and the root certificates if there are any"
-            ),
-            Some(error) => {
-                warn!(%error, "SIGHUP: the secret cannot be read: the last good one is used");
+        parts.gateway.read_again().await;
+        let roots = parts.gateway.trouble();
+        let is_good = secret.is_none() && token.is_none() && roots.is_none();
+        let metrics = &parts.shared.metrics;
+        metrics.config_last_reload_successful.set(is_good.into());
+        for (what, error) in [("the secret", secret), ("the admin token", token)] {
+            if let Some(error) = error {
+                warn!(%error, "SIGHUP: {what} cannot be read: the last good one is used");
             }
         }
+        if let Some(error) = roots {
+            warn!(
+                error,
+                "SIGHUP: the root certificates cannot be read: the last good ones are used"
+            );
+        }
+        parts.shared.nodes.look_now().await;
+        if is_good {
+            info!("SIGHUP: the secret was read again, and certificates, token and models");
+        }
+    }
+}
+
+/// Reads on a thread of its own, for a while.
+async fn read(
+    reading: impl FnOnce() -> Result<(), SecretError> + Send + 'static,
+) -> Result<(), SecretError> {
+    match timeout(READ_LIMIT, spawn_blocking(reading)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(_)) | Err(_) => Err(SecretError::Slow(READ_LIMIT)),
     }
 }

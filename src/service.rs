@@ -239,7 +239,8 @@ impl Service {
         let since = self.clock.unix_seconds();
         // What is too long for a clock has no end.
         let end = |length| Instant::now().checked_add(length);
-        let until = length.and_then(|length| Some((since + length.as_secs(), end(length)?)));
+        let until =
+            length.and_then(|length| Some((since.checked_add(length.as_secs())?, end(length)?)));
         let pause = Pause { since, until };
         let mut is_taken = false;
         self.step(|state| {

@@ -8,7 +8,6 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
-    path::Path,
     sync::{Arc, Mutex, Once},
     time::Duration,
 };
@@ -93,7 +92,7 @@ fn config() -> Config {
         ("PIN_NODE_ALIAS", "node-1"),
     ];
     let surroundings = Surroundings {
-        secret_file: Path::new("/nonexistent/pin_api_secret").to_owned(),
+        secret_files: vec!["/nonexistent/pin_api_secret".into()],
         ..Surroundings::default()
     };
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));

@@ -59,7 +59,8 @@ impl Builder {
         self
     }
 
-    /// Sets a variable of its environment, which is else empty. Without `PIN_LISTEN_ADDR` a free port is chosen.
+    /// Sets a variable of its environment, which is else empty. Without `PIN_LISTEN_ADDR`, or with its
+    /// port 0, a free port is chosen.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.settings.push((name.to_owned(), value.into()));
@@ -110,11 +111,14 @@ impl Builder {
     }
 
     fn listen_addr(&mut self) -> io::Result<(String, Option<Socket>)> {
-        if let Some((_, given)) = self.settings.iter().find(|(name, _)| name == LISTEN_ADDR) {
-            return Ok((given.clone(), None));
-        }
+        let given = self.settings.iter();
+        let given = given.filter(|(name, _)| name == LISTEN_ADDR).next_back();
+        let given = given.map_or("127.0.0.1:0", |(_, address)| address);
+        let Some(host) = given.strip_suffix(":0") else {
+            return Ok((given.to_owned(), None));
+        };
         let (port, reservation) = reserved_port()?;
-        let chosen = format!("127.0.0.1:{port}");
+        let chosen = format!("{host}:{port}");
         self.settings.push((LISTEN_ADDR.to_owned(), chosen.clone()));
         Ok((chosen, Some(reservation)))
     }

@@ -337,7 +337,8 @@ impl Run {
                 }
             }
             sleep(rest + turn).await;
-            if service.reopen() {
+            // One that drains once more serves again when whoever asked for that says so.
+            if service.stage() == Stage::Drained && service.reopen() == Connecting::Now {
                 trace.say(format_args!("serves again"));
                 books.serves_again();
             }

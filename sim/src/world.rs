@@ -103,7 +103,7 @@ pub(crate) fn config(client_id: &str, settings: &[(&str, String)]) -> Config {
         .chain(settings)
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let surroundings = Surroundings {
-        secret_file: Path::new("/nonexistent/pin_api_secret").to_owned(),
+        secret_files: vec!["/nonexistent/pin_api_secret".into()],
         ..Surroundings::default()
     };
     Config::from_env_in(&surroundings, vars)

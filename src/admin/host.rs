@@ -10,19 +10,39 @@ use hyper::{HeaderMap, header::HOST};
 /// Endings that public DNS does not delegate: names of Kubernetes Services, and names that are private by reservation.
 const PRIVATE_ENDINGS: &[&str] = &[".localhost", ".svc", ".cluster.local", ".internal"];
 
-/// Whether a request with these headers was sent to a name that cannot be somebody else's. A request that names no
-/// host, or two, is not.
-pub(super) fn is_own(headers: &HeaderMap) -> bool {
+/// By what a request calls the sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Called {
+    /// By a name that cannot be somebody else's.
+    Own,
+    /// By one of those that the operator allows.
+    Allowed,
+    /// By another, by none, or by two.
+    Foreign,
+}
+
+/// By what a request with these headers calls us.
+pub(super) fn called(headers: &HeaderMap, allowed: &[String]) -> Called {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().is_ok_and(names_own),
-        _ => false,
+        (Some(host), None) => host
+            .to_str()
+            .map_or(Called::Foreign, |host| by_name(host, allowed)),
+        _ => Called::Foreign,
     }
 }
 
-fn names_own(host: &str) -> bool {
+/// What it is to be called by this name, which may have a port.
+pub(super) fn by_name(host: &str, allowed: &[String]) -> Called {
     let host = without_port(host);
-    is_address(host) || is_private_name(host.strip_suffix('.').unwrap_or(host))
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if allowed.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+        Called::Allowed
+    } else if is_address(host) || is_private_name(host) {
+        Called::Own
+    } else {
+        Called::Foreign
+    }
 }
 
 fn without_port(host: &str) -> &str {
@@ -70,7 +90,7 @@ mod tests {
             "pin.default.svc.cluster.local:80",
             "host.docker.internal",
         ] {
-            assert!(names_own(host), "{host}");
+            assert_eq!(by_name(host, &[]), Called::Own, "{host}");
         }
     }
 
@@ -94,17 +114,17 @@ mod tests {
             "1.2.3.4.nip.io",
             "a b",
         ] {
-            assert!(!names_own(host), "{host}");
+            assert_eq!(by_name(host, &[]), Called::Foreign, "{host}");
         }
     }
 
     #[test]
     fn a_request_without_a_host_or_with_two_is_refused() {
         let mut headers = HeaderMap::new();
-        assert!(!is_own(&headers));
+        assert_eq!(called(&headers, &[]), Called::Foreign);
         headers.append(HOST, "localhost".parse().unwrap());
-        assert!(is_own(&headers));
+        assert_eq!(called(&headers, &[]), Called::Own);
         headers.append(HOST, "evil.example".parse().unwrap());
-        assert!(!is_own(&headers));
+        assert_eq!(called(&headers, &["evil.example".into()]), Called::Foreign);
     }
 }

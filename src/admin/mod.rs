@@ -5,6 +5,8 @@
 //! [`Verbs`].
 
 mod caller;
+mod client;
+mod command;
 mod healthcheck;
 mod history;
 mod host;
@@ -14,6 +16,7 @@ mod server;
 mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::{
     io,
@@ -29,16 +32,21 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use healthcheck::{HealthcheckError, HealthcheckTarget, healthcheck};
+pub use client::{ClientError, Target};
+pub use command::{Command, CommandError, command};
+pub use healthcheck::{HealthcheckError, healthcheck};
 pub use history::{Day, History, Outage, Point, Series, Verdict};
 pub use status::{
     BackendStatus, Counts, EndedRequest, HiddenModel, InterviewStatus, Load, ModelStatus,
     NodeStatus, PauseStatus, PreloadStatus, PullStatus, RequestsStatus, RunningRequest,
     SessionStatus, Status, Versions,
 };
+pub use token::AdminToken;
 
 use crate::{check::Report, telemetry::Metrics};
 use routes::Routes;
+
+pub use caller::Access;
 
 /// How long [`AdminServer::stop`] waits at most: a part of what a drain may take after its session.
 const STOP_TIMEOUT: Duration = Duration::from_millis(150);
@@ -108,6 +116,7 @@ impl Bound {
         overview: Arc<dyn Overview>,
         verbs: Arc<dyn Verbs>,
         metrics: Arc<Metrics>,
+        access: Access,
     ) -> io::Result<AdminServer> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -116,6 +125,7 @@ impl Bound {
             overview,
             verbs,
             metrics,
+            access,
         };
         let stop = CancellationToken::new();
         let stopped = stop.clone();

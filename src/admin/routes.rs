@@ -9,11 +9,17 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+        X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use serde::Serialize;
 
-use super::{Connecting, Overview, PauseStatus, Verbs, caller, host};
+use super::{
+    Connecting, Overview, PauseStatus, Status, Verbs,
+    caller::{Access, Refusal},
+};
 use crate::telemetry::Metrics;
 
 /// From what age of the data path's tick on the process counts as stuck: far beyond what load does to it.
@@ -34,6 +40,7 @@ pub(super) struct Routes {
     pub(super) overview: Arc<dyn Overview>,
     pub(super) verbs: Arc<dyn Verbs>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) access: Access,
 }
 
 #[derive(Clone, Copy)]
@@ -90,6 +97,25 @@ struct Readiness {
     warnings: Vec<String>,
 }
 
+/// What `/status` says to whoever asks.
+#[derive(Serialize)]
+struct StatusForCaller {
+    #[serde(flatten)]
+    status: Status,
+    may: May,
+}
+
+/// What a caller may do.
+#[derive(Serialize)]
+struct May {
+    /// Whether he may use the verbs as he comes.
+    command: bool,
+    /// Whether there is a token, so that it helps to bring it.
+    token: bool,
+    /// Why he may not, with the setting that would allow it.
+    why: Option<&'static str>,
+}
+
 #[derive(Serialize)]
 struct Drained {
     drained: bool,
@@ -118,12 +144,12 @@ impl Routes {
                 "Not found. There are /, /healthz, /livez, /readyz, /metrics, /status and /history, and to POST /drain, \
                  /session/disconnect, /session/connect and /check.\n",
             ),
-            Some(Endpoint::Question(question)) => self.tell(question, &request),
+            Some(Endpoint::Question(question)) => self.tell(question, caller, &request).await,
             Some(Endpoint::Verb(verb)) => self.obey(verb, caller, &request).await,
         }
     }
 
-    fn tell<B>(&self, question: Question, request: &Request<B>) -> Answer {
+    async fn tell<B>(&self, question: Question, caller: IpAddr, request: &Request<B>) -> Answer {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return method_not_allowed("GET, HEAD", "Only GET and HEAD.\n");
         }
@@ -131,17 +157,8 @@ impl Routes {
             Question::Health => self.health(),
             Question::Readiness => self.readiness(),
             Question::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
-            Question::Status => self.privately(request.headers(), || self.overview.status()),
-            Question::History => {
-                let since = parameter(request.uri(), "since").unwrap_or("0").parse();
-                let Ok(since) = since else {
-                    return text(
-                        StatusCode::BAD_REQUEST,
-                        "`since` is a time in Unix seconds, such as /history?since=1704499200.\n",
-                    );
-                };
-                self.privately(request.headers(), || self.overview.history(since))
-            }
+            Question::Status => self.status(caller, request.headers()).await,
+            Question::History => self.history(request).await,
         }
     }
 
@@ -149,8 +166,13 @@ impl Routes {
         if request.method() != Method::POST {
             return method_not_allowed("POST", "Only POST.\n");
         }
-        if let Err(refusal) = caller::may_command(caller, request.headers()) {
-            return text(StatusCode::FORBIDDEN, refusal.sentence());
+        match self.access.may_command(caller, request.headers()).await {
+            Ok(()) => {}
+            // Whoever commands under a foreign name is not at the wrong place, but must not.
+            Err(Refusal::ForeignHost) => {
+                return text(StatusCode::FORBIDDEN, Refusal::ForeignHost.sentence());
+            }
+            Err(refusal) => return refused(refusal),
         }
         match verb {
             Verb::Drain => self.drain().await,
@@ -232,13 +254,51 @@ impl Routes {
         )
     }
 
-    fn privately<T: Serialize>(&self, headers: &HeaderMap, value: impl FnOnce() -> T) -> Answer {
-        if !host::is_own(headers) {
-            let why = "The Host of this request may be somebody else's. Use an IP address, localhost, or a name of the cluster.\n";
-            return text(StatusCode::MISDIRECTED_REQUEST, why);
+    async fn status(&self, caller: IpAddr, headers: &HeaderMap) -> Answer {
+        if let Err(refusal) = self.access.may_read(headers).await {
+            return refused(refusal);
         }
-        json(StatusCode::OK, &value())
+        let refusal = self.access.may_command(caller, headers).await.err();
+        json(
+            StatusCode::OK,
+            &StatusForCaller {
+                status: self.overview.status(),
+                may: May {
+                    command: refusal.is_none(),
+                    token: self.access.has_token(),
+                    why: refusal.map(|refusal| refusal.sentence().trim_end()),
+                },
+            },
+        )
     }
+
+    async fn history<B>(&self, request: &Request<B>) -> Answer {
+        if let Err(refusal) = self.access.may_read(request.headers()).await {
+            return refused(refusal);
+        }
+        match parameter(request.uri(), "since").unwrap_or("0").parse() {
+            Ok(since) => json(StatusCode::OK, &self.overview.history(since)),
+            Err(_) => text(
+                StatusCode::BAD_REQUEST,
+                "`since` is a time in Unix seconds, such as /history?since=1704499200.\n",
+            ),
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    let mut answer = text(refusal.status(), refusal.sentence());
+    let headers = answer.headers_mut();
+    match refusal.status() {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+    answer
 }
 
 /// The first value of this name in a query, as it stands there.

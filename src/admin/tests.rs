@@ -79,6 +79,7 @@ fn scripted_connection() -> server::Connection {
             overview: sidecar.clone(),
             verbs: sidecar,
             metrics: Arc::new(Metrics::new()),
+            access: Access::default(),
         },
         is_answering: Arc::default(),
     }
@@ -176,7 +177,12 @@ impl Fixture {
         let bound = AdminServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = bound.addr();
         let server = bound
-            .serve(sidecar.clone(), sidecar.clone(), Arc::new(Metrics::new()))
+            .serve(
+                sidecar.clone(),
+                sidecar.clone(),
+                Arc::new(Metrics::new()),
+                Access::default(),
+            )
             .unwrap();
         Self {
             sidecar,
@@ -275,7 +281,7 @@ fn not_being_ready_says_why_and_harms_no_liveness() {
         "{\"ready\":false,\"pending\":[\"Ollama does not answer: is it running?\"]}\n"
     );
     assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
-    let own = HealthcheckTarget::Own(fixture.addr);
+    let own = Target::Own(fixture.addr);
     assert!(healthcheck(&own, false).is_ok());
     let error = healthcheck(&own, true).unwrap_err().to_string();
     assert!(
@@ -303,9 +309,11 @@ fn status_is_json_whose_fields_keep_their_order() {
     let answer = Fixture::start().ask("GET", "/status");
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let expected = concat!(
-        r#"{"session":{"state":"up","since":1704499200,"generation":2,"transport":"ws","logged_in_since":1704499200,"#,
+        r#"{"now":1704499300,"ready":true,"pending":[],"warnings":[],"pause":null,"#,
+        r#""requests":{"last_at":null,"running":[],"recent":[]},"#,
+        r#""session":{"state":"up","since":1704499200,"generation":2,"transport":"ws","logged_in_since":1704499200,"#,
         r#""attempts":2,"last_disconnect":"silent","last_connect_failure":null,"backoff_until":null},"nodes":[],"#,
-        r#""models":[{"name":"tiny:latest","context_length":2048,"loaded":true}],"#,
+        r#""models":[{"name":"tiny:latest","context_length":2048,"loaded":true}],"hidden":[],"#,
         r#""pulls":[{"model":"big:latest","state":"pulling","completed_bytes":34,"total_bytes":100}],"#,
         r#""preloads":[{"model":"big:latest","state":"waiting"}],"#,
         r#""load":{"running":1,"waiting":0,"capacity":4,"queue":4},"counts":{"requests":0,"failures":{},"#,
@@ -363,13 +371,7 @@ fn other_methods_and_paths_are_refused() {
             "{method}"
         );
     }
-    for path in [
-        "/",
-        "/healthz/",
-        "/metrics/../status",
-        "/session/disconnect",
-        "//",
-    ] {
+    for path in ["/", "/healthz/", "/metrics/../status", "/session", "//"] {
         assert_eq!(fixture.ask("GET", path).status(), 404, "{path}");
     }
     assert_eq!(fixture.ask("GET", "/healthz?verbose").status(), 200);
@@ -450,15 +452,9 @@ fn a_drain_is_answered_when_it_is_over_and_says_what_it_has_left() {
 }
 
 #[test]
-fn a_session_is_opened_again_unless_it_is_just_being_drained() {
+fn a_session_is_opened_again_at_once_or_as_soon_as_it_has_been_drained() {
     let fixture = Fixture::start();
-    let refused = fixture.ask("POST", "/session/connect");
-    assert_eq!(refused.status(), 409);
-    assert!(
-        refused.body.contains("It drains just now"),
-        "{}",
-        refused.body
-    );
+    assert_eq!(fixture.ask("POST", "/session/connect").status(), 202);
     fixture.sidecar.serves.store(true, Ordering::Relaxed);
     assert_eq!(fixture.ask("POST", "/session/connect").status(), 200);
 }
@@ -466,7 +462,12 @@ fn a_session_is_opened_again_unless_it_is_just_being_drained() {
 #[test]
 fn a_verb_is_for_post_and_for_those_who_may() {
     let fixture = Fixture::start();
-    for path in ["/drain", "/session/connect"] {
+    for path in [
+        "/drain",
+        "/session/connect",
+        "/session/disconnect",
+        "/check",
+    ] {
         let answer = fixture.ask("GET", path);
         assert_eq!(
             (answer.status(), answer.header("allow")),
@@ -478,6 +479,42 @@ fn a_verb_is_for_post_and_for_those_who_may() {
         assert!(answer.body.contains("Host"), "{}", answer.body);
     }
     assert_eq!(fixture.sidecar.undelivered.receiver_count(), 0);
+}
+
+#[test]
+fn a_pause_is_answered_with_its_end_and_a_length_that_means_nothing_is_refused() {
+    let fixture = Fixture::start();
+    for (length, until) in [
+        ("", "null"),
+        ("?for=2h", "1704506400"),
+        ("?for=1h30m", "1704504600"),
+    ] {
+        let answer = fixture.ask("POST", &format!("/session/disconnect{length}"));
+        let expected = format!("{{\"paused\":true,\"since\":1704499200,\"until\":{until}}}\n");
+        assert_eq!((answer.status(), answer.body), (200, expected), "{length}");
+    }
+    for length in ["", "2", "h", "0s", "-1h", "2h?", "366d", "1h%2030m"] {
+        let answer = fixture.ask("POST", &format!("/session/disconnect?for={length}"));
+        assert_eq!(answer.status(), 400, "{length}");
+        assert!(
+            answer.body.contains("/session/disconnect?for=2h"),
+            "{}",
+            answer.body
+        );
+    }
+}
+
+#[test]
+fn a_history_is_asked_for_since_a_moment() {
+    let fixture = Fixture::start();
+    assert_eq!(fixture.ask("GET", "/history").json()["known_since"], 0);
+    let answer = fixture.ask("GET", "/history?since=1704499200");
+    assert_eq!(answer.json()["known_since"], 1_704_499_200);
+    assert_eq!(fixture.ask("GET", "/history?since=yesterday").status(), 400);
+    assert_eq!(
+        fixture.ask_as("evil.example", "GET", "/history").status(),
+        421
+    );
 }
 
 /// Waits for something that nothing tells of.

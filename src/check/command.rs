@@ -15,7 +15,7 @@ use super::{
     way::left_out,
 };
 use crate::{
-    admin::{HealthcheckError, HealthcheckTarget, healthcheck},
+    admin::{HealthcheckError, Target, healthcheck},
     config::{Config, ConfigError, ConfigErrors},
     relay::World,
     shared::Shared,
@@ -136,8 +136,8 @@ impl Ready {
         if options.login || options.offline {
             return Ok(());
         }
-        let addr = self.config.listen;
-        match healthcheck(&HealthcheckTarget::Own(addr), false) {
+        let addr = self.config.admin.listen;
+        match healthcheck(&Target::Own(addr), false) {
             Ok(()) | Err(HealthcheckError::Refused { status: 503, .. }) => Err(format!(
                 "Left out, since a sidecar runs at {addr} and a second login may push its session out; --login tries it all \
                  the same. `pin-sidecar healthcheck --ready` asks that sidecar."

@@ -1,22 +1,27 @@
 //! What one variable alone does not tell: defaults that have to be found out, settings that contradict each other, and
 //! where the secret is.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     error::{ConfigError, Invalid},
-    field::Value,
+    field::{Field, Value},
     proxy::on_the_way_to,
     table::Fields,
-    value::{Choice, Count, Text, Time, UserAgent},
+    value::{Choice, Count, FilePath, Secret, Text, Time, UserAgent},
 };
 use crate::{protocol::Generation, secret::SecretSource, transport::AGENT};
 
 /// The files of the machine that settings fall back to. Tests give their own, so that sidecars can share a process.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The secret, where neither the environment nor a file named there has it.
-    pub secret_file: PathBuf,
+    /// Where the secret is looked for, where neither the environment nor a file named there has it.
+    pub secret_files: Vec<PathBuf>,
     /// The hostname.
     pub hostname_file: PathBuf,
 }
@@ -24,13 +29,20 @@ pub struct Surroundings {
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
-            secret_file: PathBuf::from("/run/secrets/pin_api_secret"),
+            secret_files: vec![PathBuf::from("/run/secrets/pin_api_secret")],
             hostname_file: PathBuf::from("/proc/sys/kernel/hostname"),
         }
     }
 }
 
 impl Surroundings {
+    /// With the credentials that systemd hands to a service (systemd.exec, "Credentials").
+    pub(super) fn with_credentials(mut self, directory: Option<&OsString>) -> Self {
+        let file = directory.map(|directory| Path::new(directory).join("pin_api_secret"));
+        self.secret_files.splice(0..0, file);
+        self
+    }
+
     fn hostname(&self) -> Result<Text, Invalid> {
         let unknown = |error| {
             Invalid::new(format!(
@@ -86,7 +98,13 @@ pub(super) fn find_out_defaults(fields: &mut Fields, surroundings: &Surroundings
 
 /// Finds settings that are right by themselves but not together. Where one of them is wrong anyway, that is enough.
 pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
-    let checks = [backoff_order, heartbeat_order, plaintext, proxy];
+    let checks = [
+        backoff_order,
+        heartbeat_order,
+        plaintext,
+        proxy,
+        admin_hosts,
+    ];
     let conflicts = checks.into_iter().filter_map(|check| check(fields));
     conflicts
         .map(|(name, sentence)| ConfigError::Invalid {
@@ -138,18 +156,65 @@ fn proxy(fields: &Fields) -> Option<Conflict> {
     Some(("HTTPS_PROXY", unusable.to_string()))
 }
 
+/// A page that may be asked for by a name that others know needs a lock.
+fn admin_hosts(fields: &Fields) -> Option<Conflict> {
+    let has_token = fields.admin_token.is_set() || fields.admin_token_file.is_set();
+    (fields.admin_hosts.is_set() && !has_token).then(|| {
+        let sentence = "set, and no token is, which whoever comes by these names must bring; set PIN_ADMIN_TOKEN_FILE too";
+        ("PIN_ADMIN_HOSTS", sentence.to_owned())
+    })
+}
+
+/// Finds the token for commands, if one is set, and reads it once.
+pub(super) fn find_admin_token(
+    fields: &Fields,
+    errors: &mut Vec<ConfigError>,
+) -> Option<SecretSource> {
+    let names = ("PIN_ADMIN_TOKEN", "PIN_ADMIN_TOKEN_FILE");
+    if is_twice(names, &fields.admin_token, &fields.admin_token_file, errors) {
+        return None;
+    }
+    let source = match (fields.admin_token.right(), fields.admin_token_file.right()) {
+        (Some(token), _) => SecretSource::Value(token.0.clone()),
+        (None, Some(file)) => SecretSource::File {
+            path: file.0.clone(),
+            setting: names.1,
+        },
+        (None, None) => return None,
+    };
+    readable(source, errors)
+}
+
+/// Whether a secret is set both as a value and as a file.
+fn is_twice(
+    (name, file_name): (&'static str, &str),
+    value: &Field<Secret>,
+    file: &Field<FilePath>,
+    errors: &mut Vec<ConfigError>,
+) -> bool {
+    let is_twice = value.is_set() && file.is_set();
+    if is_twice {
+        let reason = Invalid::new(format!("set, and {file_name} too; keep one of them"));
+        errors.push(ConfigError::Invalid { name, reason });
+    }
+    is_twice
+}
+
+fn readable(source: SecretSource, errors: &mut Vec<ConfigError>) -> Option<SecretSource> {
+    let read = source.read().map(drop);
+    read.map_err(|error| errors.push(error.into()))
+        .ok()
+        .map(|()| source)
+}
+
 /// Decides where the secret comes from and reads it once.
 pub(super) fn find_secret(
     fields: &Fields,
     surroundings: &Surroundings,
     errors: &mut Vec<ConfigError>,
 ) -> Option<SecretSource> {
-    if fields.api_secret.is_set() && fields.api_secret_file.is_set() {
-        let reason = Invalid::new("set, and PIN_API_SECRET_FILE too; keep one of them");
-        errors.push(ConfigError::Invalid {
-            name: "PIN_API_SECRET",
-            reason,
-        });
+    let names = ("PIN_API_SECRET", "PIN_API_SECRET_FILE");
+    if is_twice(names, &fields.api_secret, &fields.api_secret_file, errors) {
         return None;
     }
     // One that is set and wrong is told as such, and is not missing.
@@ -163,11 +228,11 @@ pub(super) fn find_secret(
     let source = SecretSource::find(
         fields.api_secret.right().map(|secret| secret.0.clone()),
         fields.api_secret_file.right().map(|file| file.0.clone()),
-        &surroundings.secret_file,
+        &surroundings.secret_files,
         fields.client_id.right().map(|id| id.0.as_str()),
     );
-    match source.and_then(|source| source.read().map(|_| source)) {
-        Ok(source) => Some(source),
+    match source {
+        Ok(source) => readable(source, errors),
         Err(error) => {
             errors.push(error.into());
             None

@@ -72,6 +72,13 @@ impl<V> Field<V> {
         matches!(self, Self::Right(_) | Self::Wrong(_))
     }
 
+    /// Adds what is wrong with it to these errors, if something is.
+    pub(super) fn tell_wrong(self, name: &'static str, errors: &mut Vec<ConfigError>) {
+        if let Self::Wrong(reason) = self {
+            errors.push(ConfigError::Invalid { name, reason });
+        }
+    }
+
     /// Fills in a default that had to be found out; `None`: what it follows from is not known.
     pub(super) fn fill(&mut self, default: Option<Result<V, Invalid>>) {
         if !matches!(self, Self::Missing) {

@@ -1,6 +1,6 @@
 //! The settings as the parts of the sidecar take them: plain values that have been checked, a struct for each part.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use hyper::header::HeaderValue;
 use tracing_subscriber::filter::Targets;
@@ -143,6 +143,17 @@ pub struct OutboxSettings {
     pub max_bytes: usize,
     /// How long an undelivered answer is kept, and a delivered one remembered.
     pub result_ttl: Duration,
+}
+
+/// Who may look at the sidecar, and tell it what to do.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// The token that stands for being on this machine. It was readable when the settings were read.
+    pub token: Option<SecretSource>,
+    /// More names by which the page may be asked for, in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// Which log lines are written, and how they look.

@@ -9,6 +9,7 @@ mod error;
 mod field;
 mod globs;
 mod groups;
+mod host_names;
 mod log;
 mod model_names;
 mod plain;
@@ -24,8 +25,8 @@ pub use self::{
     error::{ConfigError, ConfigErrors, Invalid},
     globs::ModelGlobs,
     groups::{
-        AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings, LogSettings,
-        NodeSettings, OutboxSettings, PolicySettings, PreloadSettings,
+        AdminSettings, AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings,
+        LogSettings, NodeSettings, OutboxSettings, PolicySettings, PreloadSettings,
     },
     model_names::PreloadModels,
     proxy::ProxyUrl,
@@ -33,6 +34,8 @@ pub use self::{
     url::{BackendUrl, GatewayUrl, Origin},
     value::{Price, Region},
 };
+use secrecy::SecretString;
+
 use self::{field::Field, table::Values};
 use crate::secret::SecretSource;
 pub(crate) use url::is_in_zone;
@@ -58,8 +61,8 @@ pub struct Config {
     pub outbox: OutboxSettings,
     /// How long running work may go on during a drain; zero: not at all.
     pub drain_timeout: Duration,
-    /// Where the admin server listens.
-    pub listen: SocketAddr,
+    /// Who may look at it, and tell it what to do.
+    pub admin: AdminSettings,
     /// Which log lines are written, and how they look.
     pub log: LogSettings,
     effective: Vec<(&'static str, String)>,
@@ -75,7 +78,12 @@ impl Config {
     pub fn from_env(
         vars: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigErrors> {
-        Self::from_env_in(&Surroundings::default(), vars)
+        let vars: Vec<_> = vars.into_iter().collect();
+        let credentials = vars
+            .iter()
+            .find(|(name, _)| name == "CREDENTIALS_DIRECTORY");
+        let credentials = credentials.map(|(_, directory)| directory);
+        Self::from_env_in(&Surroundings::default().with_credentials(credentials), vars)
     }
 
     /// As [`Config::from_env`], on a machine with other files.
@@ -92,6 +100,7 @@ impl Config {
         let effective = fields.shown();
         let mut conflicts = checks::find_conflicts(&fields);
         let secret = checks::find_secret(&fields, surroundings, &mut conflicts);
+        let admin_token = checks::find_admin_token(&fields, &mut conflicts);
 
         let mut errors = Vec::new();
         let values = fields.into_values(&mut errors);
@@ -99,7 +108,7 @@ impl Config {
         errors.append(&mut unknown);
         match (values, secret) {
             (Some(values), Some(secret)) if errors.is_empty() => {
-                Ok(Self::assemble(values, secret, effective))
+                Ok(Self::assemble(values, secret, admin_token, effective))
             }
             _ => Err(errors.into()),
         }
@@ -120,6 +129,7 @@ impl Config {
     fn assemble(
         values: Values,
         secret: SecretSource,
+        admin_token: Option<SecretSource>,
         effective: Vec<(&'static str, String)>,
     ) -> Self {
         let interview_model = values.interview_model.map(|model| model.0);
@@ -191,7 +201,11 @@ impl Config {
                 result_ttl: values.result_ttl.0,
             },
             drain_timeout: values.drain_timeout.0,
-            listen: values.listen_addr.0,
+            admin: AdminSettings {
+                listen: values.listen_addr.0,
+                token: admin_token,
+                hosts: values.admin_hosts.map(|hosts| hosts.0).unwrap_or_default(),
+            },
             log: LogSettings {
                 filter: values.log.0,
                 format: values.log_format.map(|format| format.0),
@@ -216,6 +230,31 @@ pub fn listen_addr(
     vars: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<SocketAddr, ConfigErrors> {
     alone("PIN_LISTEN_ADDR", vars, |fields| fields.listen_addr).map(|address| address.0)
+}
+
+/// The token for commands, and nothing else: what asks a sidecar needs none of its settings.
+///
+/// # Errors
+/// It is set twice, or cannot be read.
+pub fn admin_token(
+    vars: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Option<SecretString>, ConfigErrors> {
+    let mut errors = Vec::new();
+    let is_one = |name: &OsString| name == "PIN_ADMIN_TOKEN" || name == "PIN_ADMIN_TOKEN_FILE";
+    let vars = vars.into_iter().filter(|(name, _)| is_one(name));
+    let fields = environment::read(vars, &mut errors);
+    let token = checks::find_admin_token(&fields, &mut errors);
+    fields
+        .admin_token
+        .tell_wrong("PIN_ADMIN_TOKEN", &mut errors);
+    fields
+        .admin_token_file
+        .tell_wrong("PIN_ADMIN_TOKEN_FILE", &mut errors);
+    if !errors.is_empty() {
+        return Err(errors.into());
+    }
+    let read = token.map(|source| source.read()).transpose();
+    read.map_err(|error| vec![ConfigError::from(error)].into())
 }
 
 /// The client id, and nothing else: its secret can be stored before the rest is right.

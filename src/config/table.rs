@@ -11,6 +11,7 @@ use super::{
     error::ConfigError,
     field::{Field, Slot, Value},
     globs::ModelGlobs,
+    host_names::HostNames,
     log::LogFilter,
     model_names::{InterviewModel, ModelNames, PreloadModels},
     proxy::{NoProxy, SharedProxy},
@@ -227,6 +228,14 @@ settings! {
         "how long running chats may go on after SIGTERM; the whole drain takes 5s more at most";
     listen_addr: ListenAddr, "PIN_LISTEN_ADDR", Is("127.0.0.1:9464"),
         "where probes and metrics are served; `[::]:9464` for all addresses, IPv4 too";
+    admin_token: Option<Secret>, "PIN_ADMIN_TOKEN", Unset,
+        "what lets somebody on another machine pause, resume and test (`Authorization: Bearer TOKEN`); a file is better, \
+         as for the secret";
+    admin_token_file: Option<FilePath>, "PIN_ADMIN_TOKEN_FILE", Unset,
+        "the file with that token";
+    admin_hosts: Option<HostNames>, "PIN_ADMIN_HOSTS", Unset,
+        "more names by which the page may be asked for, separated by commas, such as `gpu.tail1234.ts.net`: a reverse proxy's, \
+         a VPN's; by these all but the page itself, probes and metrics needs the token";
     log: LogFilter, "PIN_LOG", Is("info"),
         "a level, or targets such as `info,pin_sidecar::session=debug`; libraries never log more than `info`";
     log_format: Option<Choice<LogFormat>>, "PIN_LOG_FORMAT", FoundOut("text on a terminal, else json"),

@@ -40,7 +40,7 @@ fn with(more: &[(&str, &str)]) -> Vars {
 fn read(vars: Vars) -> Result<Config, ConfigErrors> {
     let dir = tempfile::tempdir().unwrap();
     let surroundings = Surroundings {
-        secret_file: "/nowhere/pin_api_secret".into(),
+        secret_files: vec!["/nowhere/pin_api_secret".into()],
         hostname_file: dir.path().join("hostname"),
     };
     fs::write(&surroundings.hostname_file, "gpu-box\n").unwrap();
@@ -91,7 +91,7 @@ fn two_settings_are_enough() {
     assert_eq!((config.node.capacity, config.admission.queue), (4, 4));
     assert_eq!(config.job.request_timeout, Duration::from_secs(1800));
     assert_eq!(config.outbox.max_bytes, 32 << 20);
-    assert_eq!(config.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.log.format, None);
 }
 
@@ -226,7 +226,7 @@ fn every_setting_reaches_the_part_that_wants_it() {
         (seconds(13 * 60), Duration::ZERO)
     );
     assert_eq!(
-        (config.drain_timeout, config.listen.to_string()),
+        (config.drain_timeout, config.admin.listen.to_string()),
         (Duration::ZERO, "[::]:9464".to_owned())
     );
     assert!(
@@ -657,7 +657,10 @@ fn the_table_has_each_setting_once_and_help_has_them_all() {
         .filter(|setting| setting.secret)
         .map(|setting| setting.name)
         .collect();
-    assert_eq!(secret, ["PIN_API_SECRET", "PIN_PAYOUT_ADDRESS"]);
+    assert_eq!(
+        secret,
+        ["PIN_API_SECRET", "PIN_PAYOUT_ADDRESS", "PIN_ADMIN_TOKEN"]
+    );
 }
 
 proptest! {

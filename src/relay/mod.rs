@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use self::data_path::DataPath;
 use crate::{
+    admin::AdminToken,
     check::{CheckDesk, Checks, Running},
     clock::{SystemClock, WallClock},
     config::Config,
@@ -16,8 +17,8 @@ use crate::{
     link::{Connect, WebSocket},
     overview::View,
     protocol::Generation,
-    reload::Reload,
-    secret::{SecretError, SecretKeeper},
+    reload::{Reload, ReloadParts},
+    secret::{SecretError, SecretKeeper, SecretSource},
     service::Service,
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
@@ -87,9 +88,9 @@ pub struct Relay {
     transport: &'static str,
     status: Arc<StatusBoard>,
     gateway: Arc<dyn Dial>,
-    reload: Arc<Reload>,
     checks: CheckDesk,
     to_check: Checks,
+    secret: SecretSource,
 }
 
 impl Relay {
@@ -117,11 +118,7 @@ impl Relay {
         );
         let status = Arc::<StatusBoard>::default();
         let gateway = Arc::clone(&world.gateway);
-        let reload = Reload::new(
-            config.identity.secret.clone(),
-            Arc::clone(&gateway),
-            Arc::clone(&status),
-        );
+        let secret = config.identity.secret.clone();
         let (checks, to_check) = Checks::new(Running {
             shared: shared.clone(),
             inference: Arc::clone(&inference),
@@ -157,9 +154,9 @@ impl Relay {
             transport,
             status,
             gateway,
-            reload: Arc::new(reload),
             checks,
             to_check,
+            secret,
         })
     }
 
@@ -173,9 +170,15 @@ impl Relay {
         Arc::clone(&self.data_path.service)
     }
 
-    /// Where it may be asked to read files again.
-    pub fn reload(&self) -> Arc<Reload> {
-        Arc::clone(&self.reload)
+    /// Where it may be asked to read files again, the admin server's token among them.
+    pub(crate) fn reload(&self, token: Option<Arc<AdminToken>>) -> Reload {
+        Reload::new(ReloadParts {
+            secret: self.secret.clone(),
+            token,
+            gateway: Arc::clone(&self.gateway),
+            status: Arc::clone(&self.status),
+            shared: self.data_path.shared.clone(),
+        })
     }
 
     /// Where it may be asked to check itself.

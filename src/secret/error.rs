@@ -11,16 +11,18 @@ pub enum SecretError {
     #[error(
         "no secret: set PIN_API_SECRET_FILE to the file that has it, or mount that file at {}, or set \
          PIN_API_SECRET{}",
-        default_file.display(),
+        listed(default_files),
         if cfg!(feature = "keyring") { ", or store it in the keyring with `pin-sidecar secret set`" } else { "" }
     )]
     NotConfigured {
-        /// The file that is looked for by default.
-        default_file: PathBuf,
+        /// The files that are looked for by default.
+        default_files: Vec<PathBuf>,
     },
     /// The file cannot be opened or read.
-    #[error("secret file {}: {error} ({facts}); {}", path.display(), facts.advice(error, Some("PIN_API_SECRET_FILE")))]
+    #[error("secret file {}: {error} ({facts}); {}", path.display(), facts.advice(error, Some(*setting)))]
     Unreadable {
+        /// The setting that names it.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
         /// Who may read it.
@@ -55,6 +57,14 @@ pub enum SecretError {
     /// The keyring failed or has no such secret; the sentence has no part of a secret.
     #[error("keyring: {0}")]
     Keyring(String),
+}
+
+fn listed(files: &[PathBuf]) -> String {
+    let files: Vec<_> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    files.join(" or ")
 }
 
 /// What is wrong with something that should be a secret.

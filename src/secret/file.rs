@@ -14,9 +14,10 @@ use crate::file_access::FileFacts;
 /// Far more than any secret has: whoever points at a larger file has the wrong one.
 const LARGEST: usize = 64 * 1024;
 
-/// Reads the secret from a file.
-pub(super) fn read(path: &Path) -> Result<SecretString, SecretError> {
+/// Reads the secret from a file, which this setting names.
+pub(super) fn read(path: &Path, setting: &'static str) -> Result<SecretString, SecretError> {
     let unreadable = |error| SecretError::Unreadable {
+        setting,
         path: path.to_owned(),
         facts: FileFacts::of(path),
         error,

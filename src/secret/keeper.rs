@@ -49,7 +49,7 @@ impl SecretKeeper {
                 seen: None,
                 reading: None,
             }),
-            SecretSource::File(path) => {
+            SecretSource::File { path, .. } => {
                 let file: Arc<Path> = Arc::from(path.as_path());
                 let at = Arc::clone(&file);
                 let look = move || Look {

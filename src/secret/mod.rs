@@ -9,10 +9,7 @@ mod keeper;
 pub mod keyring;
 mod line;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::PathBuf};
 
 use secrecy::SecretString;
 
@@ -25,7 +22,12 @@ pub enum SecretSource {
     /// It was given as a value and cannot change.
     Value(SecretString),
     /// It is what the file has in it.
-    File(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The setting that names it.
+        setting: &'static str,
+    },
     /// The system's keyring has it, under this client id.
     #[cfg(feature = "keyring")]
     Keyring {
@@ -35,7 +37,7 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
-    /// Decides where the secret is: the value, the file, the default file if it exists, the keyring; in this order.
+    /// Decides where the secret is: the value, the file, the first default file that exists, the keyring; in this order.
     /// Nothing is read yet.
     ///
     /// # Errors
@@ -43,22 +45,30 @@ impl SecretSource {
     pub fn find(
         value: Option<SecretString>,
         file: Option<PathBuf>,
-        default_file: &Path,
+        default_files: &[PathBuf],
         client_id: Option<&str>,
     ) -> Result<Self, SecretError> {
         if let Some(value) = value {
             return Ok(Self::Value(value));
         }
         if let Some(file) = file {
-            return Ok(Self::File(file));
+            return Ok(Self::file(file));
         }
         // A file of which not even that can be told is tried, so that the error says why it cannot be read.
-        if default_file.try_exists().unwrap_or(true) {
-            return Ok(Self::File(default_file.to_owned()));
+        let mut files = default_files.iter();
+        if let Some(file) = files.find(|file| file.try_exists().unwrap_or(true)) {
+            return Ok(Self::file(file.clone()));
         }
         Self::in_keyring(client_id).ok_or_else(|| SecretError::NotConfigured {
-            default_file: default_file.to_owned(),
+            default_files: default_files.to_owned(),
         })
+    }
+
+    fn file(path: PathBuf) -> Self {
+        Self::File {
+            path,
+            setting: "PIN_API_SECRET_FILE",
+        }
     }
 
     #[cfg(feature = "keyring")]
@@ -80,7 +90,7 @@ impl SecretSource {
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
-            Self::File(path) => file::read(path),
+            Self::File { path, setting } => file::read(path, setting),
             #[cfg(feature = "keyring")]
             Self::Keyring { client_id } => keyring::get(client_id),
         }
@@ -91,7 +101,7 @@ impl fmt::Debug for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Value(_) => f.write_str("PIN_API_SECRET"),
-            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::File { path, .. } => write!(f, "file {}", path.display()),
             #[cfg(feature = "keyring")]
             Self::Keyring { .. } => f.write_str("keyring"),
         }
@@ -101,7 +111,7 @@ impl fmt::Debug for SecretSource {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
     use secrecy::ExposeSecret as _;
     use tempfile::TempDir;
@@ -125,14 +135,14 @@ mod tests {
         for written in ["s3cret", "s3cret\n", "s3cret\r\n", "s3cret\n\n"] {
             let (_dir, path) = file_with(written);
             assert_eq!(
-                SecretSource::File(path).read().unwrap().expose_secret(),
+                SecretSource::file(path).read().unwrap().expose_secret(),
                 "s3cret",
                 "{written:?}"
             );
         }
         let (_dir, path) = file_with("two words\n");
         assert_eq!(
-            SecretSource::File(path).read().unwrap().expose_secret(),
+            SecretSource::file(path).read().unwrap().expose_secret(),
             "two words"
         );
     }
@@ -157,7 +167,7 @@ mod tests {
                  as one line of text",
                 path.display()
             );
-            assert_eq!(refused(&SecretSource::File(path)), expected);
+            assert_eq!(refused(&SecretSource::file(path)), expected);
         }
     }
 
@@ -165,7 +175,7 @@ mod tests {
     fn a_secret_of_the_largest_size_is_read() {
         let (_dir, path) = file_with(vec![b'x'; 64 * 1024]);
         assert_eq!(
-            SecretSource::File(path)
+            SecretSource::file(path)
                 .read()
                 .unwrap()
                 .expose_secret()
@@ -177,9 +187,9 @@ mod tests {
     #[test]
     fn a_secret_file_that_is_no_file_is_told_and_never_waited_for() {
         let (dir, path) = file_with("");
-        assert!(refused(&SecretSource::File(dir.path().to_owned())).contains("not a regular file"));
+        assert!(refused(&SecretSource::file(dir.path().to_owned())).contains("not a regular file"));
         fs::remove_file(&path).unwrap();
-        let missing = refused(&SecretSource::File(path));
+        let missing = refused(&SecretSource::file(path));
         assert!(
             missing.contains("No such file") && missing.contains("correct PIN_API_SECRET_FILE"),
             "{missing}"
@@ -189,6 +199,7 @@ mod tests {
     #[test]
     fn what_may_not_be_read_is_told_with_what_to_do() {
         let error = SecretError::Unreadable {
+            setting: "PIN_API_SECRET_FILE",
             path: PathBuf::from("/run/secrets/pin_api_secret"),
             facts: FileFacts {
                 owner_and_mode: Some((0, 0o400)),
@@ -209,16 +220,18 @@ mod tests {
     fn the_secret_is_looked_for_in_order() {
         let (dir, default) = file_with("default");
         let value = || Some(SecretString::from("value"));
-        let find = |value, file, default: &Path| SecretSource::find(value, file, default, None);
+        let find = |value, file, default: &Path| {
+            SecretSource::find(value, file, &[default.to_owned()], None)
+        };
         assert!(matches!(
             find(value(), Some("f".into()), &default),
             Ok(SecretSource::Value(_))
         ));
         assert!(
-            matches!(find(None, Some("f".into()), &default), Ok(SecretSource::File(path)) if path == Path::new("f"))
+            matches!(find(None, Some("f".into()), &default), Ok(SecretSource::File { path, .. }) if path == Path::new("f"))
         );
         assert!(
-            matches!(find(None, None, &default), Ok(SecretSource::File(path)) if path == default)
+            matches!(find(None, None, &default), Ok(SecretSource::File { path, .. }) if path == default)
         );
         let none = find(None, None, &dir.path().join("none"))
             .unwrap_err()
@@ -231,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_rotated_secret_is_used_at_the_next_login_and_the_last_good_one_is_kept() {
         let (_dir, path) = file_with("old\n");
-        let mut keeper = SecretKeeper::new(SecretSource::File(path.clone())).unwrap();
+        let mut keeper = SecretKeeper::new(SecretSource::file(path.clone())).unwrap();
         assert!(!keeper.changed().await);
 
         fs::write(&path, "newer\n").unwrap();
@@ -260,7 +273,7 @@ mod tests {
         fs::write(&second, "other").unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&first, &link).unwrap();
-        let keeper = SecretKeeper::new(SecretSource::File(link.clone())).unwrap();
+        let keeper = SecretKeeper::new(SecretSource::file(link.clone())).unwrap();
         fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(&second, &link).unwrap();
         assert!(keeper.changed().await);
@@ -269,7 +282,7 @@ mod tests {
     #[test]
     fn there_is_no_keeper_without_a_first_secret() {
         let (_dir, path) = file_with("");
-        assert!(SecretKeeper::new(SecretSource::File(path)).is_err());
+        assert!(SecretKeeper::new(SecretSource::file(path)).is_err());
     }
 
     #[test]

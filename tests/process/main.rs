@@ -6,6 +6,7 @@ mod bad_input;
 #[path = "../support/certificates.rs"]
 mod certificates;
 mod check;
+mod commands;
 mod descriptors;
 mod healthcheck;
 mod log;

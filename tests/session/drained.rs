@@ -8,7 +8,7 @@ use devnet::{
     http::{self, Answer},
     ollama::{CHAT, Fault},
 };
-use pin_sidecar::relay::Outcome;
+use pin_sidecar::{admin::Connecting, relay::Outcome};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinHandle,
@@ -103,15 +103,21 @@ async fn a_drained_node_serves_again_when_it_is_asked_to_and_may_be_drained_agai
 }
 
 #[tokio::test]
-async fn nothing_opens_a_session_in_the_middle_of_a_drain() {
+async fn who_asks_for_a_session_in_the_middle_of_a_drain_has_it_once_that_is_over_and_not_before() {
     let net = Net::start(&[]).await;
     let mut running = chat_under_way(&net).await;
     let hook = drain(&net);
     net.gateway.wait_for(offers_nothing).await;
-    assert_eq!(connect(&net).await, 409);
+    assert_eq!(connect(&net).await, 202);
+    let frames = net.gateway.frames().len();
     net.ollama.go_on();
     running.outcome().await.result();
     assert_eq!(hook.await.unwrap().status, 200);
+    net.gateway
+        .wait_for_since(frames, |frame| frame.is_from_agent("AUTH"))
+        .await;
+    net.sidecar.wait_until_pending("").await;
+    net.chat("one").outcome().await.result();
 }
 
 #[tokio::test]
@@ -212,7 +218,7 @@ async fn a_gateway_that_wants_to_be_left_alone_is_though_the_node_was_drained_me
         }
         let closed = Instant::now();
         net.sidecar.service.request_drain().await;
-        assert!(net.sidecar.service.reopen());
+        assert_eq!(net.sidecar.service.reopen(), Connecting::Now);
         net.gateway.wait_for_session(2).await;
         let away = closed.elapsed();
         // Up to a tenth more, so that not all nodes come at once.

@@ -11,6 +11,7 @@ mod frames;
 mod link;
 mod liveness;
 mod login;
+mod paused;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/wire.rs"]

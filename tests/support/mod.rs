@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, sync::Arc, time::Duration};
 
 use devnet::{
     gateway::{Chat, Gateway},
@@ -319,7 +319,7 @@ impl Counts for Sidecar {
 
 fn config(vars: impl Iterator<Item = (OsString, OsString)>) -> Config {
     let surroundings = Surroundings {
-        secret_file: Path::new("/nonexistent/pin_api_secret").to_owned(),
+        secret_files: vec!["/nonexistent/pin_api_secret".into()],
         ..Surroundings::default()
     };
     Config::from_env_in(&surroundings, vars).unwrap()

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use devnet::ollama::{CHAT, Fault};
-use pin_sidecar::{relay::Outcome, service::Stage};
+use pin_sidecar::{admin::Connecting, relay::Outcome, service::Stage};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -32,7 +32,7 @@ async fn close(net: &Net<Node>) {
 /// Drains the node and opens it again.
 async fn drain_and_connect(net: &Net<Node>) {
     net.sidecar.service.request_drain().await;
-    assert!(net.sidecar.service.reopen());
+    assert_eq!(net.sidecar.service.reopen(), Connecting::Now);
 }
 
 #[tokio::test(start_paused = true)]
