@@ -94,6 +94,7 @@ impl App {
             view: relay.view(),
             controls: Controls {
                 service: relay.service(),
+                checks: relay.checks(),
             },
             metrics: relay.metrics(),
             relay,

@@ -8,13 +8,14 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{
     admin::{Connecting, PauseStatus, Verbs},
-    check::Report,
+    check::{CheckDesk, Report},
     service::{Pause, Service},
 };
 
 /// The verbs of a running sidecar.
 pub(crate) struct Controls {
     pub(crate) service: Arc<Service>,
+    pub(crate) checks: CheckDesk,
 }
 
 impl Verbs for Controls {
@@ -32,7 +33,7 @@ impl Verbs for Controls {
     }
 
     fn check(&self) -> BoxFuture<'static, Report> {
-        async { Report::default() }.boxed()
+        self.checks.ask()
     }
 }
 

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use pin_sidecar::{
     admin::{self, Target},
     app::App,
+    check::{self, Verdict},
     config::{self, Config, ConfigErrors},
     relay::Outcome,
     signals::Early,
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Run until SIGTERM or SIGINT (what happens without a command)
     Run,
+    /// Try everything once, and say what to do about what fails; exit 0 if nothing does
+    Check(Check),
     /// Ask a running sidecar whether it is alive; exit 0 or 1. Reads PIN_LISTEN_ADDR and nothing else
     Healthcheck(Healthcheck),
     /// Have a running sidecar drain and stay away, until `resume` or for a while
@@ -42,6 +45,19 @@ enum Command {
     #[cfg(feature = "keyring")]
     #[command(subcommand)]
     Secret(Secret),
+}
+
+#[derive(Args)]
+struct Check {
+    /// Print one JSON document instead of lines
+    #[arg(long)]
+    json: bool,
+    /// Leave out everything about the gateway
+    #[arg(long, conflicts_with = "login")]
+    offline: bool,
+    /// Log in even beside a sidecar that runs, whose session that may push out
+    #[arg(long)]
+    login: bool,
 }
 
 #[derive(Args)]
@@ -85,6 +101,7 @@ enum Secret {
 fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Run) {
         Command::Run => run(),
+        Command::Check(options) => check_all(&options),
         Command::Healthcheck(healthcheck) => check_health(healthcheck),
         Command::Pause(Pause { length, remote }) => {
             command(remote, &admin::Command::Pause { length })
@@ -178,6 +195,20 @@ fn log_settings(config: &Config) {
     info!(version, secret = ?config.identity.secret, proxy, settings = settings.join(" "), "starting");
     if let Some(skipped) = config.skipped() {
         warn!(what = skipped, "a part of the settings is not heeded");
+    }
+}
+
+fn check_all(options: &Check) -> ExitCode {
+    let options = check::Options {
+        json: options.json,
+        offline: options.offline,
+        login: options.login,
+    };
+    match check::command(options, std::env::vars_os()) {
+        Ok(Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::FAILURE,
+        Ok(Verdict::WrongSettings) => ExitCode::from(WRONG_SETTINGS),
+        Err(error) => complain(1, &error),
     }
 }
 

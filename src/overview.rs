@@ -248,7 +248,8 @@ fn time_left(phase: Phase) -> Option<Duration> {
     }
 }
 
-fn service_sentence(stage: Stage, pause: Option<Pause>) -> Option<String> {
+/// Why it takes no work, if it is not to.
+pub(crate) fn service_sentence(stage: Stage, pause: Option<Pause>) -> Option<String> {
     let sentence = match (stage, pause) {
         (Stage::Open, _) => return None,
         (Stage::Draining(drain), Some(_)) if !drain.is_last => {
@@ -278,7 +279,8 @@ fn rfc3339(seconds: u64) -> impl Display {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-fn session_sentence(session: &SessionStatus) -> Option<String> {
+/// Why there is no session, if there is none.
+pub(crate) fn session_sentence(session: &SessionStatus) -> Option<String> {
     let trouble = || {
         session
             .why_down

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use crate::{
+    backend::Backend,
     clock::WallClock,
-    node::Nodes,
+    config::Config,
+    node::{Node, Nodes},
     outbox::Outbox,
     telemetry::{Metrics, RecentErrors},
+    transport::{Connections, Dial},
 };
 
 /// What everybody needs. Cheap to clone.
@@ -22,4 +25,38 @@ pub struct Shared {
     pub recent_errors: Arc<RecentErrors>,
     /// What time it is.
     pub clock: Arc<dyn WallClock>,
+}
+
+impl Shared {
+    /// The nodes that the settings name, of which nothing has been asked yet, and all that counts what they do. `backend`
+    /// opens their connections, which are among `connections`.
+    pub fn new(
+        config: &Config,
+        backend: Arc<dyn Dial>,
+        clock: Arc<dyn WallClock>,
+        connections: Connections,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let backend = Backend::ollama(
+            config.backend.clone(),
+            config.policy.clone(),
+            backend,
+            &metrics,
+            connections,
+        );
+        let nodes: Nodes = [Node::new(config.node.clone(), backend)]
+            .into_iter()
+            .collect();
+        for node in nodes.iter() {
+            let region = node.settings.region.as_str();
+            metrics.set_node(&node.alias, &node.alias, "", region);
+        }
+        Self {
+            nodes,
+            outbox: Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics))),
+            recent_errors: Arc::default(),
+            clock,
+            metrics,
+        }
+    }
 }

@@ -2,72 +2,20 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 mod support;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
 
 use devnet::gateway::Gateway;
 use pin_sidecar::transport::{Dial as _, Endpoint, Resolver, TcpDialer, Trust};
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer,
-    KeyPair, date_time_ymd,
-};
-use tokio_rustls::rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
-};
+use rcgen::{CertificateParams, date_time_ymd};
 
-use support::{CLIENT, SECRET, Sidecar, ollama};
+use certificates::{HERE, Made, gateway, made, params};
+use support::{CLIENT, Sidecar, ollama};
 
-const HERE: &str = "localhost";
 const QUICK: [(&str, &str); 2] = [("PIN_RECONNECT_MIN", "10ms"), ("PIN_RECONNECT_MAX", "20ms")];
-
-/// A certificate, its key, and what it may sign with.
-struct Made {
-    certificate: Certificate,
-    params: CertificateParams,
-    key: KeyPair,
-}
-
-fn params(called: &str, is_ca: bool) -> CertificateParams {
-    let mut params = CertificateParams::new([HERE.to_owned()]).unwrap();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, called);
-    if is_ca {
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    }
-    params
-}
-
-fn made(params: CertificateParams, signer: Option<&Made>) -> Made {
-    let key = KeyPair::generate().unwrap();
-    let certificate = match signer {
-        Some(signer) => {
-            let issuer = Issuer::from_params(&signer.params, &signer.key);
-            params.signed_by(&key, &issuer).unwrap()
-        }
-        None => params.self_signed(&key).unwrap(),
-    };
-    Made {
-        certificate,
-        params,
-        key,
-    }
-}
-
-async fn gateway(chain: &[&Made]) -> Gateway {
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(chain[0].key.serialize_der()));
-    let chain = chain.iter().map(|made| made.certificate.der().clone());
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain.collect::<Vec<CertificateDer<'static>>>(), key)
-        .unwrap();
-    let builder = Gateway::builder().secret(CLIENT, SECRET);
-    builder.tls(Arc::new(config)).start().await.unwrap()
-}
 
 /// What a sidecar says that trusts these, too.
 async fn told(gateway: &Gateway, trusted: &[&Made]) -> String {

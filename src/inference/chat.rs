@@ -63,9 +63,11 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
     let payload = std::mem::take(&mut chat.payload);
     let body = backend.prepare(payload.as_bytes(), &task.on.model)?;
     drop(payload);
-    let outbox = &task.shared.outbox;
-    let wants_chunks = chat.head.as_ref().is_ok_and(|head| head.stream);
-    let chunks = Chunks::new(outbox, task.request_id.clone(), task.handle, wants_chunks);
+    let chunks = if chat.head.as_ref().is_ok_and(|head| head.stream) {
+        Chunks::new(&task.shared.outbox, task.request_id.clone(), task.handle)
+    } else {
+        Chunks::unwanted()
+    };
     let mut generation = AnswerReader::new(task.settings, task.deadline, chunks);
     if chat.head.as_ref().is_ok_and(|head| head.has_tools) {
         generation.allow_for_calls();

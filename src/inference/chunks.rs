@@ -3,6 +3,8 @@
 //! Invariant: over a session go either no chunks of a job, or all of its text from the first on, in order; over none but
 //! the last one that its request came by.
 
+use std::future::pending;
+
 use super::jobs::Handle;
 use crate::{
     backend::{Decoder, Deltas},
@@ -10,46 +12,51 @@ use crate::{
     protocol::{Chunk, RequestId},
 };
 
-pub(super) struct Chunks<'a> {
+/// Where the text of an answer goes while it is read; nowhere, if nobody wants that.
+pub(super) struct Chunks<'a>(Option<Wanted<'a>>);
+
+struct Wanted<'a> {
     outbox: &'a Outbox,
     request_id: RequestId,
     handle: &'a Handle,
-    /// Whether anybody asked for chunks.
-    wanted: bool,
     /// The session that has had all so far, and how many chunks that was.
     session: SessionNumber,
     index: u64,
 }
 
 impl<'a> Chunks<'a> {
-    pub(super) fn new(
-        outbox: &'a Outbox,
-        request_id: RequestId,
-        handle: &'a Handle,
-        wanted: bool,
-    ) -> Self {
-        Self {
+    /// Chunks for the session by which this job's request came.
+    pub(super) fn new(outbox: &'a Outbox, request_id: RequestId, handle: &'a Handle) -> Self {
+        Self(Some(Wanted {
             outbox,
             request_id,
             handle,
-            wanted,
             session: handle.session(),
             index: 0,
-        }
+        }))
+    }
+
+    /// Nobody asked for chunks.
+    pub(super) fn unwanted() -> Self {
+        Self(None)
     }
 
     /// Waits until the request has come again by another session, perhaps in vain.
     pub(super) async fn moved(&self) {
-        self.handle.attached().await;
+        match &self.0 {
+            Some(wanted) => wanted.handle.attached().await,
+            None => pending().await,
+        }
     }
 
     /// Turns to the session that the request has come by last: one that it has come by anew gets all the text that
     /// `decoder` has had so far instead of what has arrived since the last time.
     pub(super) fn follow(&mut self, deltas: &mut Deltas, decoder: &dyn Decoder) {
-        let session = self.handle.session();
-        if self.wanted && session != self.session {
-            self.session = session;
-            self.index = 0;
+        let Some(wanted) = &mut self.0 else { return };
+        let session = wanted.handle.session();
+        if session != wanted.session {
+            wanted.session = session;
+            wanted.index = 0;
             *deltas = decoder.so_far();
         }
     }
@@ -58,22 +65,20 @@ impl<'a> Chunks<'a> {
     /// kind in turn, not for each token.
     pub(super) async fn send(&mut self, deltas: &mut Deltas) {
         for (kind, delta) in deltas.drain() {
-            if !self.wanted {
-                continue;
-            }
+            let Some(wanted) = &mut self.0 else { continue };
             let chunk = Chunk {
-                request_id: self.request_id.clone(),
-                index: self.index,
+                request_id: wanted.request_id.clone(),
+                index: wanted.index,
                 delta,
                 kind,
             };
-            self.outbox.chunk(self.session, chunk).await;
-            self.index += 1;
+            wanted.outbox.chunk(wanted.session, chunk).await;
+            wanted.index += 1;
         }
     }
 
     /// Sends none any more. The answer has it all.
     pub(super) fn give_up(&mut self) {
-        self.wanted = false;
+        self.0 = None;
     }
 }

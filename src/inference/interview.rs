@@ -13,19 +13,15 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::{
-    answer_reader::AnswerReader,
-    chunks::Chunks,
-    record::Times,
+    timed_chat::{TimedAnswer, TimedChat},
     work::{Done, Head, Progress, Task, Work},
 };
 use crate::{
-    backend::ResultContext,
     clock::millis,
     config::JobSettings,
     label::Label,
     protocol::{
-        AgentMessage, Body, Code, Failure, Generation, InterviewAnswers, Operation, PromptAnswer,
-        Reply,
+        AgentMessage, Body, Code, Failure, InterviewAnswers, Operation, PromptAnswer, Reply,
     },
 };
 
@@ -70,15 +66,6 @@ struct PromptFields<'a> {
     id: Option<&'a RawValue>,
     #[serde(borrow)]
     prompt: Option<&'a RawValue>,
-}
-
-/// What came of an answer to a prompt.
-struct Answered {
-    text: String,
-    prompt_tokens: u64,
-    tokens: u64,
-    first_token: Duration,
-    total: Duration,
 }
 
 /// Where the text is in a result for generation 2.
@@ -141,10 +128,11 @@ impl Interview {
         for prompt in &self.prompts {
             let id = prompt.id.clone();
             answers.push(match self.ask_in_time(prompt, &task, room).await {
-                Ok(answered) => {
-                    room = room.saturating_sub(answered.text.len());
-                    sum.add(&answered);
-                    answered.told(id)
+                Ok(answer) => {
+                    let text = text_of(&answer.result);
+                    room = room.saturating_sub(text.len());
+                    sum.add(&answer);
+                    told(id, &answer, text)
                 }
                 Err(failure) => {
                     sum.failed += 1;
@@ -172,7 +160,7 @@ impl Interview {
         prompt: &Prompt,
         task: &Task<'_>,
         room: usize,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<TimedAnswer, Failure> {
         let is_over = || Instant::now() >= task.deadline;
         let over = || Failure::new(Code::Timeout, "the time of the whole interview is over");
         if is_over() {
@@ -188,7 +176,7 @@ impl Interview {
         prompt: &Prompt,
         task: &Task<'_>,
         room: usize,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<TimedAnswer, Failure> {
         let limit = self.prompt_limit(task.settings);
         let settings = JobSettings {
             first_token_timeout: limit,
@@ -197,35 +185,15 @@ impl Interview {
             max_result_bytes: room,
             ..task.settings.clone()
         };
-        let backend = &task.on.node.backend;
-        let body = backend.prepare(&prompt.chat(task)?, &task.on.model)?;
-        let sent = Instant::now();
-        let deadline = (sent + limit).min(task.deadline);
-        let nobody = Chunks::new(
-            &task.shared.outbox,
-            task.request_id.clone(),
-            task.handle,
-            false,
-        );
-        let mut reader = AnswerReader::new(&settings, deadline, nobody);
-        let mut times = Times::default();
-        let decoder = reader.read(backend.chat(body), &mut times).await?;
-        let total = sent.elapsed();
-        let completion = reader.finish(
-            decoder,
-            &ResultContext {
-                generation: Generation::Operator,
-                request_id: task.request_id.as_str().to_owned(),
-                created: task.shared.clock.unix_seconds(),
-            },
-        )?;
-        Ok(Answered {
-            text: text_of(&completion.result),
-            prompt_tokens: completion.prompt_tokens,
-            tokens: completion.generation_tokens,
-            first_token: times.first_token.map_or(total, |first| first - sent),
-            total,
-        })
+        let chat = TimedChat {
+            backend: &task.on.node.backend,
+            model: &task.on.model,
+            settings: &settings,
+            deadline: (Instant::now() + limit).min(task.deadline),
+        };
+        let created = task.shared.clock.unix_seconds();
+        chat.ask(&prompt.chat(task)?, task.request_id.as_str(), created)
+            .await
     }
 
     fn model(&self) -> &str {
@@ -308,16 +276,15 @@ impl Prompt {
     }
 }
 
-impl Answered {
-    fn told(self, prompt_id: Box<RawValue>) -> PromptAnswer {
-        PromptAnswer {
-            prompt_id,
-            response: self.text,
-            ttft_ms: nearest_millis(self.first_token),
-            total_ms: nearest_millis(self.total),
-            tokens_generated: self.tokens,
-            error: None,
-        }
+/// What the network is told of an answer.
+fn told(prompt_id: Box<RawValue>, answer: &TimedAnswer, text: String) -> PromptAnswer {
+    PromptAnswer {
+        prompt_id,
+        response: text,
+        ttft_ms: nearest_millis(answer.first_token),
+        total_ms: nearest_millis(answer.total),
+        tokens_generated: answer.tokens,
+        error: None,
     }
 }
 
@@ -331,7 +298,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, answered: &Answered) {
+    fn add(&mut self, answered: &TimedAnswer) {
         self.prompt_tokens = self.prompt_tokens.saturating_add(answered.prompt_tokens);
         self.tokens = self.tokens.saturating_add(answered.tokens);
         self.time += answered.total;

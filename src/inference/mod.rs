@@ -16,9 +16,11 @@ mod refusals;
 mod speech;
 #[cfg(test)]
 mod tests;
+mod timed_chat;
 mod work;
 
 pub use admission::{Admission, Load};
+pub(crate) use timed_chat::{TimedAnswer, TimedChat};
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -37,7 +39,7 @@ use self::{
 use crate::{
     clock::sleep_until_any,
     config::{AdmissionSettings, JobSettings},
-    node::Offered,
+    node::{Node, Offered, Slot, Turn},
     outbox::{Repeat, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId},
     service::Stages,
@@ -53,6 +55,19 @@ enum Known {
     Answers,
     /// It was answered, and the answer is no longer held.
     Forgotten,
+}
+
+/// A slot that is no job's. Metrics show when it is taken and when it is free again.
+struct Shown<'a> {
+    inference: &'a Inference,
+    slot: Option<Slot>,
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        drop(self.slot.take());
+        self.inference.show_load();
+    }
 }
 
 /// Serves the requests that come down a session. It outlives sessions.
@@ -240,6 +255,17 @@ impl Inference {
     pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Has something done in a slot of a node's that is free and that nobody waits for; `None` if there is none.
+    pub async fn in_free_slot<T>(&self, node: &Node, work: impl Future<Output = T>) -> Option<T> {
+        let slot = node.slots.take(Turn::Last)?;
+        let _shown = Shown {
+            inference: self,
+            slot: Some(slot),
+        };
+        self.show_load();
+        Some(work.await)
     }
 
     /// How busy all nodes are.

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::Outcome;
 use crate::{
+    check::Checks,
     inference::Inference,
     overview::Pulse,
     service::{Drain, Rest, Service, Stage, Stages},
@@ -39,9 +40,10 @@ impl DataPath {
     pub(super) async fn run(
         self,
         supervisor: Supervisor,
+        to_check: Checks,
         shutdown: impl Future<Output = ()>,
     ) -> Outcome {
-        let mut background = self.start_background();
+        let mut background = self.start_background(to_check);
         let (mut pulls, stop_pulls) = self.start_pulls();
         let mut has_failed = false;
         let mut session = Session::new(supervisor, self.service.stages());
@@ -82,7 +84,7 @@ impl DataPath {
     }
 
     /// Starts what goes on for as long as the process does.
-    fn start_background(&self) -> JoinSet<()> {
+    fn start_background(&self, to_check: Checks) -> JoinSet<()> {
         let (nodes, pulse) = (self.shared.nodes.clone(), Arc::clone(&self.pulse));
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.shared.outbox));
         let refusing = Arc::clone(&self.inference);
@@ -92,6 +94,7 @@ impl DataPath {
         background.spawn(async move { inference.watch_orphans().await });
         background.spawn(async move { match refusing.sum_up_refusals().await {} });
         background.spawn(async move { match outbox.keep_fresh().await {} });
+        background.spawn(async move { match to_check.serve().await {} });
         background
     }
 

@@ -10,13 +10,11 @@ use std::sync::Arc;
 use self::data_path::DataPath;
 use crate::{
     admin::AdminToken,
-    backend::Backend,
+    check::{CheckDesk, Checks, Running},
     clock::{SystemClock, WallClock},
     config::Config,
     inference::Inference,
     link::{Connect, WebSocket},
-    node::{Node, Nodes},
-    outbox::Outbox,
     overview::View,
     protocol::Generation,
     reload::{Reload, ReloadParts},
@@ -25,7 +23,7 @@ use crate::{
     session::{StatusBoard, Supervisor, SupervisorParts},
     shared::Shared,
     telemetry::Metrics,
-    transport::{Connections, Dial, ProxyDialer, Resolver, TcpDialer, TlsError, Trust},
+    transport::{Connections, Dial, Probe, ProxyDialer, Resolver, TcpDialer, TlsError, Trust},
 };
 
 /// What the sidecar has of the world outside. Tests hand in another.
@@ -46,12 +44,17 @@ impl World {
     /// # Errors
     /// `PIN_TLS_CA_FILE` cannot be used.
     pub fn real(config: &Config) -> Result<Self, TlsError> {
+        Self::real_noting(config, Probe::default())
+    }
+
+    /// This machine, noting what is found when somebody is dialled.
+    ///
+    /// # Errors
+    /// As [`World::real`].
+    pub fn real_noting(config: &Config, probe: Probe) -> Result<Self, TlsError> {
         let tls = Trust::with_file(config.gateway.ca_file.as_deref())?;
-        let direct = Arc::new(TcpDialer::new(
-            tls,
-            Resolver::default(),
-            config.gateway.connect_timeout,
-        ));
+        let limit = config.gateway.connect_timeout;
+        let direct = Arc::new(TcpDialer::new(tls, Resolver::default(), limit).noting(probe));
         let gateway: Arc<dyn Dial> = match &config.gateway.proxy {
             Some(url) => Arc::new(ProxyDialer::new(Arc::clone(&direct), url.clone())),
             None => Arc::clone(&direct) as Arc<_>,
@@ -86,6 +89,8 @@ pub struct Relay {
     status: Arc<StatusBoard>,
     gateway: Arc<dyn Dial>,
     secrets: Arc<SecretKeeper>,
+    checks: CheckDesk,
+    to_check: Checks,
 }
 
 impl Relay {
@@ -95,28 +100,10 @@ impl Relay {
     /// The secret cannot be had.
     pub fn new(world: World, config: Config) -> Result<Self, SecretError> {
         let secrets = Arc::new(SecretKeeper::new(config.identity.secret.clone())?);
-        let metrics = Arc::new(Metrics::new());
         let connections = Connections::default();
         let generation = config.identity.generation;
-        let backend = Backend::ollama(
-            config.backend,
-            config.policy,
-            world.backend,
-            &metrics,
-            connections.clone(),
-        );
-        let nodes: Nodes = [Node::new(config.node, backend)].into_iter().collect();
-        for node in nodes.iter() {
-            let region = node.settings.region.as_str();
-            metrics.set_node(&node.alias, &node.alias, "", region);
-        }
-        let shared = Shared {
-            nodes,
-            outbox: Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics))),
-            recent_errors: Arc::default(),
-            clock: world.clock,
-            metrics,
-        };
+        let shared = Shared::new(&config, world.backend, world.clock, connections.clone());
+        let job = config.job;
         let service = Arc::new(Service::new(
             config.drain_timeout,
             Arc::clone(&shared.clock),
@@ -127,10 +114,17 @@ impl Relay {
             generation,
             service.stages(),
             config.admission,
-            config.job,
+            job.clone(),
         );
         let status = Arc::<StatusBoard>::default();
         let gateway = Arc::clone(&world.gateway);
+        let (checks, to_check) = Checks::new(Running {
+            shared: shared.clone(),
+            inference: Arc::clone(&inference),
+            service: Arc::clone(&service),
+            status: Arc::clone(&status),
+            job,
+        });
         let connect: Arc<dyn Connect> = Arc::new(WebSocket::new(
             &config.identity,
             &config.gateway,
@@ -160,6 +154,8 @@ impl Relay {
             status,
             gateway,
             secrets,
+            checks,
+            to_check,
         })
     }
 
@@ -184,6 +180,11 @@ impl Relay {
         })
     }
 
+    /// Where it may be asked to check itself.
+    pub(crate) fn checks(&self) -> CheckDesk {
+        self.checks.clone()
+    }
+
     /// What probes and people may see of it.
     pub(crate) fn view(&self) -> View {
         View {
@@ -202,6 +203,12 @@ impl Relay {
     /// `PIN_DRAIN_TIMEOUT`, its answers are delivered, the session closes. Before that it may be drained and opened again
     /// any number of times, through its [`Service`].
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Outcome {
-        self.data_path.run(self.supervisor, shutdown).await
+        let Self {
+            data_path,
+            supervisor,
+            to_check,
+            ..
+        } = self;
+        data_path.run(supervisor, to_check, shutdown).await
     }
 }

@@ -21,7 +21,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use super::{Dial, DialError, Duplex, Endpoint, Resolver, Step, Stream, Trust, tls_error};
+use super::{
+    Dial, DialError, Duplex, Endpoint, Findings, Probe, Resolver, Step, Stream, TlsFindings, Trust,
+    tls_error,
+};
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -43,6 +46,7 @@ pub struct TcpDialer {
     step_timeout: Duration,
     /// The address that worked where the first one did not, by host and port.
     worked: Mutex<HashMap<(String, u16), SocketAddr>>,
+    probe: Probe,
 }
 
 impl TcpDialer {
@@ -53,7 +57,19 @@ impl TcpDialer {
             names,
             step_timeout,
             worked: Mutex::default(),
+            probe: Probe::default(),
         }
+    }
+
+    /// The same dialer, noting what it finds.
+    #[must_use]
+    pub fn noting(self, probe: Probe) -> Self {
+        Self { probe, ..self }
+    }
+
+    /// Where it notes that.
+    pub(super) fn probe(&self) -> &Probe {
+        &self.probe
     }
 
     fn too_slow(&self, step: Step) -> DialError {
@@ -72,6 +88,10 @@ impl TcpDialer {
     async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, DialError> {
         let (host, port) = (&endpoint.host, endpoint.port);
         let found = self.names.resolve(host, port, self.step_timeout).await?;
+        let note = |findings: &mut Findings| {
+            findings.addresses = Some((Instant::now(), found.clone()));
+        };
+        self.probe.note(note);
         let mut addresses = with_a_route(found);
         let worked = lock(&self.worked).get(&key(endpoint)).copied();
         addresses.sort_by_key(|address| worked != Some(*address));
@@ -134,6 +154,8 @@ impl TcpDialer {
             Ok(Err(error)) => return Err(DialError::Tcp(error.kind())),
             Err(_) => return Err(self.too_slow(Step::Tcp)),
         };
+        self.probe
+            .note(|findings| findings.connected = Some((Instant::now(), address)));
         prefer_latency(&tcp);
         Ok((address, tcp))
     }
@@ -172,11 +194,16 @@ impl TcpDialer {
     ) -> Result<Stream, DialError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| DialError::Tls(error.to_string()))?;
+        let sent = matches!(name, ServerName::DnsName(_)).then(|| host.to_owned());
         let connector = TlsConnector::from(self.tls.current().await);
         let stream = connector
             .connect(name, connection)
             .await
             .map_err(|error| DialError::Tls(tls_error::explain(&error)))?;
+        self.probe.note(|findings| {
+            let found = TlsFindings::of(stream.get_ref().1, sent);
+            findings.secured = Some((Instant::now(), found));
+        });
         Ok(Box::new(stream))
     }
 }

@@ -14,7 +14,7 @@ use hyper::{
     header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{AGENT, Dial, DialError, Endpoint, ProxyError, Stream, TcpDialer};
 use crate::config::ProxyUrl;
@@ -116,6 +116,8 @@ impl Dial for ProxyDialer {
                 proxy: self.proxy.to_string(),
                 trouble,
             })?;
+            let probe = self.direct.probe();
+            probe.note(|findings| findings.tunnelled = Some(Instant::now()));
             self.direct.secure(endpoint, tunnel).await
         }
         .boxed()

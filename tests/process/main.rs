@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod bad_input;
+#[path = "../support/certificates.rs"]
+mod certificates;
+mod check;
 mod commands;
 mod descriptors;
 mod healthcheck;

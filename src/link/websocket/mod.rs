@@ -8,14 +8,21 @@ mod refusal;
 mod socket;
 mod upgrade;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::UNIX_EPOCH,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
+use hyper::{HeaderMap, header};
 use secrecy::SecretString;
-use tokio::{sync::Mutex as AsyncMutex, time::Instant};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, timeout},
+};
 
 use self::{
     acknowledgements::{Acknowledged, Acknowledgements},
@@ -31,7 +38,7 @@ use crate::{
     protocol::{FromGateway, GatewayMessage, SignatureScheme, Unreadable},
     shared::Shared,
     telemetry::Metrics,
-    transport::{Dial, Endpoint, Meter, Metered},
+    transport::{Dial, Endpoint, Meter, Metered, Probe},
 };
 
 /// RFC 6455, section 7.4.1: the purpose of the connection has been fulfilled.
@@ -51,6 +58,14 @@ pub struct WebSocket {
     was_closed_by_policy: AtomicBool,
     clock: Arc<dyn WallClock>,
     metrics: Arc<Metrics>,
+    probe: Probe,
+}
+
+/// A WebSocket over which nobody has logged in.
+struct Reached {
+    sender: Sender,
+    receiver: Receiver,
+    meter: Arc<Meter>,
 }
 
 impl WebSocket {
@@ -70,14 +85,32 @@ impl WebSocket {
             was_closed_by_policy: AtomicBool::new(false),
             clock: Arc::clone(&shared.clock),
             metrics: Arc::clone(&shared.metrics),
+            probe: Probe::default(),
         }
     }
 
-    async fn link(
-        &self,
-        secret: &SecretString,
-        budget: &ConnectBudget,
-    ) -> Result<Opened, OpenError> {
+    /// The same, noting what it finds.
+    #[must_use]
+    pub fn noting(self, probe: Probe) -> Self {
+        Self { probe, ..self }
+    }
+
+    /// Goes as far as a session without a login: reaches the gateway, has it open a WebSocket, and closes that.
+    ///
+    /// # Errors
+    /// As [`Connect::open`].
+    pub async fn knock(&self, budget: &ConnectBudget) -> Result<(), OpenError> {
+        let mut reached = self.reach(budget).await?;
+        // Whether it hears that or not: it has opened.
+        let _ = timeout(
+            self.settings.connect_timeout,
+            reached.sender.close(CLOSE_NORMAL),
+        )
+        .await;
+        Ok(())
+    }
+
+    async fn reach(&self, budget: &ConnectBudget) -> Result<Reached, OpenError> {
         let meter = Meter::new(
             self.metrics.received_bytes_total.clone(),
             self.metrics.sent_bytes_total.clone(),
@@ -86,7 +119,36 @@ impl WebSocket {
             stream: self.dial.dial(&self.gateway).await?,
             meter: Arc::clone(&meter),
         };
-        let (mut sender, mut receiver) = socket::connect(stream, &self.settings, budget).await?;
+        let answered = |head: &HeaderMap| self.note_answer(head);
+        let (sender, receiver) = socket::connect(stream, &self.settings, budget, answered).await?;
+        Ok(Reached {
+            sender,
+            receiver,
+            meter,
+        })
+    }
+
+    /// Notes that the gateway has answered, and what time it is there.
+    fn note_answer(&self, head: &HeaderMap) {
+        self.probe.note(|findings| {
+            findings.answered = Some(Instant::now());
+            let date = head.get(header::DATE).and_then(|date| date.to_str().ok());
+            let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+            let since = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+            findings.clocks = since.map(|since| (since.as_secs(), self.clock.unix_seconds()));
+        });
+    }
+
+    async fn link(
+        &self,
+        secret: &SecretString,
+        budget: &ConnectBudget,
+    ) -> Result<Opened, OpenError> {
+        let Reached {
+            mut sender,
+            mut receiver,
+            meter,
+        } = self.reach(budget).await?;
         let node_id = self.log_in(secret, &mut sender, &mut receiver).await?;
         let link = WebSocketLink {
             sender: AsyncMutex::new(sender),

@@ -14,6 +14,7 @@ use async_tungstenite::{
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use hyper::HeaderMap;
 
 use super::upgrade::{Upgraded, upgrade};
 use crate::{
@@ -46,7 +47,7 @@ pub(super) struct Sender(WebSocketSender<TokioAdapter<Metered>>);
 /// The half of a socket that reads.
 pub(super) struct Receiver(WebSocketReceiver<TokioAdapter<Metered>>);
 
-/// Has the gateway make a WebSocket of a connection.
+/// Has the gateway make a WebSocket of a connection. `answered` is given the head of its answer.
 ///
 /// # Errors
 /// It does not, or not in time.
@@ -54,8 +55,9 @@ pub(super) async fn connect(
     stream: Metered,
     gateway: &GatewaySettings,
     budget: &ConnectBudget,
+    answered: impl FnOnce(&HeaderMap),
 ) -> Result<(Sender, Receiver), OpenError> {
-    let Upgraded { stream, read } = upgrade(stream, gateway, budget).await?;
+    let Upgraded { stream, read } = upgrade(stream, gateway, budget, answered).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(gateway.max_frame_bytes))

@@ -30,7 +30,8 @@ pub(super) struct Upgraded {
     pub(super) read: Bytes,
 }
 
-/// Asks for a WebSocket over this connection, which costs one of the `budget`.
+/// Asks for a WebSocket over this connection, which costs one of the `budget`. `answered` is given the head of the answer,
+/// whatever that says.
 ///
 /// # Errors
 /// The peer does not upgrade, or not in time.
@@ -38,6 +39,7 @@ pub(super) async fn upgrade(
     stream: Metered,
     gateway: &GatewaySettings,
     budget: &ConnectBudget,
+    answered: impl FnOnce(&HeaderMap),
 ) -> Result<Upgraded, OpenError> {
     let key = generate_key();
     let request = request(gateway, &key)?;
@@ -51,6 +53,7 @@ pub(super) async fn upgrade(
     let answer = async {
         budget.spend(Instant::now());
         let response = ask(&mut sender, request, gateway).await?;
+        answered(response.headers());
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
         }
@@ -199,7 +202,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let outcome = tokio::select! {
-            outcome = upgrade(stream, &gateway, &budget) => outcome,
+            outcome = upgrade(stream, &gateway, &budget, |_| ()) => outcome,
             () = behaviour => unreachable!(),
         };
         assert!(!budget.held(Instant::now()).is_zero(), "the request counts");
