@@ -111,8 +111,8 @@ impl Builder {
     }
 
     fn listen_addr(&mut self) -> io::Result<(String, Option<Socket>)> {
-        let given = self.settings.iter();
-        let given = given.filter(|(name, _)| name == LISTEN_ADDR).next_back();
+        let mut settings = self.settings.iter();
+        let given = settings.rfind(|(name, _)| name == LISTEN_ADDR);
         let given = given.map_or("127.0.0.1:0", |(_, address)| address);
         let Some(host) = given.strip_suffix(":0") else {
             return Ok((given.to_owned(), None));
