@@ -11,6 +11,7 @@ mod healthcheck;
 mod history;
 mod host;
 mod listen;
+mod page;
 mod routes;
 mod server;
 mod status;

@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::{
     Connecting, Overview, PauseStatus, Status, Verbs,
     caller::{Access, Refusal},
+    page,
 };
 use crate::telemetry::Metrics;
 
@@ -56,6 +57,7 @@ enum Question {
     Metrics,
     Status,
     History,
+    Page(&'static page::File),
 }
 
 #[derive(Clone, Copy)]
@@ -78,7 +80,7 @@ impl Endpoint {
             "/session/connect" => Self::Verb(Verb::Connect),
             "/session/disconnect" => Self::Verb(Verb::Disconnect),
             "/check" => Self::Verb(Verb::Check),
-            _ => return None,
+            path => Self::Question(Question::Page(page::File::at(path)?)),
         })
     }
 }
@@ -159,6 +161,10 @@ impl Routes {
             Question::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
             Question::Status => self.status(caller, request.headers()).await,
             Question::History => self.history(request).await,
+            Question::Page(file) => match self.access.may_open(request.headers()) {
+                Ok(()) => file.answer(request.headers()),
+                Err(refusal) => refused(refusal),
+            },
         }
     }
 

@@ -371,7 +371,13 @@ fn other_methods_and_paths_are_refused() {
             "{method}"
         );
     }
-    for path in ["/", "/healthz/", "/metrics/../status", "/session", "//"] {
+    for path in [
+        "/index.html",
+        "/healthz/",
+        "/metrics/../status",
+        "/session",
+        "//",
+    ] {
         assert_eq!(fixture.ask("GET", path).status(), 404, "{path}");
     }
     assert_eq!(fixture.ask("GET", "/healthz?verbose").status(), 200);
@@ -630,4 +636,27 @@ fn being_out_of_file_descriptors_only_delays_a_probe() {
         String::from_utf8_lossy(&test.stdout)
     );
     assert!(String::from_utf8_lossy(&test.stdout).contains("1 passed"));
+}
+
+#[test]
+fn the_page_is_shown_under_our_names_and_may_do_nothing_but_ask_us() {
+    let fixture = Fixture::start();
+    let page = fixture.ask("GET", "/");
+    assert_eq!(page.status(), 200);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(page.header("cache-control"), Some("no-cache"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"));
+    assert_eq!(fixture.ask("GET", "/page.js").status(), 200);
+    assert_eq!(fixture.ask("POST", "/").status(), 405);
+    for path in ["/", "/page.js"] {
+        assert_eq!(
+            fixture.ask_as("evil.example", "GET", path).status(),
+            421,
+            "{path}"
+        );
+    }
 }
