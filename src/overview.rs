@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     admin::{self, Overview, Status},
-    backend::ollama::PullStatus,
+    backend::{Hidden, ollama::PullStatus},
     clock::millis,
     inference::Admission,
     label::Label,
@@ -86,7 +86,12 @@ impl Overview for View {
             .as_ref()
             .and_then(|_| self.shared.nodes.sole())
             .and_then(|node| barred_sentence(node));
-        let mut backends: Vec<_> = self.shared.nodes.iter().map(backend_sentence).collect();
+        let mut backends: Vec<_> = self
+            .shared
+            .nodes
+            .iter()
+            .map(|node| node.backend.why_nothing())
+            .collect();
         if backends.iter().any(Option::is_none) {
             // One that can be used is enough.
             backends.clear();
@@ -130,7 +135,7 @@ impl Overview for View {
             warnings: self.warnings(),
             pause: self.service.paused().map(admin::PauseStatus::from),
             requests: admin::RequestsStatus::default(),
-            hidden: Vec::new(),
+            hidden: self.hidden(),
             nodes: self
                 .shared
                 .nodes
@@ -217,6 +222,18 @@ impl View {
                     retry_at: verdict.barred_until.map(|(_, at)| at),
                 }),
         }
+    }
+
+    fn hidden(&self) -> Vec<admin::HiddenModel> {
+        let nodes = self.shared.nodes.iter();
+        let hidden = nodes.flat_map(|node| node.backend.hidden());
+        hidden
+            .take(Hidden::MAX)
+            .map(|hidden| admin::HiddenModel {
+                name: hidden.name.to_string(),
+                why: hidden.why,
+            })
+            .collect()
     }
 
     fn load(&self) -> admin::Load {
@@ -324,24 +341,4 @@ fn failed_sentence(node: &Node) -> Option<String> {
         node.alias
     );
     (verdict.tier == Tier::Failed).then_some(failed)
-}
-
-/// Why a node has nothing to offer. A pull says more than that there is no model yet, but nothing to somebody whose model
-/// server is away.
-fn backend_sentence(node: &Arc<Node>) -> Option<String> {
-    let offer = node.backend.offer();
-    let offer = offer.borrow();
-    match &offer.why_empty {
-        Some(trouble) => {
-            let pull = offer
-                .is_up
-                .then(|| node.backend.pulls().sentence())
-                .flatten();
-            Some(pull.unwrap_or_else(|| trouble.clone()))
-        }
-        None if offer.models.is_empty() => {
-            Some("Ollama has not been asked for its models yet.".to_owned())
-        }
-        None => None,
-    }
 }
