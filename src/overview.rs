@@ -16,7 +16,7 @@ use crate::{
     admin::{self, Overview, Status},
     backend::{Hidden, ollama::PullStatus},
     clock::millis,
-    inference::Admission,
+    inference::{Admission, Requests},
     label::Label,
     node::Node,
     protocol::Generation,
@@ -43,14 +43,15 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Beats for as long as it is polled.
-    pub(crate) async fn beat(&self) {
+    /// Beats for as long as it is polled, and has somebody look around at each beat.
+    pub(crate) async fn beat(&self, look: impl Fn()) {
         let mut clock = interval(Duration::from_secs(1));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
             self.last_ms
                 .store(millis(self.since.elapsed()), Ordering::Relaxed);
+            look();
         }
     }
 
@@ -69,6 +70,7 @@ pub(crate) struct View {
     pub(crate) gateway: Arc<dyn Dial>,
     pub(crate) shared: Shared,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) service: Arc<Service>,
     pub(crate) pulse: Arc<Pulse>,
 }
@@ -134,7 +136,7 @@ impl Overview for View {
             pending,
             warnings: self.warnings(),
             pause: self.service.paused().map(admin::PauseStatus::from),
-            requests: admin::RequestsStatus::default(),
+            requests: self.requests.list(),
             hidden: self.hidden(),
             nodes: self
                 .shared
@@ -173,8 +175,9 @@ impl Overview for View {
         }
     }
 
-    fn history(&self, _since: u64) -> admin::History {
-        admin::History::default()
+    fn history(&self, since: u64) -> admin::History {
+        let now = self.shared.clock.unix_seconds();
+        self.shared.history.read(now, since)
     }
 }
 

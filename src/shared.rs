@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     clock::WallClock,
+    history::History,
     node::Nodes,
     outbox::Outbox,
     telemetry::{Metrics, RecentErrors},
@@ -20,6 +21,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where failures are remembered.
     pub recent_errors: Arc<RecentErrors>,
+    /// Where it is remembered how things went.
+    pub history: Arc<History>,
     /// What time it is.
     pub clock: Arc<dyn WallClock>,
 }

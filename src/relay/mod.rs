@@ -12,6 +12,7 @@ use crate::{
     backend::Backend,
     clock::{SystemClock, WallClock},
     config::Config,
+    history::{History, Observer},
     inference::Inference,
     link::{Connect, WebSocket},
     node::{Node, Nodes},
@@ -113,6 +114,7 @@ impl Relay {
             nodes,
             outbox: Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics))),
             recent_errors: Arc::default(),
+            history: Arc::new(History::new(world.clock.unix_seconds())),
             clock: world.clock,
             metrics,
         };
@@ -149,9 +151,16 @@ impl Relay {
             random: world.random.clone(),
             status: Arc::clone(&status),
         };
+        let observer = Observer {
+            shared: shared.clone(),
+            status: Arc::clone(&status),
+            stages: service.stages(),
+            admission: inference.admission(),
+        };
         Ok(Self {
             supervisor: Supervisor::new(config.identity, config.gateway, parts, shared.clone()),
             data_path: DataPath {
+                observer: Arc::new(observer),
                 shared,
                 inference,
                 service,
@@ -191,6 +200,7 @@ impl Relay {
             gateway: Arc::clone(&self.gateway),
             shared: self.data_path.shared.clone(),
             admission: self.data_path.inference.admission(),
+            requests: self.data_path.inference.requests(),
             service: self.service(),
             pulse: Arc::clone(&self.data_path.pulse),
         }
