@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 mod controls;
 pub mod file_access;
+pub mod history;
 pub mod inference;
 mod invisible;
 pub mod label;

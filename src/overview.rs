@@ -14,9 +14,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     admin::{self, Overview, Status},
-    backend::ollama::PullStatus,
+    backend::{Hidden, ollama::PullStatus},
     clock::millis,
-    inference::Admission,
+    inference::{Admission, Requests},
     label::Label,
     node::Node,
     protocol::Generation,
@@ -43,14 +43,15 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Beats for as long as it is polled.
-    pub(crate) async fn beat(&self) {
+    /// Beats for as long as it is polled, and has somebody look around at each beat.
+    pub(crate) async fn beat(&self, look: impl Fn()) {
         let mut clock = interval(Duration::from_secs(1));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
             self.last_ms
                 .store(millis(self.since.elapsed()), Ordering::Relaxed);
+            look();
         }
     }
 
@@ -69,6 +70,7 @@ pub(crate) struct View {
     pub(crate) gateway: Arc<dyn Dial>,
     pub(crate) shared: Shared,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) service: Arc<Service>,
     pub(crate) pulse: Arc<Pulse>,
 }
@@ -86,7 +88,12 @@ impl Overview for View {
             .as_ref()
             .and_then(|_| self.shared.nodes.sole())
             .and_then(|node| barred_sentence(node));
-        let mut backends: Vec<_> = self.shared.nodes.iter().map(backend_sentence).collect();
+        let mut backends: Vec<_> = self
+            .shared
+            .nodes
+            .iter()
+            .map(|node| node.backend.why_nothing())
+            .collect();
         if backends.iter().any(Option::is_none) {
             // One that can be used is enough.
             backends.clear();
@@ -129,8 +136,8 @@ impl Overview for View {
             pending,
             warnings: self.warnings(),
             pause: self.service.paused().map(admin::PauseStatus::from),
-            requests: admin::RequestsStatus::default(),
-            hidden: Vec::new(),
+            requests: self.requests.list(),
+            hidden: self.hidden(),
             nodes: self
                 .shared
                 .nodes
@@ -168,8 +175,9 @@ impl Overview for View {
         }
     }
 
-    fn history(&self, _since: u64) -> admin::History {
-        admin::History::default()
+    fn history(&self, since: u64) -> admin::History {
+        let now = self.shared.clock.unix_seconds();
+        self.shared.history.read(now, since)
     }
 }
 
@@ -217,6 +225,18 @@ impl View {
                     retry_at: verdict.barred_until.map(|(_, at)| at),
                 }),
         }
+    }
+
+    fn hidden(&self) -> Vec<admin::HiddenModel> {
+        let nodes = self.shared.nodes.iter();
+        let hidden = nodes.flat_map(|node| node.backend.hidden());
+        hidden
+            .take(Hidden::MAX)
+            .map(|hidden| admin::HiddenModel {
+                name: hidden.name.to_string(),
+                why: hidden.why,
+            })
+            .collect()
     }
 
     fn load(&self) -> admin::Load {
@@ -326,24 +346,4 @@ fn failed_sentence(node: &Node) -> Option<String> {
         node.alias
     );
     (verdict.tier == Tier::Failed).then_some(failed)
-}
-
-/// Why a node has nothing to offer. A pull says more than that there is no model yet, but nothing to somebody whose model
-/// server is away.
-fn backend_sentence(node: &Arc<Node>) -> Option<String> {
-    let offer = node.backend.offer();
-    let offer = offer.borrow();
-    match &offer.why_empty {
-        Some(trouble) => {
-            let pull = offer
-                .is_up
-                .then(|| node.backend.pulls().sentence())
-                .flatten();
-            Some(pull.unwrap_or_else(|| trouble.clone()))
-        }
-        None if offer.models.is_empty() => {
-            Some("Ollama has not been asked for its models yet.".to_owned())
-        }
-        None => None,
-    }
 }

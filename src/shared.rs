@@ -6,6 +6,7 @@ use crate::{
     backend::Backend,
     clock::WallClock,
     config::Config,
+    history::History,
     node::{Node, Nodes},
     outbox::Outbox,
     telemetry::{Metrics, RecentErrors},
@@ -23,6 +24,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where failures are remembered.
     pub recent_errors: Arc<RecentErrors>,
+    /// Where it is remembered how things went.
+    pub history: Arc<History>,
     /// What time it is.
     pub clock: Arc<dyn WallClock>,
 }
@@ -55,6 +58,7 @@ impl Shared {
             nodes,
             outbox: Arc::new(Outbox::new(config.outbox, Arc::clone(&metrics))),
             recent_errors: Arc::default(),
+            history: Arc::new(History::new(clock.unix_seconds())),
             clock,
             metrics,
         }

@@ -17,7 +17,7 @@ pub struct History {
     pub coarse: Series,
     /// Sums of the days of UTC, oldest first; only those of which something is known. 400 at most.
     pub days: Vec<Day>,
-    /// When there was no session though there should have been one, newest first; 20 at most.
+    /// When there was no session, or no model to offer, though there should have been; newest first, 20 at most.
     pub outages: Vec<Outage>,
     /// How interviews ended, newest first; 20 at most.
     pub interviews: Vec<Verdict>,
@@ -41,15 +41,15 @@ pub struct Point {
     pub running: u32,
     /// Requests that waited for one, at most.
     pub waiting: u32,
-    /// Requests that came.
+    /// Requests that ended, refused and cancelled ones too.
     pub requests: u32,
     /// Requests that failed or were refused.
     pub failures: u32,
     /// Tokens generated, counted when their answer was whole.
     pub tokens: u64,
-    /// Half of the first tokens came within so many milliseconds; `null` where none came.
+    /// Half of the requests that ended had their first token within so many milliseconds; `null` where none had one.
     pub first_token_p50_ms: Option<u32>,
-    /// 95 of 100 first tokens did.
+    /// 95 of 100 of them had.
     pub first_token_p95_ms: Option<u32>,
     /// Seconds with a session.
     pub up_seconds: u32,
@@ -68,7 +68,7 @@ pub struct Day {
     pub known_seconds: u64,
     /// How many of these had a session.
     pub up_seconds: u64,
-    /// Requests that came.
+    /// Requests that ended, refused and cancelled ones too.
     pub requests: u64,
     /// Requests that failed or were refused.
     pub failures: u64,
@@ -78,7 +78,7 @@ pub struct Day {
     pub usd: f64,
 }
 
-/// A time without a session.
+/// A time of 5 s or more without a session, or without a model to offer. A pause, a drain and the end are none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outage {
     /// When it began.

@@ -3,7 +3,11 @@
 //!
 //! Invariant: what does not answer is not offered. One look at a time, however many want one.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::{self, Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, Notify, watch},
@@ -106,6 +110,20 @@ impl Offer {
     }
 }
 
+/// A model that is there and is not offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// Its full name.
+    pub name: Arc<str>,
+    /// Why, as a sentence that names the setting.
+    pub why: &'static str,
+}
+
+impl Hidden {
+    /// How many are told of.
+    pub const MAX: usize = 100;
+}
+
 /// Which models may be offered, and which of them come first and stay loaded.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -120,12 +138,28 @@ pub struct Rules {
 impl Rules {
     /// Whether a model may be offered.
     pub fn offers(&self, name: &str, suitability: Suitability) -> bool {
-        let allowed = match suitability {
-            Suitability::Suits => self.allow.matches(name),
-            Suitability::IfNamed => self.allow.names_in_full(name),
-            Suitability::Unknown => false,
+        self.why_hidden(name, suitability).is_none()
+    }
+
+    /// Why a model may not be offered, as a sentence, if it may not.
+    pub fn why_hidden(&self, name: &str, suitability: Suitability) -> Option<&'static str> {
+        if self.deny.matches(name) {
+            return Some("PIN_DENY_MODELS names it.");
+        }
+        if !self.allow.matches(name) {
+            return Some("PIN_ALLOW_MODELS does not name it.");
+        }
+        let why = match suitability {
+            Suitability::Suits => return None,
+            Suitability::Unknown => return Some("It is not known yet whether it can chat."),
+            Suitability::CannotChat => {
+                "It is not made for chats; named in full in PIN_ALLOW_MODELS it would be offered."
+            }
+            Suitability::RunsElsewhere => {
+                "It runs in somebody's cloud; named in full in PIN_ALLOW_MODELS it would be offered."
+            }
         };
-        allowed && !self.deny.matches(name)
+        (!self.allow.names_in_full(name)).then_some(why)
     }
 }
 
@@ -136,6 +170,8 @@ pub struct Catalogue {
     preload: Arc<Preload>,
     refresh: Duration,
     offer: watch::Sender<Offer>,
+    /// What the last look has found and not offered.
+    hidden: sync::Mutex<Vec<Hidden>>,
     /// When the last look that has ended began.
     last_look: watch::Sender<Option<Instant>>,
     look_now: Notify,
@@ -158,6 +194,7 @@ impl Catalogue {
             preload,
             refresh,
             offer: watch::Sender::default(),
+            hidden: sync::Mutex::default(),
             last_look: watch::Sender::default(),
             look_now: Notify::new(),
             outage: Mutex::new(LogThrottle::outage()),
@@ -167,6 +204,14 @@ impl Catalogue {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Offer> {
         self.offer.subscribe()
+    }
+
+    pub(super) fn offer(&self) -> watch::Ref<'_, Offer> {
+        self.offer.borrow()
+    }
+
+    pub(super) fn hidden(&self) -> Vec<Hidden> {
+        self.lock_hidden().clone()
     }
 
     /// Looks for as long as it is polled.
@@ -237,6 +282,7 @@ impl Catalogue {
             Ok(seen) => self.offer_of(seen, began),
             Err(error) => {
                 self.preload.server_is_away();
+                self.lock_hidden().clear();
                 Offer {
                     why_empty: Some(self.server.why_silent(&error)),
                     ..Offer::default()
@@ -265,10 +311,20 @@ impl Catalogue {
 
     fn offer_of(&self, seen: Seen, began: Instant) -> Offer {
         let count = seen.models.len();
-        let offered = |(model, suitability): (Model, Suitability)| {
-            self.rules.offers(&model.name, suitability).then_some(model)
-        };
-        let mut models: Vec<_> = seen.models.into_iter().filter_map(offered).collect();
+        let mut models = Vec::new();
+        let mut hidden = Vec::new();
+        for (model, suitability) in seen.models {
+            let name = &model.name;
+            match self.rules.why_hidden(name, suitability) {
+                None => models.push(model),
+                Some(why) if hidden.len() < Hidden::MAX => hidden.push(Hidden {
+                    name: Arc::clone(name),
+                    why,
+                }),
+                Some(_) => {}
+            }
+        }
+        *self.lock_hidden() = hidden;
         let looked_at_memory = (!seen.is_memory_unknown).then_some(began);
         self.preload.arrange(&mut models, looked_at_memory);
         Offer {
@@ -279,6 +335,10 @@ impl Catalogue {
             vram_bytes: seen.vram_bytes,
             version: seen.version,
         }
+    }
+
+    fn lock_hidden(&self) -> MutexGuard<'_, Vec<Hidden>> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Logs whether the server can be used. Asked at every look, so that what comes and goes is told once it has settled.

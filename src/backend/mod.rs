@@ -24,7 +24,7 @@ pub(crate) mod tests;
 
 pub use self::{
     answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
-    catalogue::{Catalogue, Loaded, Model, Offer, Rules, Thinking},
+    catalogue::{Catalogue, Hidden, Loaded, Model, Offer, Rules, Thinking},
     chat::RequestHead,
     preload::{PreloadState, PreloadStatus},
     server::{AskError, ModelServer, Prepared, Seen, Suitability},
@@ -85,6 +85,32 @@ impl Backend {
     /// What there is to offer, now and whenever it changes.
     pub fn offer(&self) -> watch::Receiver<Offer> {
         self.catalogue.subscribe()
+    }
+
+    /// Whether there is something to offer.
+    pub fn has_models(&self) -> bool {
+        !self.catalogue.offer().models.is_empty()
+    }
+
+    /// Why there is nothing to offer, if there is not. A pull says more than that there is no model yet, but nothing to
+    /// somebody whose model server is away.
+    pub fn why_nothing(&self) -> Option<String> {
+        let offer = self.catalogue.offer();
+        match &offer.why_empty {
+            Some(trouble) => {
+                let pull = offer.is_up.then(|| self.pulls().sentence()).flatten();
+                Some(pull.unwrap_or_else(|| trouble.clone()))
+            }
+            None if offer.models.is_empty() => {
+                Some("Ollama has not been asked for its models yet.".to_owned())
+            }
+            None => None,
+        }
+    }
+
+    /// The models that are there and not offered; a hundred at most.
+    pub fn hidden(&self) -> Vec<Hidden> {
+        self.catalogue.hidden()
     }
 
     /// Whether the list of models is so new that a model that is not in it does not exist.

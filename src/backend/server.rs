@@ -30,8 +30,10 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 pub enum Suitability {
     /// It is made for them and runs on this server.
     Suits,
-    /// It is not, or runs elsewhere: offered only where the operator names it in full.
-    IfNamed,
+    /// It is not made for them: offered only where the operator names it in full.
+    CannotChat,
+    /// It runs in somebody's cloud: likewise.
+    RunsElsewhere,
     /// The server does not tell yet: not offered until it does.
     Unknown,
 }

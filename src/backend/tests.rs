@@ -92,11 +92,11 @@ fn backend(server: &Arc<Listing>, allow: &str) -> Backend {
 
 #[tokio::test(start_paused = true)]
 async fn what_does_not_suit_is_offered_by_its_full_name_and_what_is_not_known_by_none() {
-    use Suitability::{IfNamed, Suits, Unknown};
+    use Suitability::{CannotChat, RunsElsewhere, Suits, Unknown};
     let server = Listing::has(&[
         ("a:latest", Suits),
-        ("b:latest", IfNamed),
-        ("c:latest", IfNamed),
+        ("b:latest", CannotChat),
+        ("c:latest", RunsElsewhere),
         ("d:latest", Unknown),
         ("e:latest", Unknown),
     ]);
@@ -106,6 +106,69 @@ async fn what_does_not_suit_is_offered_by_its_full_name_and_what_is_not_known_by
     let offer = backend.offer();
     let names: Vec<_> = offer.borrow().names().map(ToString::to_string).collect();
     assert_eq!(names, ["a:latest", "c:latest"]);
+}
+
+fn hidden(backend: &Backend) -> Vec<(String, &'static str)> {
+    let hidden = backend.hidden().into_iter();
+    hidden
+        .map(|model| (model.name.to_string(), model.why))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_misses_a_model_is_told_which_setting_hides_it() {
+    use Suitability::{CannotChat, RunsElsewhere, Suits, Unknown};
+    let server = Listing::has(&[
+        ("offered:latest", Suits),
+        ("named:latest", CannotChat),
+        ("x-denied:latest", Suits),
+        ("y-denied:latest", CannotChat),
+        ("not-allowed:latest", Suits),
+        ("x-embeds:latest", CannotChat),
+        ("x-far:cloud", RunsElsewhere),
+        ("x-new:latest", Unknown),
+    ]);
+    let config = config(&[
+        ("PIN_ALLOW_MODELS", "offered,x*,named,y-denied"),
+        ("PIN_DENY_MODELS", "*-denied"),
+    ]);
+    let rules = Rules {
+        allow: config.backend.allow,
+        deny: config.backend.deny,
+        preload: allowing("*").preload,
+    };
+    let server: Arc<dyn ModelServer> = server;
+    let backend = Backend::new(server, rules, REFRESH, &Arc::new(Metrics::new()));
+    backend.look_now().await;
+    let told = hidden(&backend);
+    let begins = [
+        ("x-denied:latest", "PIN_DENY_MODELS names it."),
+        ("y-denied:latest", "PIN_DENY_MODELS names it."),
+        ("not-allowed:latest", "PIN_ALLOW_MODELS does not name it."),
+        (
+            "x-embeds:latest",
+            "It is not made for chats; named in full in PIN_ALLOW_MODELS",
+        ),
+        (
+            "x-far:cloud",
+            "It runs in somebody's cloud; named in full in PIN_ALLOW_MODELS",
+        ),
+        ("x-new:latest", "It is not known yet"),
+    ];
+    assert_eq!(told.len(), begins.len(), "{told:?}");
+    for ((name, why), (expected, begin)) in told.iter().zip(begins) {
+        assert!(name == expected && why.starts_with(begin), "{name}: {why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_hidden_models_are_told_of_and_none_of_a_server_that_is_away() {
+    let many = backend(&Listing::has(&[("a", Suitability::Suits); 150]), "b");
+    many.look_now().await;
+    assert_eq!(hidden(&many).len(), Hidden::MAX);
+    let away = backend(&Arc::default(), "b");
+    away.look_now().await;
+    assert_eq!(hidden(&away), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,6 +34,16 @@ pub struct Load {
     pub waiting: usize,
 }
 
+impl Load {
+    /// The larger of each.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            running: self.running.max(other.running),
+            waiting: self.waiting.max(other.waiting),
+        }
+    }
+}
+
 /// A job's claim to run, now or later.
 pub(super) enum Reservation {
     /// A chat's, or what waits like one.
@@ -70,7 +80,7 @@ pub(super) struct Running {
 }
 
 impl Admission {
-    pub(super) fn new(slots: Vec<Arc<Slots>>, settings: AdmissionSettings) -> Self {
+    pub(crate) fn new(slots: Vec<Arc<Slots>>, settings: AdmissionSettings) -> Self {
         let semaphore =
             |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {

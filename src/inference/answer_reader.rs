@@ -163,7 +163,7 @@ impl<'a> AnswerReader<'a> {
             TimedOut::Overdue => return overdue(self.settings),
             TimedOut::Idle(limit) => humantime::format_duration(*limit),
         };
-        let sentence = match times.first_token {
+        let sentence = match times.first_token() {
             None => format!("the backend gave no token within {limit}"),
             Some(_) => format!("the backend gave no further token for {limit}"),
         };

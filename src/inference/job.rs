@@ -13,7 +13,7 @@ use super::{
     admission::{Admission, Reservation, Running},
     answer_reader::overdue,
     jobs::{Handle, Stop},
-    record::{Ended, Record},
+    record::{Ended, Record, Times},
     work::{Done, Head, Progress, Task, Work},
 };
 use crate::{
@@ -56,7 +56,10 @@ impl Inference {
     /// Runs a job to its end and sends its answer.
     pub(super) async fn run(&self, job: Job, handle: &Handle) {
         let mut record = Record::new(&job, self.shared.nodes.sole());
-        let mut progress = Progress::default();
+        let mut progress = Progress {
+            times: Times::seen_by(handle),
+            done: None,
+        };
         let mut work = job.work;
         let performed = self.perform(&mut *work, job.place, handle, &mut record, &mut progress);
         let performed = AssertUnwindSafe(performed);
@@ -71,7 +74,7 @@ impl Inference {
             && (stop.is_final() || (progress.done.is_none() && stop.silences(record.operation)))
         {
             self.count_request(&record);
-            return record.log(handle.session(), Ended::Silenced(stop));
+            return self.tell(&record, handle, Ended::Silenced(stop));
         }
         let outcome = match (progress.done, performed) {
             // What cut it short was the sending of its last chunks, and the answer has it all.
@@ -84,7 +87,7 @@ impl Inference {
             )),
         };
         self.count(&record, &outcome);
-        record.log(handle.session(), Ended::of(&outcome));
+        self.tell(&record, handle, Ended::of(&outcome));
         let (reply, earning) = match outcome {
             Ok(done) => {
                 let earning = record.earning(&done);
@@ -93,6 +96,12 @@ impl Inference {
             Err(failure) => (work.failed(record.request_id, &failure), None),
         };
         self.shared.outbox.answer(reply, earning);
+    }
+
+    fn tell(&self, record: &Record, handle: &Handle, ended: Ended<'_>) {
+        record.log(handle.session(), ended);
+        let shown = record.shown(handle.entry.received_at, ended);
+        self.requests.ended(handle, shown);
     }
 
     /// What a job answers that was stopped.
@@ -119,7 +128,7 @@ impl Inference {
         let (on, _running) = timeout_at(deadline, self.admitted(place, record))
             .await
             .unwrap_or_else(|_| Err(overdue(&self.settings)))?;
-        handle.runs_now();
+        handle.runs_now(&on.model.name);
         self.show_load();
         progress.times.started = Some(Instant::now());
         let task = Task {
@@ -197,7 +206,8 @@ impl Inference {
                 .request_queue_time_seconds
                 .observe(seconds(record.received, started));
         }
-        if let Some(first) = times.first_token {
+        if let Some(first) = times.first_token() {
+            self.shared.history.first_token(first - record.received);
             metrics
                 .time_to_first_token_seconds
                 .observe(seconds(record.received, first));

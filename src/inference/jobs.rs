@@ -5,13 +5,19 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin::RunningRequest,
+    clock::millis,
+    label::Label,
     outbox::SessionNumber,
     protocol::{Operation, RequestId},
 };
@@ -67,12 +73,29 @@ impl Stop {
     }
 }
 
+/// What is known of a job when it is entered.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) operation: Operation,
+    /// The model, by its full name, as far as that is known.
+    pub(super) model: Option<Arc<str>>,
+    /// The node, by its alias, likewise.
+    pub(super) node: Option<Arc<str>>,
+    /// When its request came.
+    pub(super) received: Instant,
+    /// The same in Unix seconds.
+    pub(super) received_at: u64,
+}
+
 /// What outsiders hold of a job.
 #[derive(Debug)]
 pub(super) struct Handle {
-    operation: Operation,
-    /// The node, by its alias, as far as that is known.
-    node: Option<Arc<str>>,
+    pub(super) entry: Entry,
+    /// When it had a slot, and the model that it runs.
+    started: OnceLock<(Instant, Arc<str>)>,
+    /// Filled in by its [`Times`](super::record::Times).
+    pub(super) first_token: Arc<OnceLock<Instant>>,
+    has_ended: AtomicBool,
     state: Mutex<State>,
     pub(super) token: CancellationToken,
     /// The last session that its request came by: chunks go over that one and no other.
@@ -81,10 +104,12 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    fn new(session: SessionNumber, operation: Operation, node: Option<Arc<str>>) -> Self {
+    fn new(session: SessionNumber, entry: Entry) -> Self {
         Self {
-            operation,
-            node,
+            entry,
+            started: OnceLock::new(),
+            first_token: Arc::default(),
+            has_ended: AtomicBool::new(false),
             state: Mutex::new(State::Waiting),
             token: CancellationToken::new(),
             session: Mutex::new(session),
@@ -100,8 +125,10 @@ impl Handle {
         }
     }
 
-    /// It has a slot.
-    pub(super) fn runs_now(&self) {
+    /// It has a slot, and runs this model.
+    pub(super) fn runs_now(&self, model: &Arc<str>) {
+        self.started
+            .get_or_init(|| (Instant::now(), Arc::clone(model)));
         let mut state = lock(&self.state);
         if *state == State::Waiting {
             *state = State::Running;
@@ -110,6 +137,27 @@ impl Handle {
 
     fn waits(&self) -> bool {
         *lock(&self.state) == State::Waiting
+    }
+
+    /// It has ended, though it may not have left its place yet.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    fn shown(&self, id: &RequestId) -> RunningRequest {
+        let entry = &self.entry;
+        let started = self.started.get();
+        let after = |then: Instant| millis(then - entry.received);
+        let model = started.map(|(_, model)| model).or(entry.model.as_ref());
+        RunningRequest {
+            id: id.as_str().to_owned(),
+            model: model.map(ToString::to_string),
+            operation: entry.operation.as_str(),
+            received: entry.received_at,
+            age_ms: millis(entry.received.elapsed()),
+            wait_ms: started.map(|(then, _)| after(*then)),
+            first_token_ms: self.first_token.get().copied().map(after),
+        }
     }
 
     /// The session that chunks may go over.
@@ -149,16 +197,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Jobs(Mutex<BTreeMap<RequestId, Arc<Handle>>>);
 
 impl Jobs {
-    /// Enters a new job that came by this session. There is none of this id; see [`Jobs::attach`]. `node`: where it is to
-    /// run, by the alias, as far as that is known.
+    /// Enters a new job that came by this session. There is none of this id; see [`Jobs::attach`].
     pub(super) fn enter(
         &self,
         request_id: &RequestId,
         session: SessionNumber,
-        operation: Operation,
-        node: Option<Arc<str>>,
+        entry: Entry,
     ) -> Arc<Handle> {
-        let handle = Arc::new(Handle::new(session, operation, node));
+        let handle = Arc::new(Handle::new(session, entry));
         self.lock().insert(request_id.clone(), Arc::clone(&handle));
         handle
     }
@@ -204,7 +250,9 @@ impl Jobs {
 
     /// Stops those that nobody waits for once their session is gone. An interview has a time of its own.
     pub(super) fn stop_orphans(&self) {
-        self.stop_where(Stop::Orphaned, |job| job.operation != Operation::Interview);
+        self.stop_where(Stop::Orphaned, |job| {
+            job.entry.operation != Operation::Interview
+        });
     }
 
     /// Stops all.
@@ -218,8 +266,8 @@ impl Jobs {
         let mut jobs = self.lock();
         let before = jobs.len();
         jobs.retain(|_, job| {
-            let is_interview = job.operation == Operation::Interview;
-            let is_its = is_interview && job.node.as_deref() == Some(node);
+            let is_interview = job.entry.operation == Operation::Interview;
+            let is_its = is_interview && job.entry.node.as_deref() == Some(node);
             let stays = !is_its || job.session() >= session;
             if !stays {
                 job.stop(Stop::Superseded);
@@ -227,6 +275,17 @@ impl Jobs {
             stays
         });
         jobs.len() < before
+    }
+
+    /// Those that wait or run, oldest first.
+    pub(super) fn list(&self) -> Vec<RunningRequest> {
+        let jobs = self.lock().clone();
+        let mut jobs: Vec<_> = jobs
+            .iter()
+            .filter(|(_, job)| !job.has_ended.load(Ordering::Relaxed))
+            .collect();
+        jobs.sort_by_key(|(_, job)| job.entry.received);
+        jobs.into_iter().map(|(id, job)| job.shown(id)).collect()
     }
 
     fn stop_where(&self, reason: Stop, matches: impl Fn(&Handle) -> bool) {

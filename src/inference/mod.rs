@@ -13,6 +13,7 @@ mod job;
 mod jobs;
 mod record;
 mod refusals;
+mod requests;
 mod speech;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod timed_chat;
 mod work;
 
 pub use admission::{Admission, Load};
+pub use requests::Requests;
 pub(crate) use timed_chat::{TimedAnswer, TimedChat};
 
 use std::{convert::Infallible, sync::Arc};
@@ -32,13 +34,15 @@ use tracing::debug;
 use self::{
     admission::Reservation,
     job::{Job, Place, busy, model_not_found, slots_of},
-    jobs::{Jobs, Stop},
+    jobs::{Entry, Stop},
     refusals::{Refusal, Refusals},
     work::Work,
 };
 use crate::{
+    admin::EndedRequest,
     clock::sleep_until_any,
     config::{AdmissionSettings, JobSettings},
+    label::Label,
     node::{Node, Offered, Slot, Turn},
     outbox::{Repeat, SessionNumber},
     protocol::{Code, Failure, Generation, Operation, RequestId},
@@ -77,7 +81,7 @@ pub struct Inference {
     generation: Generation,
     settings: JobSettings,
     admission: Arc<Admission>,
-    jobs: Jobs,
+    requests: Arc<Requests>,
     refusals: Refusals,
     tasks: TaskTracker,
     stages: Stages,
@@ -104,7 +108,7 @@ impl Inference {
             generation,
             settings,
             admission: Arc::new(admission),
-            jobs: Jobs::default(),
+            requests: Arc::default(),
             tasks: TaskTracker::new(),
             stages,
             down_since: watch::Sender::default(),
@@ -120,6 +124,7 @@ impl Inference {
         request_id: RequestId,
         payload: Option<Box<RawValue>>,
     ) {
+        self.requests.came(self.shared.clock.unix_seconds());
         let known = self.known(&request_id, session);
         if matches!(known, Known::Answers) {
             return self.count_duplicate(&request_id);
@@ -155,6 +160,7 @@ impl Inference {
         request_id: &RequestId,
         reason: &str,
     ) {
+        self.requests.came(self.shared.clock.unix_seconds());
         let sentence = format!("the frame cannot be read: {reason}");
         let failure = Failure::new(Code::Invalid, sentence);
         let work = work::read(operation, None);
@@ -178,6 +184,18 @@ impl Inference {
         let requests = &self.shared.metrics.requests_total;
         requests.of(model, operation).inc();
         self.count_failure(operation, failure.code);
+        self.requests.refused(EndedRequest {
+            id: request_id.as_str().to_owned(),
+            model: model.map(ToOwned::to_owned),
+            operation: operation.as_str(),
+            outcome: failure.code.as_str(),
+            received: self.shared.clock.unix_seconds(),
+            wait_ms: None,
+            first_token_ms: None,
+            duration_ms: 0,
+            prompt_tokens: None,
+            generation_tokens: None,
+        });
         let reply = work.failed(request_id.clone(), failure);
         self.shared.outbox.refuse(reply).await;
     }
@@ -201,7 +219,7 @@ impl Inference {
     }
 
     fn cancel_one(&self, request_id: &RequestId) -> bool {
-        let is_job = self.jobs.cancel(request_id);
+        let is_job = self.requests.jobs.cancel(request_id);
         if is_job {
             self.shared.metrics.cancelled_requests_total.inc();
         }
@@ -230,7 +248,7 @@ impl Inference {
                 biased;
                 // Cannot fail: `self` holds the sender.
                 _ = down_since.changed() => continue,
-                () = over => self.jobs.stop_orphans(),
+                () = over => self.requests.jobs.stop_orphans(),
             }
             let _ = down_since.changed().await;
         }
@@ -238,17 +256,17 @@ impl Inference {
 
     /// Whether there is a job that has not answered.
     pub fn has_work(&self) -> bool {
-        !self.jobs.is_empty()
+        !self.requests.jobs.is_empty()
     }
 
     /// Answers those that wait for a slot that the sidecar drains.
     pub fn refuse_waiting(&self) {
-        self.jobs.stop_waiting(Stop::Draining);
+        self.requests.jobs.stop_waiting(Stop::Draining);
     }
 
     /// Cuts short what still runs; the answers say why.
     pub fn stop(&self) {
-        self.jobs.stop_all(Stop::Draining);
+        self.requests.jobs.stop_all(Stop::Draining);
     }
 
     /// Waits until no job is left, which is for good while the sidecar is not open.
@@ -278,9 +296,14 @@ impl Inference {
         Arc::clone(&self.admission)
     }
 
+    /// What people may see of requests, for whoever outlives the jobs.
+    pub fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
+    }
+
     /// What is known of a request's id. If it is being worked on or has been answered, this session gets the answer too.
     fn known(&self, request_id: &RequestId, session: SessionNumber) -> Known {
-        if self.jobs.attach(request_id, session) {
+        if self.requests.jobs.attach(request_id, session) {
             return Known::Answers;
         }
         match self.shared.outbox.repeat(request_id) {
@@ -318,7 +341,10 @@ impl Inference {
         let mut reservation = self.reserve(work, &offering);
         if work.operation() == Operation::Interview
             && let Some(offered) = offering.first()
-            && self.jobs.supersede_interviews(&offered.node.alias, session)
+            && self
+                .requests
+                .jobs
+                .supersede_interviews(&offered.node.alias, session)
         {
             // The earlier ones' tasks let go of their places, which this one or the next may need.
             yield_now().await;
@@ -362,14 +388,19 @@ impl Inference {
     fn start(self: &Arc<Self>, session: SessionNumber, job: Job) {
         let request_id = job.request_id.clone();
         self.shared.outbox.supersede(&request_id);
-        let node = job.place.offering.first();
-        let node = node.map(|offered| Arc::clone(&offered.node.alias));
-        let operation = job.work.operation();
-        let handle = self.jobs.enter(&request_id, session, operation, node);
+        let offered = job.place.offering.first();
+        let entry = Entry {
+            operation: job.work.operation(),
+            model: offered.map(|offered| Arc::clone(&offered.model.name)),
+            node: offered.map(|offered| Arc::clone(&offered.node.alias)),
+            received: job.received,
+            received_at: self.shared.clock.unix_seconds(),
+        };
+        let handle = self.requests.jobs.enter(&request_id, session, entry);
         let inference = Arc::clone(self);
         self.tasks.spawn(async move {
             inference.run(job, &handle).await;
-            inference.jobs.leave(&request_id, &handle);
+            inference.requests.jobs.leave(&request_id, &handle);
             inference.show_load();
         });
         self.show_load();
@@ -388,6 +419,7 @@ impl Inference {
 
     fn show_load(&self) {
         let load = self.load();
+        self.shared.history.busy(load);
         self.shared
             .metrics
             .requests_running

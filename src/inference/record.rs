@@ -3,13 +3,21 @@
 //! Invariant: one line a request that was taken, at its end, with the same fields whatever became of it; and nothing of
 //! what it said.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{job::Job, jobs::Stop, work::Done};
+use super::{
+    job::Job,
+    jobs::{Handle, Stop},
+    work::Done,
+};
 use crate::{
+    admin::EndedRequest,
     clock::millis,
     label::Label,
     node::{Node, Offered},
@@ -21,7 +29,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Times {
     pub(super) started: Option<Instant>,
-    pub(super) first_token: Option<Instant>,
+    /// Shared with whoever looks on.
+    first_token: Arc<OnceLock<Instant>>,
     last_token: Option<Instant>,
 }
 
@@ -74,10 +83,22 @@ impl<'a> Ended<'a> {
 }
 
 impl Times {
+    /// Times whose first token is seen by whoever holds the job.
+    pub(super) fn seen_by(handle: &Handle) -> Self {
+        Self {
+            first_token: Arc::clone(&handle.first_token),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn token(&mut self) {
         let now = Instant::now();
-        self.first_token.get_or_insert(now);
+        self.first_token.get_or_init(|| now);
         self.last_token = Some(now);
+    }
+
+    pub(super) fn first_token(&self) -> Option<Instant> {
+        self.first_token.get().copied()
     }
 
     /// The mean time between tokens. The first token's own time is the time to first token.
@@ -85,7 +106,7 @@ impl Times {
         let gaps = u32::try_from(tokens.checked_sub(1)?)
             .ok()
             .filter(|gaps| *gaps > 0)?;
-        Some((self.last_token? - self.first_token?) / gaps)
+        Some((self.last_token? - self.first_token()?) / gaps)
     }
 }
 
@@ -144,7 +165,7 @@ impl Record {
                     outcome = ended.outcome(),
                     session = session.get(),
                     queue_ms = self.since_received(self.times.started),
-                    first_token_ms = self.since_received(self.times.first_token),
+                    first_token_ms = self.since_received(self.times.first_token()),
                     duration_ms = millis(self.received.elapsed()),
                     prompt_tokens,
                     generation_tokens,
@@ -156,6 +177,23 @@ impl Record {
             Ended::Answered(_) | Ended::Silenced(_) => line!(info, "request ended"),
             Ended::Failed(_) if ended.is_operators_concern() => line!(warn, "request failed"),
             Ended::Failed(_) => line!(info, "request failed"),
+        }
+    }
+
+    /// What people may see of it. `received_at`: when it came, in Unix seconds.
+    pub(super) fn shown(&self, received_at: u64, ended: Ended<'_>) -> EndedRequest {
+        let (prompt_tokens, generation_tokens) = ended.tokens().unzip();
+        EndedRequest {
+            id: self.request_id.as_str().to_owned(),
+            model: self.model.as_deref().map(ToOwned::to_owned),
+            operation: self.operation.as_str(),
+            outcome: ended.outcome(),
+            received: received_at,
+            wait_ms: self.since_received(self.times.started),
+            first_token_ms: self.since_received(self.times.first_token()),
+            duration_ms: millis(self.received.elapsed()),
+            prompt_tokens,
+            generation_tokens,
         }
     }
 

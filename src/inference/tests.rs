@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
+use tokio::time::advance;
 
 use super::{Inference, Stop};
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     },
     clock::SystemClock,
     config::{AdmissionSettings, JobSettings, OutboxSettings},
+    history::History,
     label::Label as _,
     link::Outgoing,
     node::{Node, tests::node_settings},
@@ -110,6 +112,7 @@ fn bench(capacity: usize) -> Bench {
         outbox: Arc::clone(&outbox),
         metrics: Arc::clone(&metrics),
         recent_errors: Arc::<RecentErrors>::default(),
+        history: Arc::new(History::new(0)),
         clock: Arc::new(SystemClock),
     };
     let long = Duration::from_secs(600);
@@ -227,6 +230,55 @@ async fn a_drain_refuses_what_waits_and_cuts_short_what_runs_when_it_is_told_to(
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_are_shown_while_they_wait_and_run_and_for_a_while_after_their_end() {
+    let bench = bench(1);
+    let shown = || bench.inference.requests().list();
+    assert_eq!(shown().last_at, None);
+    for id in ["runs", "waits", "has no place"] {
+        bench.ask(id, "hangs").await;
+        tokio::task::yield_now().await;
+        advance(Duration::from_secs(2)).await;
+    }
+    let running = shown().running;
+    let ids: Vec<_> = running.iter().map(|request| request.id.as_str()).collect();
+    assert_eq!(ids, ["runs", "waits"], "oldest first");
+    assert!(running.iter().all(|r| r.model.as_deref() == Some("hangs")));
+    let waits = running.iter().map(|request| request.wait_ms);
+    assert_eq!(waits.collect::<Vec<_>>(), [Some(0), None]);
+    assert_eq!((running[0].age_ms, running[1].age_ms), (6_000, 4_000));
+    bench.inference.cancel(&RequestId::new("runs").unwrap());
+    tokio::task::yield_now().await;
+    advance(Duration::from_secs(3)).await;
+    let running = shown().running;
+    assert_eq!(running.len(), 1, "{running:?}");
+    assert_eq!(running[0].wait_ms, Some(4_000));
+    bench.inference.stop();
+    bench.inference.ended().await;
+    let shown = shown();
+    let ended = shown.recent.iter().map(|r| (r.id.as_str(), r.outcome));
+    let newest_first = [
+        ("waits", "draining"),
+        ("runs", "cancelled"),
+        ("has no place", "busy"),
+    ];
+    assert_eq!(ended.collect::<Vec<_>>(), newest_first);
+    assert_eq!(shown.recent[0].duration_ms, 7_000);
+    assert!(shown.running.is_empty());
+    assert!(shown.last_at.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_requests_are_remembered_however_many_are_refused() {
+    let bench = bench(1);
+    for n in 0..200 {
+        bench.ask(&format!("r{n}"), "").await;
+    }
+    let recent = bench.inference.requests().list().recent;
+    assert_eq!(recent.len(), 50);
+    assert_eq!((&*recent[0].id, &*recent[49].id), ("r199", "r150"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_id_that_was_cancelled_is_new_work_when_it_comes_again() {
     let bench = bench(1);
     bench.ask("r", "hangs").await;
@@ -266,8 +318,8 @@ async fn of_two_reasons_to_stop_a_job_the_first_is_what_it_answers() {
     let bench = bench(1);
     bench.ask("r", "hangs").await;
     tokio::task::yield_now().await;
-    bench.inference.jobs.stop_all(Stop::Draining);
-    bench.inference.jobs.stop_all(Stop::Orphaned);
+    bench.inference.requests.jobs.stop_all(Stop::Draining);
+    bench.inference.requests.jobs.stop_all(Stop::Orphaned);
     let answer = bench.next_frame().await;
     assert!(answer.contains(r#""error":"draining: "#), "{answer}");
 }

@@ -68,7 +68,7 @@ impl TimedChat<'_> {
             result: completion.result,
             prompt_tokens: completion.prompt_tokens,
             tokens: completion.generation_tokens,
-            first_token: times.first_token.map_or(total, |first| first - sent),
+            first_token: times.first_token().map_or(total, |first| first - sent),
             total,
         })
     }

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::Outcome;
 use crate::{
     check::Checks,
+    history::Observer,
     inference::Inference,
     overview::Pulse,
     service::{Drain, Rest, Service, Stage, Stages},
@@ -29,6 +30,7 @@ pub(super) struct DataPath {
     pub(super) inference: Arc<Inference>,
     pub(super) service: Arc<Service>,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) observer: Arc<Observer>,
     /// To the backends.
     pub(super) connections: Connections,
     /// Spreads the waits of pulls. A copy, so that what is pulled changes nothing for the session.
@@ -88,9 +90,10 @@ impl DataPath {
         let (nodes, pulse) = (self.shared.nodes.clone(), Arc::clone(&self.pulse));
         let (inference, outbox) = (Arc::clone(&self.inference), Arc::clone(&self.shared.outbox));
         let refusing = Arc::clone(&self.inference);
+        let observer = Arc::clone(&self.observer);
         let mut background = JoinSet::new();
         background.spawn(async move { nodes.follow().await });
-        background.spawn(async move { pulse.beat().await });
+        background.spawn(async move { pulse.beat(|| observer.look()).await });
         background.spawn(async move { inference.watch_orphans().await });
         background.spawn(async move { match refusing.sum_up_refusals().await {} });
         background.spawn(async move { match outbox.keep_fresh().await {} });
@@ -236,7 +239,7 @@ impl DataPath {
         self.service.drained(Rest { undelivered });
         let lost = self.shared.outbox.lost();
         // Most connections end when nobody is left who could use them.
-        drop((self.inference, self.shared));
+        drop((self.inference, self.observer, self.shared));
         self.connections.end(GOODBYE).await;
         lost
     }

@@ -13,6 +13,7 @@ use crate::{
     check::{CheckDesk, Checks, Running},
     clock::{SystemClock, WallClock},
     config::Config,
+    history::Observer,
     inference::Inference,
     link::{Connect, WebSocket},
     overview::View,
@@ -139,9 +140,16 @@ impl Relay {
             random: world.random.clone(),
             status: Arc::clone(&status),
         };
+        let observer = Observer {
+            shared: shared.clone(),
+            status: Arc::clone(&status),
+            stages: service.stages(),
+            admission: inference.admission(),
+        };
         Ok(Self {
             supervisor: Supervisor::new(config.identity, config.gateway, parts, shared.clone()),
             data_path: DataPath {
+                observer: Arc::new(observer),
                 shared,
                 inference,
                 service,
@@ -194,6 +202,7 @@ impl Relay {
             gateway: Arc::clone(&self.gateway),
             shared: self.data_path.shared.clone(),
             admission: self.data_path.inference.admission(),
+            requests: self.data_path.inference.requests(),
             service: self.service(),
             pulse: Arc::clone(&self.data_path.pulse),
         }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{dispatch::Dispatch, notices::Topic};
 use crate::{
+    admin,
     label::Label,
     node::{Node, Verdict},
     protocol::RetryAfter,
@@ -39,6 +40,13 @@ impl Dispatch<'_> {
         if let Some(node) = node {
             let at = self.shared.clock.unix_seconds();
             let until = |wait: Duration| (Instant::now() + wait, at.saturating_add(wait.as_secs()));
+            self.shared.history.judged(admin::Verdict {
+                at,
+                node: node.alias.to_string(),
+                tier: ended.tier.as_str(),
+                accuracy,
+                tokens_per_second: ended.tokens_per_second,
+            });
             node.standing.judge(Verdict {
                 tier: ended.tier,
                 accuracy,

@@ -33,6 +33,9 @@ pub struct SessionStatus {
     pub phase_since: u64,
     /// What keeps it from being up, as a sentence for the operator.
     pub why_down: Option<String>,
+    /// The first such sentence since it was last up, or since it was last wanted: those that follow are often of the
+    /// attempts to connect again.
+    pub why_lost: Option<String>,
     /// What is wrong with the secret, though the last good one still serves.
     pub secret_error: Option<String>,
     /// When it came up, in Unix seconds, while it is.
@@ -54,6 +57,7 @@ impl Default for StatusBoard {
             phase: Phase::Connecting,
             phase_since: 0,
             why_down: None,
+            why_lost: None,
             secret_error: None,
             up_since: None,
             attempts: 0,
@@ -69,7 +73,7 @@ impl StatusBoard {
         self.lock().clone()
     }
 
-    pub(super) fn update(&self, change: impl FnOnce(&mut SessionStatus)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut SessionStatus)) {
         change(&mut self.lock());
     }
 

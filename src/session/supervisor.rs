@@ -104,6 +104,7 @@ impl Supervisor {
     /// Keeps a session up until all jobs have ended in a drain and nothing is left to deliver, or the drain may
     /// take no longer; then closes it and returns. It may be run again.
     pub async fn run(&mut self, stages: &Stages) {
+        self.parts.status.update(|status| status.why_lost = None);
         let outbox = Arc::clone(&self.shared.outbox);
         let nothing_left = async {
             let delivered = async {
@@ -262,7 +263,7 @@ impl Supervisor {
         self.enter(Phase::Up);
         self.parts.status.update(|status| {
             status.up_since = Some(now);
-            status.why_down = None;
+            (status.why_down, status.why_lost) = (None, None);
         });
         session
     }
@@ -314,9 +315,10 @@ impl Supervisor {
                 .status
                 .update(|status| status.last_connect_failure = Some(failure));
         }
-        self.parts
-            .status
-            .update(|status| status.why_down = Some(sentence));
+        self.parts.status.update(|status| {
+            status.why_lost.get_or_insert_with(|| sentence.clone());
+            status.why_down = Some(sentence);
+        });
         self.enter_waiting(wait, is_paced);
         wait
     }

@@ -3,14 +3,15 @@
 //! Invariant: a family has at most [`MAX_MODELS`] models and `other`, whatever names come.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
+    iter::Sum,
     marker::PhantomData,
-    sync::{PoisonError, RwLock},
+    sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::{Atomic, AtomicF64, AtomicU64, Collector, GenericCounter, GenericCounterVec},
+    core::{Atomic, AtomicF64, AtomicU64, GenericCounter, GenericCounterVec},
 };
 
 use super::families::{Family, MAX_VALUE_BYTES, registered};
@@ -23,41 +24,59 @@ pub(super) const MAX_MODELS: usize = 1_000;
 /// The word for models that are not offered.
 const OTHER: &str = "other";
 
-/// The models that a family has series for.
-#[derive(Default)]
-struct KnownModels(RwLock<HashSet<Box<str>>>);
+/// A model's series, one for each value of the label beside.
+type Series<T> = HashMap<Box<str>, Box<[OnceLock<T>]>>;
 
-impl KnownModels {
-    /// The word for a model: its name while there is room for it, else `other`.
-    fn word<'a>(&self, model: Option<&'a str>) -> &'a str {
-        match model {
-            Some(name) if self.is_known(name) || self.admit(name) => name,
-            _ => OTHER,
+/// A family's series, by model and, where it has a label beside, by that label's place in its set. Summing them up costs an
+/// addition each, so that it can be done every few seconds.
+struct ByModel<T> {
+    labels: usize,
+    series: RwLock<Series<T>>,
+}
+
+impl<T: Clone> ByModel<T> {
+    fn new(labels: usize) -> Self {
+        Self {
+            labels,
+            series: RwLock::default(),
         }
     }
 
-    fn is_known(&self, name: &str) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(name)
+    /// A model's series, which `make` makes for the model's word: its name while there is room for it, else `other`.
+    fn of(&self, model: Option<&str>, label: usize, make: impl Fn(&str) -> T) -> T {
+        let name = model.unwrap_or(OTHER);
+        if let Some(series) = self.read().get(name) {
+            return series[label].get_or_init(|| make(name)).clone();
+        }
+        let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        let models = all.len() - usize::from(all.contains_key(OTHER));
+        let has_room = models < MAX_MODELS && name.len() <= MAX_VALUE_BYTES;
+        let word = if has_room || all.contains_key(name) {
+            name
+        } else {
+            OTHER
+        };
+        let empty = || (0..self.labels).map(|_| OnceLock::new()).collect();
+        let series = all.entry(word.into()).or_insert_with(empty);
+        series[label].get_or_init(|| make(word)).clone()
     }
 
-    fn admit(&self, name: &str) -> bool {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let room =
-            known.contains(name) || (known.len() < MAX_MODELS && name.len() <= MAX_VALUE_BYTES);
-        if room {
-            known.insert(name.into());
-        }
-        room
+    /// Adds all series up.
+    fn sum<S: Sum>(&self, value: impl Fn(&T) -> S) -> S {
+        let all = self.read();
+        let series = all.values().flatten();
+        series.filter_map(OnceLock::get).map(value).sum()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Series<T>> {
+        self.series.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Counters per model. A model's series starts with its first use, at 0 where that is [`CounterByModel::start`]: of a series
 /// that starts with more Prometheus does not see the increase.
 pub struct CounterByModel<P: Atomic = AtomicU64> {
-    known: KnownModels,
+    series: ByModel<GenericCounter<P>>,
     family: GenericCounterVec<P>,
 }
 
@@ -67,7 +86,8 @@ pub type SumByModel = CounterByModel<AtomicF64>;
 impl<P: Atomic> CounterByModel<P> {
     /// The counter of an offered model, by its full name; `None` for any other.
     pub fn of(&self, model: Option<&str>) -> GenericCounter<P> {
-        self.family.with_label_values(&[self.known.word(model)])
+        let make = |word: &str| self.family.with_label_values(&[word]);
+        self.series.of(model, 0, make)
     }
 
     /// Has the series of an offered model be there.
@@ -76,25 +96,22 @@ impl<P: Atomic> CounterByModel<P> {
     }
 }
 
-impl CounterByModel {
+impl<P: Atomic<T: Sum>> CounterByModel<P> {
     /// The sum over all models.
-    pub fn total(&self) -> u64 {
-        sum(&self.family)
+    pub fn total(&self) -> P::T {
+        self.series.sum(GenericCounter::get)
     }
 }
 
 impl SumByModel {
     /// The sum of each model for which anything was added.
     pub fn by_model(&self) -> BTreeMap<String, f64> {
-        let families = self.family.collect();
-        let series = families.iter().flat_map(|family| family.get_metric());
-        series
-            .map(|series| {
-                let model = series.get_label().first().map_or("", |label| label.value());
-                (model.to_owned(), series.get_counter().get_value())
-            })
-            .filter(|(_, sum)| *sum > 0.0)
-            .collect()
+        let all = self.series.read();
+        let sums = all.iter().filter_map(|(model, series)| {
+            let sum = series.first()?.get()?.get();
+            (sum > 0.0).then(|| (model.to_string(), sum))
+        });
+        sums.collect()
     }
 }
 
@@ -107,7 +124,7 @@ impl<P: Atomic + 'static> Family for CounterByModel<P> {
             GenericCounterVec::new(Opts::new(name, help), &["model"])?,
         )?;
         Ok(Self {
-            known: KnownModels::default(),
+            series: ByModel::new(1),
             family,
         })
     }
@@ -115,15 +132,15 @@ impl<P: Atomic + 'static> Family for CounterByModel<P> {
 
 /// Gauges per model. A model's series starts with its first use.
 pub struct GaugeByModel {
-    known: KnownModels,
+    series: ByModel<IntGauge>,
     family: IntGaugeVec,
 }
 
 impl GaugeByModel {
     /// The gauge of a model, by its full name.
     pub fn of(&self, model: &str) -> IntGauge {
-        self.family
-            .with_label_values(&[self.known.word(Some(model))])
+        let make = |word: &str| self.family.with_label_values(&[word]);
+        self.series.of(Some(model), 0, make)
     }
 }
 
@@ -136,7 +153,7 @@ impl Family for GaugeByModel {
             IntGaugeVec::new(Opts::new(name, help), &["model"])?,
         )?;
         Ok(Self {
-            known: KnownModels::default(),
+            series: ByModel::new(1),
             family,
         })
     }
@@ -144,7 +161,7 @@ impl Family for GaugeByModel {
 
 /// Counters per model and a label from a closed set. A pair's series starts as a model's of [`CounterByModel`].
 pub struct CounterByModelAnd<L> {
-    known: KnownModels,
+    series: ByModel<IntCounter>,
     family: IntCounterVec,
     label: PhantomData<L>,
 }
@@ -152,8 +169,8 @@ pub struct CounterByModelAnd<L> {
 impl<L: Label> CounterByModelAnd<L> {
     /// The counter of `label` for an offered model, by its full name; `None` for any other.
     pub fn of(&self, model: Option<&str>, label: L) -> IntCounter {
-        self.family
-            .with_label_values(&[self.known.word(model), label.as_str()])
+        let make = |word: &str| self.family.with_label_values(&[word, label.as_str()]);
+        self.series.of(model, label.index(), make)
     }
 
     /// As [`CounterByModel::start`].
@@ -163,7 +180,7 @@ impl<L: Label> CounterByModelAnd<L> {
 
     /// The sum over all models and labels.
     pub fn total(&self) -> u64 {
-        sum(&self.family)
+        self.series.sum(IntCounter::get)
     }
 }
 
@@ -182,20 +199,11 @@ impl<L: Label> Family for CounterByModelAnd<L> {
             IntCounterVec::new(Opts::new(name, help), &["model", label])?,
         )?;
         Ok(Self {
-            known: KnownModels::default(),
+            series: ByModel::new(L::ALL.len()),
             family,
             label: PhantomData,
         })
     }
-}
-
-/// Whole, since every addend came from an integer counter and stays below 2^53.
-fn sum(family: &IntCounterVec) -> u64 {
-    let families = family.collect();
-    let series = families.iter().flat_map(|family| family.get_metric());
-    series
-        .map(|series| series.get_counter().get_value() as u64)
-        .sum()
 }
 
 #[cfg(test)]
@@ -238,5 +246,6 @@ mod tests {
         let sums = family.by_model();
         assert_eq!(sums.keys().collect::<Vec<_>>(), ["other", "tiny:latest"]);
         assert!((sums["tiny:latest"] - 0.001).abs() < 1e-12, "{sums:?}");
+        assert!((family.total() - 2.501).abs() < 1e-12);
     }
 }

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod figures;
+mod history;
 #[path = "../support/mod.rs"]
 mod support;

@@ -107,9 +107,10 @@ fn seen_model(tag: &Tag, facts: Option<&Facts>, running: &Running) -> (Model, Su
         is_preloaded: false,
     };
     let suitability = match facts {
-        Some(facts) if facts.chats && !tag.is_remote() => Suitability::Suits,
-        Some(_) => Suitability::IfNamed,
         None => Suitability::Unknown,
+        Some(_) if tag.is_remote() => Suitability::RunsElsewhere,
+        Some(facts) if facts.chats => Suitability::Suits,
+        Some(_) => Suitability::CannotChat,
     };
     (model, suitability)
 }

@@ -88,7 +88,7 @@ impl Tag {
 /// How far a model suits chats, as far as its name tells.
 pub(super) fn suitability_by_name(name: &str) -> Suitability {
     if in_a_cloud(name) {
-        Suitability::IfNamed
+        Suitability::RunsElsewhere
     } else {
         Suitability::Suits
     }

@@ -1,0 +1,55 @@
+//! Looks at the data path once a second, from within.
+//!
+//! Invariant: a look allocates nothing while all is well and no point is due, and waits for nobody.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Look, outages::Trouble, plot::Totals};
+use crate::{
+    inference::Admission, node::Node, service::Stages, session::StatusBoard, shared::Shared,
+};
+
+/// What is looked at.
+pub(crate) struct Observer {
+    pub(crate) shared: Shared,
+    pub(crate) status: Arc<StatusBoard>,
+    pub(crate) stages: Stages,
+    pub(crate) admission: Arc<Admission>,
+}
+
+impl Observer {
+    /// Looks, and has it remembered.
+    pub(crate) fn look(&self) {
+        let metrics = &self.shared.metrics;
+        let is_up = metrics.session_up.get() == 1;
+        let look = Look {
+            now: Instant::now(),
+            wall: self.shared.clock.unix_seconds(),
+            is_up,
+            load: self.admission.load(),
+            trouble: self.trouble(is_up),
+        };
+        self.shared.history.look(look, || Totals::of(metrics));
+    }
+
+    /// None while it drains, is drained or paused, or ends: then there is to be no session.
+    fn trouble(&self, is_up: bool) -> Option<Trouble> {
+        if !self.stages.is_open() {
+            return None;
+        }
+        if !is_up {
+            let why = self.status.read().why_lost;
+            return Some(Trouble { why });
+        }
+        // One that can be used is enough.
+        let mut nodes = self.shared.nodes.iter();
+        if nodes.any(|node| node.backend.has_models()) {
+            return None;
+        }
+        let why = |node: &Arc<Node>| node.backend.why_nothing();
+        let why = self.shared.nodes.iter().find_map(why);
+        Some(Trouble { why })
+    }
+}
