@@ -218,6 +218,61 @@ fn a_character_that_comes_in_two_lines_is_whole() {
     assert_eq!(completion.result.get(), expected.replace('?', "\u{fffd}"));
 }
 
+/// What comes of an answer of which 64 KiB may be kept, that comes in reads of 16 KiB.
+fn kept_of(body: &str) -> Outcome {
+    let mut decoder = Box::<ChatDecoder>::default();
+    decoder.limit(LIMIT);
+    let mut deltas = Deltas::default();
+    for piece in body.as_bytes().chunks(16 * 1024) {
+        decoder.feed(piece, &mut deltas)?;
+    }
+    let context = ResultContext {
+        generation: Generation::Desktop,
+        request_id: "req-1".into(),
+        created: 0,
+    };
+    let completion = decoder.finish(&mut deltas, &context)?;
+    Ok((deltas.drain().collect(), completion))
+}
+
+const LIMIT: usize = 64 * 1024;
+
+#[test]
+fn the_size_of_an_answer_is_what_is_kept_of_it_however_it_is_written() {
+    let line = |message: &str| format!("{{\"message\":{{{message}}},\"done\":false}}\n");
+    let end = r#"{"message":{"content":""},"done":true}"#;
+    let all_at_once = |bytes: usize, done: bool| {
+        let text = "x".repeat(bytes);
+        format!("{{\"message\":{{\"content\":\"{text}\"}},\"done\":{done}}}\n")
+    };
+    for fits in [
+        line(r#""content":"abcde""#).repeat(9_000),
+        line(r#""content":"x""#).repeat(20_000),
+        line(r#""content":"""#).repeat(30_000),
+        line(r#""content":"x","thinking":"""#).repeat(15_000),
+        line(r#""content":"\u4e2d""#).repeat(12_000),
+        line(&format!(r#""content":"{}""#, r"\u003c".repeat(10))).repeat(2_000),
+        line(r#""content":"\n\n\n\n""#).repeat(8_000),
+        "\n".repeat(LIMIT + 1),
+        all_at_once(40_000, true),
+        all_at_once(LIMIT - 100, false),
+    ] {
+        let kept = kept_of(&(fits.clone() + end));
+        assert!(kept.is_ok(), "{} {:?}", &fits[..50], kept.map(|_| ()));
+    }
+    for too_large in [
+        line(r#""content":"abcde""#).repeat(LIMIT / 5),
+        line(r#""thinking":"\u4e2d""#).repeat(LIMIT / 3),
+        line(&format!(r#""tool_calls":[{{"x":"{}"}}]"#, "x".repeat(500))).repeat(LIMIT / 500),
+        all_at_once(LIMIT, true),
+        format!("{{\"x\":\"{}\",\"done\":true}}\n", "x".repeat(LIMIT)),
+        " ".repeat(10 * 1024 * 1024),
+    ] {
+        let failure = kept_of(&(too_large.clone() + end)).unwrap_err();
+        assert_eq!(failure.code, Code::TooLarge, "{}", &too_large[..50]);
+    }
+}
+
 #[test]
 fn an_answer_that_is_not_complete_is_a_failure() {
     let cut = &STREAM[..STREAM.find("\"done\":true").unwrap()];
