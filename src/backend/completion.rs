@@ -40,7 +40,7 @@ impl Answer {
     ///
     /// # Errors
     /// What is given is something else than a list.
-    pub(super) fn add_logprobs(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
+    pub(super) fn add_logprobs(&mut self, list: Option<&str>) -> Result<bool, Failure> {
         let elements = elements_of(list)?;
         if elements.is_empty() {
             return Ok(false);
@@ -58,7 +58,7 @@ impl Answer {
     ///
     /// # Errors
     /// What is given is something else than a list, or too large.
-    pub(super) fn add_calls(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
+    pub(super) fn add_calls(&mut self, list: Option<&str>) -> Result<bool, Failure> {
         let elements = elements_of(list)?;
         self.make_room(elements.len())?;
         self.tool_calls.push(elements);
@@ -161,8 +161,8 @@ impl Elements {
 }
 
 /// What stands between the brackets of a list; nothing where there is no list.
-fn elements_of(list: Option<&RawValue>) -> Result<&str, Failure> {
-    match list.map(RawValue::get) {
+fn elements_of(list: Option<&str>) -> Result<&str, Failure> {
+    match list {
         Some(list) if list.starts_with('[') => Ok(interior(list).trim()),
         Some(_) => Err(unreadable()),
         None => Ok(""),

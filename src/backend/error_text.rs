@@ -28,12 +28,12 @@ const HIDDEN: &str = "…";
 pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
     serde_json::from_slice::<ErrorBody<'_>>(body)
         .ok()
-        .and_then(|body| words_of(body.error?))
+        .and_then(|body| words_of(body.error?.get()))
         .unwrap_or_else(|| format!("HTTP {status}"))
 }
 
 /// The words of an `error` field, as Ollama (`"…"`) or OpenAI (`{"message": "…"}`) spells it.
-pub(super) fn words_of_error(error: &RawValue) -> String {
+pub(super) fn words_of_error(error: &str) -> String {
     words_of(error).unwrap_or_else(|| "an error without words".to_owned())
 }
 
@@ -49,16 +49,15 @@ struct ErrorObject<'a> {
     message: &'a RawValue,
 }
 
-fn words_of(error: &RawValue) -> Option<String> {
-    let words = match error.get().as_bytes().first()? {
+fn words_of(error: &str) -> Option<String> {
+    let words = match error.as_bytes().first()? {
         b'{' => {
-            serde_json::from_str::<ErrorObject<'_>>(error.get())
-                .ok()?
-                .message
+            let error: ErrorObject<'_> = serde_json::from_str(error).ok()?;
+            error.message.get()
         }
         _ => error,
     };
-    let words: Cow<'_, str> = string(words.get())?;
+    let words: Cow<'_, str> = string(words)?;
     let cleaned = clean(&words);
     (!cleaned.is_empty()).then_some(cleaned)
 }
@@ -373,7 +372,7 @@ mod tests {
         for part in ["[", "a:", "/x ", "\u{0}", "1.1.1.1:"] {
             let words = part.repeat(8 * 1024 * 1024 / part.len());
             let error = serde_json::value::to_raw_value(&words).unwrap();
-            let text = text_of(words_of_error(&error));
+            let text = text_of(words_of_error(error.get()));
             assert!(
                 text.len() <= MAX_BYTES + "backend: ".len(),
                 "{}",
@@ -383,7 +382,7 @@ mod tests {
         let nested = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
         let error = RawValue::from_string(format!(r#"{{"message":{nested}}}"#)).unwrap();
         assert_eq!(
-            text_of(words_of_error(&error)),
+            text_of(words_of_error(error.get())),
             "backend: an error without words"
         );
         let took = worked() - before;

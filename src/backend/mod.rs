@@ -13,6 +13,7 @@ mod catalogue;
 pub mod chat;
 mod completion;
 mod error_text;
+mod fields;
 mod halves;
 mod object;
 pub mod ollama;

@@ -7,14 +7,12 @@
 #[cfg(test)]
 mod tests;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use crate::{
     backend::{
         Completion, Decoder, Deltas, ResultContext,
         completion::{Answer, unreadable},
         error_text::words_of_error,
+        fields::fields,
         halves::{Half, without_halves},
         object::{Object, Value, string},
     },
@@ -33,27 +31,6 @@ pub(super) struct ChatDecoder {
     half_of_content: Half,
     /// What the line with `"done":true` has beside that. What comes after it is ignored.
     last: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    message: Option<Message<'a>>,
-    #[serde(borrow)]
-    logprobs: Option<&'a RawValue>,
-    done: Option<bool>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_calls: Option<&'a RawValue>,
 }
 
 impl Decoder for ChatDecoder {
@@ -122,49 +99,44 @@ impl ChatDecoder {
         Ok(brought)
     }
 
+    /// What is no UTF-8 is replaced: an answer is worth more than one of its characters.
     fn read_line(&mut self, line: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
-        let text = std::str::from_utf8(line).map_err(|_| unreadable())?;
+        let text = String::from_utf8_lossy(line);
         if text.trim_ascii().is_empty() {
             return Ok(false);
         }
-        let line: Line<'_> = serde_json::from_str(text).map_err(|_| unreadable())?;
-        if let Some(error) = line.error.filter(|error| error.get() != r#""""#) {
+        let names = ["message", "logprobs", "done", "error"];
+        let [message, logprobs, done, error] = fields(&text, names).ok_or_else(unreadable)?;
+        if let Some(error) = error.filter(|error| *error != r#""""#) {
             return Err(Failure::new(Code::Backend, words_of_error(error)));
         }
-        let brought = self.add(&line, deltas)?;
-        if line.done == Some(true) {
-            let last = beside_the_answer(&without_halves(text)).ok_or_else(unreadable)?;
+        let mut brought = self.answer.add_logprobs(logprobs)?;
+        if let Some(message) = message {
+            brought |= self.add_message(message, deltas)?;
+        }
+        if done == Some("true") {
+            let last = beside_the_answer(&without_halves(&text)).ok_or_else(unreadable)?;
             self.answer.make_room(last.len())?;
             self.last = Some(last);
         }
         Ok(brought)
     }
 
-    fn add(&mut self, line: &Line<'_>, deltas: &mut Deltas) -> Result<bool, Failure> {
-        let answer = &mut self.answer;
-        let mut brought = answer.add_logprobs(line.logprobs)?;
-        let Some(message) = &line.message else {
-            return Ok(brought);
-        };
+    fn add_message(&mut self, message: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
+        let names = ["thinking", "content", "tool_calls"];
+        let [thinking, content, calls] = fields(message, names).ok_or_else(unreadable)?;
+        let mut brought = self.answer.add_calls(calls)?;
         for (kind, half, piece) in [
-            (
-                ChunkKind::Thinking,
-                &mut self.half_of_thinking,
-                message.thinking,
-            ),
-            (
-                ChunkKind::Content,
-                &mut self.half_of_content,
-                message.content,
-            ),
+            (ChunkKind::Thinking, &mut self.half_of_thinking, thinking),
+            (ChunkKind::Content, &mut self.half_of_content, content),
         ] {
             if let Some(piece) = piece {
-                let text = half.join(piece.get()).ok_or_else(unreadable)?;
-                answer.say(kind, &text, deltas)?;
-                brought |= piece.get() != r#""""#;
+                let text = half.join(piece).ok_or_else(unreadable)?;
+                self.answer.say(kind, &text, deltas)?;
+                brought |= piece != r#""""#;
             }
         }
-        Ok(answer.add_calls(message.tool_calls)? | brought)
+        Ok(brought)
     }
 }
 

@@ -119,7 +119,7 @@ impl Progress {
 
     fn take(&mut self, line: Line<'_>) -> Result<(), PullError> {
         if let Some(error) = line.error {
-            return Err(PullError::said(words_of_error(error)));
+            return Err(PullError::said(words_of_error(error.get())));
         }
         self.succeeded = line.status == "success";
         if line.digest.is_empty() {
