@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Deltas, ResultContext,
+    arguments::are_none,
     halves::without_halves,
     object::{Object, Value, elements, interior, rewrite_elements, string},
 };
@@ -290,8 +291,9 @@ fn tool_call<'a>(call: &'a str, place: usize, request_id: &str) -> Option<ToolCa
     let call = Object::parse(call).ok()?;
     let function = Object::parse(call.given("function")?).ok()?;
     // Clients parse them, so that nothing has to be an object.
-    let arguments = function.given("arguments").filter(|json| *json != r#""""#);
-    let arguments = arguments.unwrap_or("{}");
+    let arguments = function.given("arguments").unwrap_or_default();
+    let said = string(arguments).unwrap_or(Cow::Borrowed(arguments));
+    let arguments = if are_none(&said) { "{}".into() } else { said };
     let id = call
         .given("id")
         .and_then(string)
@@ -301,7 +303,7 @@ fn tool_call<'a>(call: &'a str, place: usize, request_id: &str) -> Option<ToolCa
         r#type: "function",
         function: Function {
             name: function.given("name").and_then(string).unwrap_or_default(),
-            arguments: string(arguments).unwrap_or(Cow::Borrowed(arguments)),
+            arguments,
         },
     })
 }

@@ -8,6 +8,7 @@
 //! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
 
 mod answer;
+mod arguments;
 mod backoff;
 mod catalogue;
 pub mod chat;

@@ -162,7 +162,15 @@ fn no_two_calls_of_a_conversation_share_an_id() {
 
 #[test]
 fn a_call_without_arguments_is_given_with_an_empty_object() {
-    for arguments in [r#","arguments":"""#, r#","arguments":null"#, ""] {
+    for arguments in [
+        "",
+        r#","arguments":null"#,
+        r#","arguments":"""#,
+        r#","arguments":" ""#,
+        r#","arguments":"null""#,
+        r#","arguments":"[ ]""#,
+        r#","arguments":[]"#,
+    ] {
         let body = format!(
             r#"{{"message":{{"tool_calls":[{{"id":"x","function":{{"name":"f"{arguments}}}}}]}},"done":true}}"#
         );
