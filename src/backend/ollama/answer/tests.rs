@@ -194,6 +194,14 @@ fn tokens_are_counted_however_their_number_is_written() {
 }
 
 #[test]
+fn a_desktop_client_gives_counts_as_integers_and_all_else_as_it_was_written() {
+    let theirs = r#"{"done":true,"total_duration":5e9,"prompt_eval_count":12345678901234567890,"eval_count":7.0,"eval_duration":7.5,"load_duration":"1","x":7.0,"message":{"content":""}}"#;
+    let ours = theirs.replace("5e9", "5000000000").replacen("7.0", "7", 1);
+    let (_, completion) = decode(theirs, Generation::Desktop);
+    assert_eq!(completion.result.get(), ours);
+}
+
+#[test]
 fn an_end_that_only_loads_the_model_is_no_answer() {
     for reason in ["load", "unload"] {
         let end = |content| {
