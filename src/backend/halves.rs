@@ -11,7 +11,7 @@ use super::object::{interior, string};
 const ESCAPE: usize = 6;
 
 /// What stands where a half stays alone.
-const REPLACEMENT: &str = "\u{fffd}";
+pub(super) const REPLACEMENT: &str = "\u{fffd}";
 
 /// The first half of a character whose second may come with the next piece of a text, as it was written.
 #[derive(Default)]

@@ -136,12 +136,12 @@ impl Drop for SentContext {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::backend::ollama::wire;
 
     fn tags(digests: &[(&str, &str)]) -> Vec<Tag> {
-        let tag = |(name, digest): &(&str, &str)| {
-            serde_json::from_value(serde_json::json!({"name": name, "digest": digest})).unwrap()
-        };
-        digests.iter().map(tag).collect()
+        let tag = |(name, digest)| serde_json::json!({"name": name, "digest": digest});
+        let tags: Vec<_> = digests.iter().copied().map(tag).collect();
+        wire::tags(&serde_json::json!({"models": tags}).to_string()).unwrap()
     }
 
     fn contexts() -> (Contexts, Arc<str>) {

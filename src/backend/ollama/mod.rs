@@ -128,7 +128,7 @@ impl ModelServer for Ollama {
     }
 
     fn answers(&self) -> BoxFuture<'_, bool> {
-        async { self.api.version().await.is_ok() }.boxed()
+        self.api.answers().boxed()
     }
 
     fn why_silent(&self, error: &HttpError) -> String {
