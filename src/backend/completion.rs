@@ -11,6 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{
     Deltas, ResultContext,
     arguments::are_none,
+    error_text::what_came,
     halves::without_halves,
     object::{Object, Value, elements, interior, rewrite_elements, string},
 };
@@ -173,6 +174,17 @@ fn elements_of(list: Option<&str>) -> Result<&str, Failure> {
 fn too_large() -> Failure {
     let sentence = "the answer is larger than PIN_MAX_RESULT_BYTES";
     Failure::new(Code::TooLarge, sentence)
+}
+
+/// A piece of the body is not what the server's dialect says, nor anything that is like it.
+pub(super) fn unreadable_piece(piece: &[u8]) -> Failure {
+    match what_came(piece) {
+        Some(came) => {
+            let sentence = format!("the answer cannot be read: {came}");
+            Failure::new(Code::Backend, sentence)
+        }
+        None => unreadable(),
+    }
 }
 
 /// What was sent is not what the server's dialect says.

@@ -18,6 +18,16 @@ const MAX_LOOKED_AT: usize = 16 * MAX_BYTES;
 /// What stands for something that is the operator's own business.
 const HIDDEN: &str = "…";
 
+/// What a body is that is no JSON, where its beginning tells: something between us and the backend may have made it so.
+pub(super) fn what_came(body: &[u8]) -> Option<&'static str> {
+    match body.trim_ascii_start() {
+        // RFC 1952.
+        [0x1f, 0x8b, ..] => Some("gzip came, which was not asked for"),
+        [b'<', ..] => Some("HTML came"),
+        _ => None,
+    }
+}
+
 /// The words that come with a status other than 2xx.
 pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
     let body = String::from_utf8_lossy(body);

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     protocol::{Code, Failure},
-    transport::http::{Body, HttpError, read_body, stream},
+    transport::http::{Body, HttpError, encoding, read_body, stream},
 };
 
 /// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
@@ -158,6 +158,10 @@ pub(super) async fn accepted(
     let status = answer.status().as_u16();
     if status == 200 {
         return Ok(stream(answer.into_body()));
+    }
+    if let Some(encoding) = encoding(answer.headers()) {
+        let words = format!("HTTP {status}: {}", HttpError::Encoded(encoding));
+        return Err(AskError::Refused { status, words });
     }
     // A body that cannot be read whole says no less than one that is no JSON.
     let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;

@@ -10,7 +10,7 @@ mod tests;
 use crate::{
     backend::{
         Completion, Decoder, Deltas, ResultContext,
-        completion::{Answer, unreadable},
+        completion::{Answer, unreadable, unreadable_piece},
         error_text::words_of_error,
         fields::fields,
         halves::{Half, without_halves},
@@ -106,7 +106,8 @@ impl ChatDecoder {
             return Ok(false);
         }
         let names = ["message", "logprobs", "done", "error"];
-        let [message, logprobs, done, error] = fields(&text, names).ok_or_else(unreadable)?;
+        let [message, logprobs, done, error] =
+            fields(&text, names).ok_or_else(|| unreadable_piece(line))?;
         if let Some(error) = error.filter(|error| *error != r#""""#) {
             return Err(Failure::new(Code::Backend, words_of_error(error)));
         }

@@ -355,13 +355,24 @@ fn an_error_in_the_stream_carries_ollamas_words_cleaned() {
 #[test]
 fn what_cannot_be_read_is_a_failure() {
     for line in [
-        &b"<html>\n"[..],
+        &b"garbage\n"[..],
         b"[]",
         br#"{"message":{"content":7},"done":true}"#,
         br#"{"message":{"tool_calls":{}},"done":true}"#,
         br#"{"logprobs":1,"done":true}"#,
     ] {
         assert_eq!(failure(line), "backend: the answer cannot be read");
+    }
+    for (body, came) in [
+        (&b"\n <!DOCTYPE html>\n<html>"[..], "HTML came"),
+        (b"<html>", "HTML came"),
+        (
+            b"\x1f\x8b\x08\0\n\xff",
+            "gzip came, which was not asked for",
+        ),
+    ] {
+        let told = format!("backend: the answer cannot be read: {came}");
+        assert_eq!(failure(body), told);
     }
 }
 
