@@ -287,10 +287,22 @@ async fn a_model_that_ollama_cannot_describe_is_left_out_until_it_can() {
     ollama.fail_always("/api/show", broken);
     let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
     told(&gateway, 0, "MODEL_LIST", &[]).await;
-    sidecar.wait_until_pending("none that may be offered").await;
+    sidecar
+        .wait_until_pending("does not say what they can do: it answers HTTP 500")
+        .await;
     ollama.clear_faults();
     told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;
     sidecar.wait_until_pending("").await;
+}
+
+#[tokio::test]
+async fn a_model_that_is_denied_is_not_missed_because_ollama_cannot_describe_it() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let broken = Fault::answer(500, "application/json", r#"{"error":"no such blob"}"#);
+    ollama.fail_always("/api/show", broken);
+    let settings = [OFTEN, ("PIN_DENY_MODELS", MODEL)];
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    sidecar.wait_until_pending("none that may be offered").await;
 }
 
 #[tokio::test]

@@ -265,6 +265,13 @@ impl Catalogue {
 
     fn offer_of(&self, seen: Seen, began: Instant) -> Offer {
         let count = seen.models.len();
+        let is_unknown = |(model, suitability): &(Model, Suitability)| {
+            *suitability == Suitability::Unknown
+                && self.rules.offers(&model.name, Suitability::Suits)
+        };
+        let has_unknown = seen.models.iter().any(is_unknown);
+        let why_unknown = seen.why_unknown.filter(|_| has_unknown);
+        let why_nothing = || self.server.why_nothing(count, why_unknown.as_deref());
         let offered = |(model, suitability): (Model, Suitability)| {
             self.rules.offers(&model.name, suitability).then_some(model)
         };
@@ -274,7 +281,7 @@ impl Catalogue {
         Offer {
             is_up: true,
             is_warm: self.preload.is_warm(),
-            why_empty: models.is_empty().then(|| self.server.why_nothing(count)),
+            why_empty: models.is_empty().then(why_nothing),
             models,
             vram_bytes: seen.vram_bytes,
             version: seen.version,

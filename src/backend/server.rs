@@ -45,6 +45,8 @@ pub struct Seen {
     pub vram_bytes: u64,
     /// Whether it does not tell which models are in memory: then that none seems to be says nothing.
     pub is_memory_unknown: bool,
+    /// Why it does not tell of those models that are [`Suitability::Unknown`], where there are any.
+    pub why_unknown: Option<String>,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
 }
@@ -114,8 +116,9 @@ pub trait ModelServer: Send + Sync {
     /// What the operator is told when it does not answer.
     fn why_silent(&self, error: &HttpError) -> String;
 
-    /// What the operator is told when none of the `models` that it has is offered.
-    fn why_nothing(&self, models: usize) -> String;
+    /// What the operator is told when none of the `models` that it has is offered; `why_unknown` is [`Seen::why_unknown`] where
+    /// that alone keeps one back.
+    fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String;
 
     /// See [`super::Backend::prepare`].
     ///
