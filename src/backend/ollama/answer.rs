@@ -116,7 +116,12 @@ impl ChatDecoder {
             brought |= self.add_message(message, deltas)?;
         }
         if done == Some("true") {
-            let last = beside_the_answer(&without_halves(&text)).ok_or_else(unreadable)?;
+            let text = without_halves(&text);
+            let last = if brought {
+                beside_the_answer(&text).ok_or_else(unreadable)?
+            } else {
+                text.into_owned()
+            };
             self.answer.make_room(last.len())?;
             self.last = Some(last);
         }
