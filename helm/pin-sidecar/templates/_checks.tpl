@@ -15,11 +15,13 @@
 {{- if $mistakes }}{{ join "\n  " (prepend $mistakes "") | fail }}{{ end -}}
 {{- end -}}
 
-{{- /* A file of the chart as it is. Takes (dict "root" $ "path" $path "holds" "a piece of it"): a file that was lost on the way
-       is empty to Helm, and one that is a link elsewhere may have come as the link's text. */ -}}
+{{- /* A file of the chart as it is. Takes (dict "root" $ "path" $path "holds" "a field of it"): a file that was lost on the way
+       is empty to Helm, one that is a link elsewhere may have come as the link's text, and one of which a part is missing is no
+       JSON or YAML. */ -}}
 {{- define "pin-sidecar.file" -}}
 {{- $text := .root.Files.Get .path -}}
-{{- if not (contains .holds $text) -}}
+{{- $read := hasSuffix ".json" .path | ternary (fromJson $text) (fromYaml $text) -}}
+{{- if or (hasKey $read "Error") (not (get $read .holds)) -}}
 {{- printf "%s of this chart is missing or not whole: what fetched the chart left it behind; take all of helm/pin-sidecar" .path | fail -}}
 {{- end -}}
 {{- $text -}}
