@@ -1,10 +1,12 @@
 //! Who may read a file, who we are, and what stands in the way: what an operator needs in order to mend a file that cannot
-//! be read.
+//! be read. And how to read one without waiting for ever or taking in more than it should have.
 //!
 //! Invariant: the advice blames what forbids it. A file whose owner and mode allow it is not told to be changed.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::{self, File},
+    io::{self, Read},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -82,6 +84,26 @@ impl FileFacts {
                 .to_owned(),
         }
     }
+}
+
+/// Opens a file to read it; `None`, if it is not a regular one. That is looked at before: to open a pipe is to wait for its
+/// other end.
+pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Reads all there is, but hardly more than `largest` bytes. Whether there were no more than that.
+pub(crate) fn read_at_most(
+    largest: usize,
+    reader: impl Read,
+    buffer: &mut Vec<u8>,
+) -> io::Result<bool> {
+    reader.take(largest as u64 + 1).read_to_end(buffer)?;
+    Ok(buffer.len() <= largest)
 }
 
 impl fmt::Display for FileFacts {
