@@ -37,6 +37,9 @@ pub enum Obstacle {
 const READ: u32 = 0o4;
 const PASS: u32 = 0o1;
 
+/// How many symbolic links are followed on the way to a file: as many as Linux follows.
+const MAX_LINKS: usize = 40;
+
 impl FileFacts {
     /// Looks at a file.
     pub fn of(path: &Path) -> Self {
@@ -134,20 +137,42 @@ fn allows(file: &fs::Metadata, bit: u32) -> bool {
     file.mode() >> shift & bit != 0
 }
 
-/// The first directory on the way that we may not pass.
+/// The first directory on the way that we may not pass, where symbolic links lead too.
 fn closed_directory(path: &Path) -> Option<PathBuf> {
-    let mut ancestors: Vec<_> = path.ancestors().skip(1).collect();
-    ancestors.reverse();
-    let closed = ancestors
-        .into_iter()
-        .find(|directory| fs::metadata(directory).is_ok_and(|directory| !allows(&directory, PASS)));
-    closed.map(Path::to_owned)
+    let mut here = PathBuf::new();
+    let mut ahead = steps(path);
+    let mut links = 0;
+    while let Some(step) = ahead.pop() {
+        let directory = if here.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &here
+        };
+        if fs::metadata(directory).is_ok_and(|directory| !allows(&directory, PASS)) {
+            return Some(directory.to_owned());
+        }
+        let next = here.join(step);
+        match fs::read_link(&next) {
+            Ok(target) if links < MAX_LINKS => {
+                links += 1;
+                ahead.append(&mut steps(&target));
+            }
+            Ok(_) | Err(_) => here = next,
+        }
+    }
+    None
+}
+
+/// The names that a path is made of, the first one at the end.
+fn steps(path: &Path) -> Vec<PathBuf> {
+    let names = path.components().rev();
+    names.map(|name| PathBuf::from(name.as_os_str())).collect()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -189,5 +214,35 @@ mod tests {
         assert_eq!(facts.obstacle, Obstacle::Directory(closed.clone()));
         assert!(advice(&facts).contains(&format!("into {}: ", closed.display())));
         assert_eq!(facts.owner_and_mode, None);
+    }
+
+    #[test]
+    fn a_directory_that_we_may_not_pass_is_blamed_where_a_link_leads_into_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let closed = place("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
+        for (link, target) in [
+            ("file", closed.join("secret")),
+            ("data", "closed".into()),
+            ("again", "file".into()),
+            ("up", "../".into()),
+        ] {
+            symlink(target, place(link)).unwrap();
+        }
+        for path in ["file", "again", "data/secret"] {
+            let facts = FileFacts::of(&place(path));
+            assert_eq!(
+                facts.obstacle,
+                Obstacle::Directory(closed.clone()),
+                "{path}"
+            );
+        }
+        for nowhere in ["none", "up/none/secret"] {
+            assert_eq!(FileFacts::of(&place(nowhere)).obstacle, Obstacle::Other);
+        }
+        symlink("loop", place("loop")).unwrap();
+        assert_eq!(FileFacts::of(&place("loop")).obstacle, Obstacle::Other);
     }
 }
