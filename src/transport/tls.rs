@@ -101,8 +101,9 @@ fn built_in() -> RootCertStore {
 
 fn config(roots: RootCertStore) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = Arc::new(roots);
     let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .expect("there are built-in roots, and no revocation lists");
     let config = ClientConfig::builder_with_provider(provider)
@@ -110,7 +111,7 @@ fn config(roots: RootCertStore) -> Arc<ClientConfig> {
         .expect("ring serves TLS 1.2 and 1.3")
         // As dangerous as what it wraps: it only tells more of a refusal.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TellingVerifier(verifier)))
+        .with_custom_certificate_verifier(Arc::new(TellingVerifier { verifier, roots }))
         .with_no_client_auth();
     Arc::new(config)
 }
