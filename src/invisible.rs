@@ -9,11 +9,19 @@ const PAIRS: [(char, char); 5] = [
     ('\u{2018}', '\u{2019}'),
 ];
 
-/// Whether a pair of quotes stands around the whole text.
+/// Whether a pair of quotes stands around the whole text: one of the same inside, unless a backslash is before it, means
+/// that the first ends there.
 pub(crate) fn quoted(text: &str) -> bool {
     let mut chars = text.chars();
-    let ends = chars.next().zip(chars.next_back());
-    ends.is_some_and(|ends| PAIRS.contains(&ends))
+    let Some(ends) = chars.next().zip(chars.next_back()) else {
+        return false;
+    };
+    let mut before = ends.0;
+    PAIRS.contains(&ends)
+        && chars.all(|c| {
+            let is_escaped = std::mem::replace(&mut before, c) == '\\';
+            is_escaped || (c != ends.0 && c != ends.1)
+        })
 }
 
 /// Whether this shows nothing where it stands: control characters, byte order marks, and what only steers lines and
@@ -31,10 +39,28 @@ mod tests {
 
     #[test]
     fn only_a_pair_around_the_whole_counts_as_quotes() {
-        for text in ["\"a\"", "''", "`a b`", "\u{201c}a\u{201d}"] {
+        for text in [
+            "\"a\"",
+            "''",
+            "`a b`",
+            "\u{201c}a\u{201d}",
+            "\"it's\"",
+            "'\"a\"'",
+            r#""a \"b\" c""#,
+        ] {
             assert!(quoted(text), "{text}");
         }
-        for text in ["", "\"", "\"a", "a\"b\"", "'a\"", "\"a\" b"] {
+        for text in [
+            "",
+            "\"",
+            "\"a",
+            "a\"b\"",
+            "'a\"",
+            "\"a\" b",
+            "\"a\" and \"b\"",
+            "'n' Haus'",
+            "\u{201c}a\u{201d} and \u{201c}b\u{201d}",
+        ] {
             assert!(!quoted(text), "{text}");
         }
     }

@@ -381,8 +381,13 @@ fn quotes_blanks_and_comments_are_told_and_no_part_of_a_value() {
             assert!(!errors[0].contains(private), "{errors:?}");
         }
     }
-    let alias = "my gpu #1 \u{1f468}\u{200d}\u{1f680}";
-    assert_eq!(config(&[("PIN_NODE_ALIAS", alias)]).node.alias, alias);
+    for alias in [
+        "my gpu #1 \u{1f468}\u{200d}\u{1f680}\u{fe0f}",
+        "\"a\" and \"b\"",
+        "'n' Haus'",
+    ] {
+        assert_eq!(config(&[("PIN_NODE_ALIAS", alias)]).node.alias, alias);
+    }
     let job = config(&[("PIN_REQUEST_TIMEOUT", "1h 30m")]).job;
     assert_eq!(job.request_timeout, Duration::from_secs(5400));
 }
