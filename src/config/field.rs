@@ -21,6 +21,9 @@ pub(super) trait Value: fmt::Display + Sized {
     /// Where its text may have blanks.
     const BLANKS: Blanks = Blanks::Nowhere;
 
+    /// Whether it is a name for people, in which joiners draw emoji and letters.
+    const FOR_PEOPLE: bool = false;
+
     /// Reads it from text that is not blank, and has no white space around it and no quotes.
     fn parse(text: &str) -> Result<Self, Invalid>;
 

@@ -4,7 +4,7 @@
 //! Invariant: such a value is refused in words, never trimmed into another one, and a private one is not shown.
 
 use super::{error::Invalid, field::Value};
-use crate::invisible::{invisible, quoted};
+use crate::invisible::{invisible, joiner, quoted};
 
 /// Where a value of a type may have blanks in it; those around it never count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,8 @@ pub(super) fn refuse_wrapping<V: Value>(text: &str) -> Result<(), Invalid> {
 
 /// Refuses characters that nobody sees.
 pub(super) fn refuse_invisible<V: Value>(text: &str) -> Result<(), Invalid> {
-    match text.chars().find(|c| invisible(*c)) {
+    let is_hidden = |c: &char| invisible(*c) || !V::FOR_PEOPLE && joiner(*c);
+    match text.chars().find(is_hidden) {
         Some(c) => Err(told::<V>(
             text,
             &format!(

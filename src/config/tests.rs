@@ -366,6 +366,21 @@ fn quotes_blanks_and_comments_are_told_and_no_part_of_a_value() {
             "has an invisible character in it (U+FEFF)",
         ),
         (
+            "PIN_NODE_ALIAS",
+            "gpu\u{3164}",
+            "has an invisible character in it (U+3164)",
+        ),
+        (
+            "PIN_PAYOUT_ADDRESS",
+            "0xabc\u{fe0f}",
+            "has an invisible character in it (U+FE0F)",
+        ),
+        (
+            "PIN_OLLAMA_URL",
+            "http://ollama\u{200d}",
+            "has an invisible character in it (U+200D)",
+        ),
+        (
             "PIN_TLS_CA_FILE",
             "/ca\u{7}.pem",
             "has an invisible character in it (U+0007)",
