@@ -79,6 +79,10 @@ fn mistakes() -> Vec<(Value, &'static [&'static str])> {
             &["PIN_OUTBOX_BYTES", "i?B"],
         ),
         (
+            json!({"settings": {"PIN_QUEUE_BYTES": "512 KiB"}}),
+            &["PIN_QUEUE_BYTES", "i?B"],
+        ),
+        (
             json!({"node": {"region": "mars"}}),
             &["/node/region", "'us-east'"],
         ),
