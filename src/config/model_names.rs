@@ -17,8 +17,8 @@ const LONGEST: usize = 256;
 const LONGEST_PART: usize = 80;
 
 /// Where Ollama pulls from unless a name says otherwise; it lists such models without it.
-pub(super) const DEFAULT_HOST: &str = "registry.ollama.ai";
-pub(super) const DEFAULT_NAMESPACE: &str = "library";
+const DEFAULT_HOST: &str = "registry.ollama.ai";
+const DEFAULT_NAMESPACE: &str = "library";
 const DEFAULT_TAG: &str = "latest";
 
 const NOT_A_NAME: &str = "is not a model's name; write it as in ollama pull, such as llama3.2, qwen3:8b or hf.co/owner/model:Q4_K_M";
@@ -127,7 +127,7 @@ impl fmt::Display for PreloadModels {
 }
 
 /// The name as Ollama lists the model: with a tag, and without the registry and the namespace that go without saying.
-fn full_name(written: &str) -> Result<String, Invalid> {
+pub(super) fn full_name(written: &str) -> Result<String, Invalid> {
     if let Some(mistake) = mistake(written) {
         return Err(Invalid::value(written, mistake));
     }
@@ -147,7 +147,7 @@ fn full_name(written: &str) -> Result<String, Invalid> {
 }
 
 /// The name without its tag, and that, if it has one: a colon before a slash is a host's port.
-fn tag_of(written: &str) -> Option<(&str, &str)> {
+pub(super) fn tag_of(written: &str) -> Option<(&str, &str)> {
     let parts = written.rsplit_once(':');
     parts.filter(|(_, tag)| !tag.contains('/'))
 }
