@@ -10,6 +10,7 @@ mod field;
 mod globs;
 mod groups;
 mod log;
+mod log_targets;
 mod model_names;
 mod plain;
 mod proxy;

@@ -228,7 +228,8 @@ settings! {
     listen_addr: ListenAddr, "PIN_LISTEN_ADDR", Is("127.0.0.1:9464"),
         "where probes and metrics are served; `[::]:9464` for all addresses, IPv4 too";
     log: LogFilter, "PIN_LOG", Is("info"),
-        "a level, or targets such as `info,pin_sidecar::session=debug`; libraries never log more than `info`";
+        "a level, or targets such as `info,pin_sidecar::session=debug`, where `info` holds unless a level stands alone; \
+         libraries never log more than `info`";
     log_format: Option<Choice<LogFormat>>, "PIN_LOG_FORMAT", FoundOut("text on a terminal, else json"),
         "`text` or `json`";
 }
