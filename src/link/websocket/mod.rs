@@ -86,7 +86,12 @@ impl WebSocket {
             stream: self.dial.dial(&self.gateway).await?,
             meter: Arc::clone(&meter),
         };
-        let (mut sender, mut receiver) = socket::connect(stream, &self.settings, budget).await?;
+        let connected = socket::connect(stream, &self.settings, budget).await;
+        let (mut sender, mut receiver) = connected.inspect_err(|error| {
+            if error.is_silence() {
+                self.dial.suspect(&self.gateway);
+            }
+        })?;
         let node_id = self.log_in(secret, &mut sender, &mut receiver).await?;
         let link = WebSocketLink {
             sender: AsyncMutex::new(sender),
