@@ -84,8 +84,7 @@ pub fn command(
         return Ok(Value::Object(done).to_string());
     }
     let mut status = object(accepted(said(Method::GET, "/status")?)?)?;
-    // Its status says no more than its body.
-    status.extend(object(said(Method::GET, "/readyz")?)?);
+    status.extend(object(accepted(said(Method::GET, "/reasons")?)?)?);
     let status = Value::Object(status);
     Ok(if json {
         status.to_string()
@@ -110,7 +109,7 @@ fn object(response: Response) -> Result<Map<String, Value>, CommandError> {
     serde_json::from_slice(&response.body).map_err(|_| CommandError::Strange(response.place))
 }
 
-/// What `/status` and `/readyz` say, in a few lines.
+/// What `/status` and `/reasons` say, in a few lines.
 fn summary(status: &Value) -> String {
     let mut text = String::new();
     let sentences = |key: &str| {

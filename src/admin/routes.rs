@@ -54,6 +54,7 @@ enum Endpoint {
 enum Question {
     Health,
     Readiness,
+    Reasons,
     Metrics,
     Status,
     History,
@@ -73,6 +74,7 @@ impl Endpoint {
         Some(match path {
             "/healthz" | "/livez" => Self::Question(Question::Health),
             "/readyz" => Self::Question(Question::Readiness),
+            "/reasons" => Self::Question(Question::Reasons),
             "/metrics" => Self::Question(Question::Metrics),
             "/status" => Self::Question(Question::Status),
             "/history" => Self::Question(Question::History),
@@ -143,7 +145,7 @@ impl Routes {
         match Endpoint::of(request.uri().path()) {
             None => text(
                 StatusCode::NOT_FOUND,
-                "Not found. There are /, /healthz, /livez, /readyz, /metrics, /status and /history, and to POST /drain, \
+                "Not found. There are /, /healthz, /livez, /readyz, /reasons, /metrics, /status and /history, and to POST /drain, \
                  /session/disconnect, /session/connect and /check.\n",
             ),
             Some(Endpoint::Question(question)) => self.tell(question, caller, &request).await,
@@ -157,7 +159,14 @@ impl Routes {
         }
         match question {
             Question::Health => self.health(),
-            Question::Readiness => self.readiness(),
+            Question::Readiness => {
+                let readiness = self.readiness();
+                json(ok_or_unavailable(readiness.ready), &readiness)
+            }
+            Question::Reasons => match self.access.may_read(request.headers()).await {
+                Ok(()) => json(StatusCode::OK, &self.readiness()),
+                Err(refusal) => refused(refusal),
+            },
             Question::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
             Question::Status => self.status(caller, request.headers()).await,
             Question::History => self.history(request).await,
@@ -246,18 +255,13 @@ impl Routes {
         )
     }
 
-    fn readiness(&self) -> Answer {
+    fn readiness(&self) -> Readiness {
         let pending = self.overview.pending();
-        let ready = pending.is_empty();
-        let warnings = self.overview.warnings();
-        json(
-            ok_or_unavailable(ready),
-            &Readiness {
-                ready,
-                pending,
-                warnings,
-            },
-        )
+        Readiness {
+            ready: pending.is_empty(),
+            pending,
+            warnings: self.overview.warnings(),
+        }
     }
 
     async fn status(&self, caller: IpAddr, headers: &HeaderMap) -> Answer {

@@ -321,6 +321,20 @@ fn status_is_json_whose_fields_keep_their_order() {
 }
 
 #[test]
+fn reasons_are_told_to_a_page_without_an_error_and_not_under_somebody_elses_name() {
+    let fixture = Fixture::start();
+    let reason = "Ollama does not answer.".to_owned();
+    *fixture.sidecar.pending.lock().unwrap() = vec![reason];
+    let answer = fixture.ask("GET", "/reasons");
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.body, fixture.ask("GET", "/readyz").body);
+    assert_eq!(
+        fixture.ask_as("evil.example", "GET", "/reasons").status(),
+        421
+    );
+}
+
+#[test]
 fn a_page_under_somebody_elses_name_cannot_read_the_status() {
     let fixture = Fixture::start();
     for (host, status) in [

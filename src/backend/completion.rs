@@ -33,9 +33,9 @@ pub(super) struct Answer {
 /// What a result says of log probabilities that were left out.
 pub(super) const SHED: &str = "log probabilities were left out: with them the answer would be larger than PIN_MAX_RESULT_BYTES";
 
-/// How much longer than an answer may be a line is whose end has not come, in bytes: some 5,400 tokens have log
-/// probabilities as large, with 20 alternatives each.
-const LINE_BEYOND: usize = 8 * 1024 * 1024;
+/// How much longer than an answer a line may be whose end has not come, in bytes: some 700 tokens have log probabilities as
+/// large, with 20 alternatives each. Ollama writes a line per token; what writes a whole answer as one may be cut off here.
+const LINE_BEYOND: usize = 1024 * 1024;
 
 impl Answer {
     /// Adds a list of log probabilities, unless they are left out. Gives whether there were any.

@@ -9,10 +9,12 @@ const OURS: &str = "pin_sidecar";
 const MODULES: &[&str] = &[
     "admin",
     "admin::server",
+    "admin::token",
     "backend::catalogue",
     "backend::ollama::descriptions",
     "backend::ollama::pull",
     "backend::ollama::pull::wanted",
+    "backend::preload",
     "backend::preload::wanted",
     "inference",
     "inference::interview",
