@@ -157,7 +157,7 @@ async fn whatever_has_no_end_is_cut_off_at_the_limit() {
     );
     let call = json!({"message": {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]}});
     for endless in [
-        line.repeat(10_000),
+        line.repeat(20_000),
         format!("{call}\n").repeat(3_000),
         format!("{{\"message\":{{\"content\":\"{}", "x".repeat(LINE)),
         format!("{{\"x\":{}", "[".repeat(LINE)),
