@@ -9,6 +9,10 @@
   value: {{ .Values.clientId | quote }}
 - name: PIN_API_SECRET_FILE
   value: /run/secrets/pin-sidecar/{{ include "pin-sidecar.secretKey" . }}
+{{- if (.Values.admin).existingSecret }}
+- name: PIN_ADMIN_TOKEN_FILE
+  value: /run/secrets/pin-sidecar-admin/{{ include "pin-sidecar.adminKey" . }}
+{{- end }}
 - name: PIN_NODE_ALIAS
   {{- include "pin-sidecar.alias" . | trim | nindent 2 }}
 - name: PIN_OLLAMA_URL

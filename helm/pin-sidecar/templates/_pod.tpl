@@ -69,14 +69,24 @@ spec:
 {{- $kept := default dict (.Values.ollama).persistence -}}
 {{- $models := include "pin-sidecar.models" . -}}
 {{- $group := (include "pin-sidecar.podSecurityContext" . | fromYaml).fsGroup -}}
+{{- $mode := not $group | ternary 292 288 -}}
 - name: secret
   secret:
     secretName: {{ include "pin-sidecar.secret" . }}
     # 0440, or 0444 where the pod has no group to read it by; in decimal, since not every parser knows a leading 0.
-    defaultMode: {{ not $group | ternary 292 288 }}
+    defaultMode: {{ $mode }}
     items:
       - key: {{ include "pin-sidecar.secretKey" . }}
         path: {{ include "pin-sidecar.secretKey" . }}
+{{- with (.Values.admin).existingSecret }}
+- name: admin-token
+  secret:
+    secretName: {{ . }}
+    defaultMode: {{ $mode }}
+    items:
+      - key: {{ include "pin-sidecar.adminKey" $ }}
+        path: {{ include "pin-sidecar.adminKey" $ }}
+{{- end }}
 {{- if eq $models "empty" }}
 - name: models
   emptyDir: {}
