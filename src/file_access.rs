@@ -1,10 +1,12 @@
 //! Who may read a file, who we are, and what stands in the way: what an operator needs in order to mend a file that cannot
-//! be read.
+//! be read. And how to read one without waiting for ever or taking in more than it should have.
 //!
 //! Invariant: the advice blames what forbids it. A file whose owner and mode allow it is not told to be changed.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::{self, File},
+    io::{self, Read},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -34,6 +36,9 @@ pub enum Obstacle {
 /// Bits of a mode, for one of owner, group and others.
 const READ: u32 = 0o4;
 const PASS: u32 = 0o1;
+
+/// How many symbolic links are followed on the way to a file: as many as Linux follows.
+const MAX_LINKS: usize = 40;
 
 impl FileFacts {
     /// Looks at a file.
@@ -84,6 +89,26 @@ impl FileFacts {
     }
 }
 
+/// Opens a file to read it; `None`, if it is not a regular one. That is looked at before: to open a pipe is to wait for its
+/// other end.
+pub(crate) fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Reads all there is, but hardly more than `largest` bytes. Whether there were no more than that.
+pub(crate) fn read_at_most(
+    largest: usize,
+    reader: impl Read,
+    buffer: &mut Vec<u8>,
+) -> io::Result<bool> {
+    reader.take(largest as u64 + 1).read_to_end(buffer)?;
+    Ok(buffer.len() <= largest)
+}
+
 impl fmt::Display for FileFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.owner_and_mode {
@@ -112,20 +137,42 @@ fn allows(file: &fs::Metadata, bit: u32) -> bool {
     file.mode() >> shift & bit != 0
 }
 
-/// The first directory on the way that we may not pass.
+/// The first directory on the way that we may not pass, where symbolic links lead too.
 fn closed_directory(path: &Path) -> Option<PathBuf> {
-    let mut ancestors: Vec<_> = path.ancestors().skip(1).collect();
-    ancestors.reverse();
-    let closed = ancestors
-        .into_iter()
-        .find(|directory| fs::metadata(directory).is_ok_and(|directory| !allows(&directory, PASS)));
-    closed.map(Path::to_owned)
+    let mut here = PathBuf::new();
+    let mut ahead = steps(path);
+    let mut links = 0;
+    while let Some(step) = ahead.pop() {
+        let directory = if here.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &here
+        };
+        if fs::metadata(directory).is_ok_and(|directory| !allows(&directory, PASS)) {
+            return Some(directory.to_owned());
+        }
+        let next = here.join(step);
+        match fs::read_link(&next) {
+            Ok(target) if links < MAX_LINKS => {
+                links += 1;
+                ahead.append(&mut steps(&target));
+            }
+            Ok(_) | Err(_) => here = next,
+        }
+    }
+    None
+}
+
+/// The names that a path is made of, the first one at the end.
+fn steps(path: &Path) -> Vec<PathBuf> {
+    let names = path.components().rev();
+    names.map(|name| PathBuf::from(name.as_os_str())).collect()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -167,5 +214,35 @@ mod tests {
         assert_eq!(facts.obstacle, Obstacle::Directory(closed.clone()));
         assert!(advice(&facts).contains(&format!("into {}: ", closed.display())));
         assert_eq!(facts.owner_and_mode, None);
+    }
+
+    #[test]
+    fn a_directory_that_we_may_not_pass_is_blamed_where_a_link_leads_into_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let closed = place("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o600)).unwrap();
+        for (link, target) in [
+            ("file", closed.join("secret")),
+            ("data", "closed".into()),
+            ("again", "file".into()),
+            ("up", "../".into()),
+        ] {
+            symlink(target, place(link)).unwrap();
+        }
+        for path in ["file", "again", "data/secret"] {
+            let facts = FileFacts::of(&place(path));
+            assert_eq!(
+                facts.obstacle,
+                Obstacle::Directory(closed.clone()),
+                "{path}"
+            );
+        }
+        for nowhere in ["none", "up/none/secret"] {
+            assert_eq!(FileFacts::of(&place(nowhere)).obstacle, Obstacle::Other);
+        }
+        symlink("loop", place("loop")).unwrap();
+        assert_eq!(FileFacts::of(&place("loop")).obstacle, Obstacle::Other);
     }
 }

@@ -129,12 +129,9 @@ impl Overview for View {
         let pulls = self.shared.nodes.iter().map(|node| node.backend.pulls());
         let preloads = self.shared.nodes.iter();
         let preloads = preloads.flat_map(|node| node.backend.preloads());
-        let pending = self.pending();
         Status {
             now: self.shared.clock.unix_seconds(),
-            ready: pending.is_empty(),
-            pending,
-            warnings: self.warnings(),
+            ready: self.pending().is_empty(),
             pause: self.service.paused().map(admin::PauseStatus::from),
             requests: self.requests.list(),
             hidden: self.hidden(),

@@ -295,6 +295,18 @@ async fn ollamas_failures_are_told_in_its_own_words() {
             "backend: HTTP 302",
         ),
         (
+            Fault::Answer {
+                status: 400,
+                headers: vec![("content-encoding", "gzip".into())],
+                body: b"\x1f\x8b\x08"[..].into(),
+            },
+            "rejected: HTTP 400: its answer came encoded (gzip), which was not asked for",
+        ),
+        (
+            Fault::answer(200, "text/html", html),
+            "backend: the answer cannot be read: HTML came",
+        ),
+        (
             Fault::ErrorLine {
                 after: 3,
                 error: "an error was encountered".into(),
@@ -309,7 +321,6 @@ async fn ollamas_failures_are_told_in_its_own_words() {
         Fault::Cut { after: 3 },
         Fault::EndWithoutDone { after: 3 },
         Fault::HalfLine { after: 3 },
-        Fault::answer(200, "text/html", html),
     ] {
         net.ollama.fail_next(CHAT, 1, fault.clone());
         let outcome = net.chat("one").outcome().await;

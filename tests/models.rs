@@ -142,7 +142,7 @@ async fn something_else_on_ollamas_port_is_told() {
     for fault in [
         Fault::answer(404, "text/plain", "404 page not found"),
         Fault::answer(200, "text/html", "<html>"),
-        Fault::answer(200, "application/json", r#"{"models":7}"#),
+        Fault::answer(200, "application/json", r#"["models"]"#),
     ] {
         let (gateway, ollama) = (gateway().await, ollama().await);
         ollama.fail_always("/api/tags", fault);
@@ -287,10 +287,22 @@ async fn a_model_that_ollama_cannot_describe_is_left_out_until_it_can() {
     ollama.fail_always("/api/show", broken);
     let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
     told(&gateway, 0, "MODEL_LIST", &[]).await;
-    sidecar.wait_until_pending("none that may be offered").await;
+    sidecar
+        .wait_until_pending("does not say what they can do: it answers HTTP 500")
+        .await;
     ollama.clear_faults();
     told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;
     sidecar.wait_until_pending("").await;
+}
+
+#[tokio::test]
+async fn a_model_that_is_denied_is_not_missed_because_ollama_cannot_describe_it() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let broken = Fault::answer(500, "application/json", r#"{"error":"no such blob"}"#);
+    ollama.fail_always("/api/show", broken);
+    let settings = [OFTEN, ("PIN_DENY_MODELS", MODEL)];
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &settings);
+    sidecar.wait_until_pending("none that may be offered").await;
 }
 
 #[tokio::test]
@@ -346,13 +358,50 @@ async fn an_old_ollamas_model_that_only_embeds_is_not_offered() {
 }
 
 #[tokio::test]
-async fn an_ollama_whose_list_is_null_has_no_model() {
+async fn an_ollama_whose_list_is_none_has_no_model() {
+    for none in [r#"{"models":null}"#, r#"{"models":{}}"#, "null"] {
+        let (gateway, ollama) = (gateway().await, ollama().await);
+        let none = Fault::answer(200, "application/json", none);
+        ollama.fail_always("/api/tags", none);
+        let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
+        sidecar.wait_until_pending("Ollama has no model").await;
+        assert_eq!(sidecar.metric("ollama_up").await, 1.0);
+    }
+}
+
+#[tokio::test]
+async fn an_ollama_that_does_not_tell_its_version_is_served() {
+    for fault in [
+        Fault::answer(500, "application/json", r#"{"error":"x"}"#),
+        Fault::answer(401, "text/plain", "no"),
+        Fault::answer(200, "text/plain", "garbage"),
+        Fault::answer(200, "application/json", "null"),
+    ] {
+        let (gateway, ollama) = (gateway().await, ollama().await);
+        ollama.fail_always("/api/version", fault);
+        let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
+        told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;
+        sidecar.wait_until_pending("").await;
+        let (_, status) = sidecar.get("/status").await;
+        let status: Value = serde_json::from_str(&status).unwrap();
+        assert_eq!(status["backend"], json!({"up": true, "version": null}));
+    }
+}
+
+#[tokio::test]
+async fn one_name_that_is_no_text_takes_no_other_with_it() {
     let (gateway, ollama) = (gateway().await, ollama().await);
-    let null = Fault::answer(200, "application/json", r#"{"models":null}"#);
-    ollama.fail_always("/api/tags", null);
-    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
-    sidecar.wait_until_pending("Ollama has no model").await;
-    assert_eq!(sidecar.metric("ollama_up").await, 1.0);
+    let mut body = b"{\"models\":[{\"name\":\"caf\xe9:latest\"},{\"name\":\"".to_vec();
+    body.extend_from_slice(MODEL.as_bytes());
+    body.extend_from_slice(b"\"}]}");
+    let odd = Fault::Answer {
+        status: 200,
+        headers: Vec::new(),
+        body: body.into(),
+    };
+    ollama.fail_always("/api/tags", odd);
+    let _sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
+    told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use pin_sidecar::transport::{
 use support::{CLIENT, Sidecar, gateway, ollama};
 use tempfile::TempDir;
 use tokio::{
+    io::AsyncWriteExt as _,
     net::TcpListener,
     process::{Child, Command},
 };
@@ -610,6 +611,41 @@ async fn an_address_that_connects_and_stalls_in_tls_leaves_it_to_the_next_which_
         tried += 1;
     }
     assert_eq!(tried, 1, "the second time it is not the first to be tried");
+}
+
+#[tokio::test]
+async fn an_address_that_never_upgrades_or_hangs_up_leaves_the_next_attempt_to_another() {
+    for hangs_up in [false, true] {
+        let (gateway, ollama) = (gateway().await, ollama().await);
+        let port = gateway.addr().port();
+        let useless = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let machine = Machine::at_port(9);
+        machine.write_hosts("127.0.0.2 gateway.example\n127.0.0.1 gateway.example\n");
+        let _sidecar = Sidecar::start_with_names(
+            CLIENT,
+            &format!("ws://gateway.example:{port}"),
+            &ollama.url(),
+            machine.resolver.clone(),
+            &[
+                ("PIN_ALLOW_PLAINTEXT", "true"),
+                ("PIN_CONNECT_TIMEOUT", "1s"),
+                ("PIN_RECONNECT_MAX", "50ms"),
+            ],
+        );
+        let useless = async {
+            let (mut held, _) = useless.accept().await.unwrap();
+            if hangs_up {
+                held.shutdown().await.unwrap();
+                drop(held);
+            }
+            useless.accept().await.unwrap();
+            panic!("it is the first to be tried once more");
+        };
+        tokio::select! {
+            () = useless => {}
+            _ = gateway.wait_for_session(1) => {}
+        }
+    }
 }
 
 #[tokio::test]

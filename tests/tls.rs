@@ -38,6 +38,9 @@ async fn a_certificate_that_is_not_trusted_is_told_with_its_cause_and_what_helps
     let middle = made(params("middle", true), Some(&root));
     let leaf = || made(params("gateway", false), Some(&middle));
     let alone = made(params("gateway", false), None);
+    let alone_before = made(params("gateway", false), None);
+    let root_before = made(params("root", true), None);
+    let direct = made(params("gateway", false), Some(&root));
     let mut old = params("gateway", false);
     (old.not_before, old.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
     let mut early = params("gateway", false);
@@ -60,6 +63,13 @@ async fn a_certificate_that_is_not_trusted_is_told_with_its_cause_and_what_helps
             &[&leaf_with, &middle],
             &[],
             "of an authority that is not trusted",
+        ),
+        (&[&alone], &[&alone_before], "is signed by another key"),
+        (&[&direct], &[&root_before], "is signed by another key"),
+        (
+            &[&leaf_with, &middle],
+            &[&leaf_with],
+            "name the certificate of the authority that signed it",
         ),
         (&[&old], &[&root], "has expired"),
         (&[&early], &[&root], "is not valid yet"),

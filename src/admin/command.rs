@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use hyper::Method;
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::client::{ClientError, Question, Response, Target, ask};
 
@@ -66,50 +66,51 @@ pub fn command(
             token,
             limit: TIME_LIMIT,
         };
-        accepted(ask(target, &question)?)
+        ask(target, &question)
     };
-    let answer = match command {
-        Command::Pause { length: None } => said(Method::POST, "/session/disconnect")?,
+    let done = |path: &str| object(accepted(said(Method::POST, path)?)?);
+    let done = match command {
+        Command::Pause { length: None } => Some(done("/session/disconnect")?),
         Command::Pause {
             length: Some(length),
         } => {
             let length = length.replace(char::is_whitespace, "");
-            said(Method::POST, &format!("/session/disconnect?for={length}"))?
+            Some(done(&format!("/session/disconnect?for={length}"))?)
         }
-        Command::Resume => said(Method::POST, "/session/connect")?,
-        Command::Status => said(Method::GET, "/status")?,
+        Command::Resume => Some(done("/session/connect")?),
+        Command::Status => None,
     };
-    if json {
-        return Ok(answer.to_string());
+    if let Some(done) = done.filter(|_| json) {
+        return Ok(Value::Object(done).to_string());
     }
-    let status = match command {
-        Command::Status => answer,
-        Command::Pause { .. } | Command::Resume => said(Method::GET, "/status")?,
-    };
-    Ok(summary(&status))
+    let mut status = object(accepted(said(Method::GET, "/status")?)?)?;
+    // Its status says no more than its body.
+    status.extend(object(said(Method::GET, "/readyz")?)?);
+    let status = Value::Object(status);
+    Ok(if json {
+        status.to_string()
+    } else {
+        summary(&status)
+    })
 }
 
-fn accepted(response: Response) -> Result<Value, CommandError> {
-    let Response {
-        place,
-        status,
-        body,
-    } = response;
-    if !matches!(status, 200 | 202) {
-        let words = String::from_utf8_lossy(&body).into_owned();
-        return Err(CommandError::Refused {
-            place,
-            status,
-            words,
-        });
+/// An answer that says yes.
+fn accepted(response: Response) -> Result<Response, CommandError> {
+    if matches!(response.status, 200 | 202) {
+        return Ok(response);
     }
-    let value = serde_json::from_slice(&body).ok();
-    value
-        .filter(Value::is_object)
-        .ok_or(CommandError::Strange(place))
+    Err(CommandError::Refused {
+        place: response.place,
+        status: response.status,
+        words: String::from_utf8_lossy(&response.body).into_owned(),
+    })
 }
 
-/// What `/status` says, in a few lines.
+fn object(response: Response) -> Result<Map<String, Value>, CommandError> {
+    serde_json::from_slice(&response.body).map_err(|_| CommandError::Strange(response.place))
+}
+
+/// What `/status` and `/readyz` say, in a few lines.
 fn summary(status: &Value) -> String {
     let mut text = String::new();
     let sentences = |key: &str| {

@@ -17,12 +17,8 @@ use crate::{
 pub struct Status {
     /// This machine's clock.
     pub now: u64,
-    /// Whether it can be given work, as `/readyz` says.
+    /// Whether it can be given work; `/readyz` says why not.
     pub ready: bool,
-    /// Why it cannot, each reason a sentence that an operator can act on.
-    pub pending: Vec<String>,
-    /// What should be mended though it does not keep it from being ready.
-    pub warnings: Vec<String>,
     /// That it was told to stay away, while it was.
     pub pause: Option<PauseStatus>,
     /// What runs, and what ran last; nothing of what was said.

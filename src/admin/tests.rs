@@ -121,8 +121,6 @@ impl Overview for Scripted {
         Status {
             now: 1_704_499_300,
             ready: true,
-            pending: Vec::new(),
-            warnings: Vec::new(),
             pause: None,
             requests: RequestsStatus::default(),
             hidden: Vec::new(),
@@ -309,7 +307,7 @@ fn status_is_json_whose_fields_keep_their_order() {
     let answer = Fixture::start().ask("GET", "/status");
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let expected = concat!(
-        r#"{"now":1704499300,"ready":true,"pending":[],"warnings":[],"pause":null,"#,
+        r#"{"now":1704499300,"ready":true,"pause":null,"#,
         r#""requests":{"last_at":null,"running":[],"recent":[]},"#,
         r#""session":{"state":"up","since":1704499200,"generation":2,"transport":"ws","logged_in_since":1704499200,"#,
         r#""attempts":2,"last_disconnect":"silent","last_connect_failure":null,"backoff_until":null},"nodes":[],"#,

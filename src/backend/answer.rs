@@ -66,17 +66,15 @@ pub trait Decoder: Send + Sync {
     /// part of the answer: text, thinking, a call, log probabilities. A backend that sends such is alive.
     ///
     /// # Errors
-    /// The backend reported a failure or what it sent cannot be read; the body must then be dropped.
+    /// The backend reported a failure, or what it sent cannot be read or is too large; the body must then be dropped.
     fn feed(&mut self, bytes: &[u8], deltas: &mut Deltas) -> Result<bool, Failure>;
 
     /// All text up to now, one piece a kind.
     fn so_far(&self) -> Deltas;
 
-    /// How large what is kept of the answer is, in bytes, as the backend wrote it; no line is without a size.
-    fn size(&self) -> usize;
-
-    /// Leaves out what the answer can do without, its log probabilities, also those to come. The result says so.
-    fn shed(&mut self);
+    /// Sets how much is kept of the answer, in bytes. What would be more goes without its log probabilities, also those to
+    /// come, and the result says so; if it is too much without them, too, it is `too_large`. Without this there is no limit.
+    fn limit(&mut self, max: usize);
 
     /// Whether the whole answer has arrived, so that nothing is lost if the body does not end.
     fn is_complete(&self) -> bool;
@@ -84,7 +82,7 @@ pub trait Decoder: Send + Sync {
     /// Gives the whole answer, once the body has ended or [`Decoder::is_complete`].
     ///
     /// # Errors
-    /// The answer is not complete.
+    /// The answer is not complete, or its last line is as little to be taken as [`Decoder::feed`] says.
     fn finish(
         self: Box<Self>,
         deltas: &mut Deltas,

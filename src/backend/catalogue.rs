@@ -311,6 +311,16 @@ impl Catalogue {
 
     fn offer_of(&self, seen: Seen, began: Instant) -> Offer {
         let count = seen.models.len();
+        let is_unknown = |(model, suitability): &(Model, Suitability)| {
+            let would_be_offered = self
+                .rules
+                .why_hidden(&model.name, Suitability::Suits)
+                .is_none();
+            *suitability == Suitability::Unknown && would_be_offered
+        };
+        let has_unknown = seen.models.iter().any(is_unknown);
+        let why_unknown = seen.why_unknown.filter(|_| has_unknown);
+        let why_nothing = || self.server.why_nothing(count, why_unknown.as_deref());
         let mut models = Vec::new();
         let mut hidden = Vec::new();
         for (model, suitability) in seen.models {
@@ -330,7 +340,7 @@ impl Catalogue {
         Offer {
             is_up: true,
             is_warm: self.preload.is_warm(),
-            why_empty: models.is_empty().then(|| self.server.why_nothing(count)),
+            why_empty: models.is_empty().then(why_nothing),
             models,
             vram_bytes: seen.vram_bytes,
             version: seen.version,

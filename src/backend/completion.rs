@@ -10,6 +10,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     Deltas, ResultContext,
+    arguments::are_none,
+    error_text::what_came,
     halves::without_halves,
     object::{Object, Value, elements, interior, rewrite_elements, string},
 };
@@ -24,37 +26,103 @@ pub(super) struct Answer {
     pub(super) logprobs: Elements,
     /// Whether there were log probabilities that were left out.
     pub(super) has_shed: bool,
+    /// How much is kept, in bytes; `None`: all of it.
+    pub(super) limit: Option<usize>,
 }
 
 /// What a result says of log probabilities that were left out.
 pub(super) const SHED: &str = "log probabilities were left out: with them the answer would be larger than PIN_MAX_RESULT_BYTES";
 
+/// How much longer than an answer may be a line is whose end has not come, in bytes: some 5,400 tokens have log
+/// probabilities as large, with 20 alternatives each.
+const LINE_BEYOND: usize = 8 * 1024 * 1024;
+
 impl Answer {
-    /// Adds log probabilities, as [`Elements::push`] does, unless they are left out.
-    pub(super) fn add_logprobs(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
-        let mut nowhere = Elements::default();
-        let kept = if self.has_shed {
-            &mut nowhere
-        } else {
-            &mut self.logprobs
-        };
-        kept.push(list)
+    /// Adds a list of log probabilities, unless they are left out. Gives whether there were any.
+    ///
+    /// # Errors
+    /// What is given is something else than a list.
+    pub(super) fn add_logprobs(&mut self, list: Option<&str>) -> Result<bool, Failure> {
+        let elements = elements_of(list)?;
+        if elements.is_empty() {
+            return Ok(false);
+        }
+        if !self.fits(elements.len()) {
+            self.shed();
+        }
+        if !self.has_shed {
+            self.logprobs.push(elements);
+        }
+        Ok(true)
+    }
+
+    /// Adds a list of calls. Gives whether there were any.
+    ///
+    /// # Errors
+    /// What is given is something else than a list, or too large.
+    pub(super) fn add_calls(&mut self, list: Option<&str>) -> Result<bool, Failure> {
+        let elements = elements_of(list)?;
+        self.make_room(elements.len())?;
+        self.tool_calls.push(elements);
+        Ok(!elements.is_empty())
     }
 
     /// Leaves log probabilities out, also those to come.
-    pub(super) fn shed(&mut self) {
-        self.has_shed |= !self.logprobs.is_empty();
+    fn shed(&mut self) {
+        self.has_shed = true;
         self.logprobs = Elements::default();
     }
 
+    /// Makes sure that so many bytes more may be kept, without log probabilities if it has to be.
+    ///
+    /// # Errors
+    /// They may not.
+    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), Failure> {
+        if !self.fits(bytes) && !self.logprobs.is_empty() {
+            self.shed();
+        }
+        if self.fits(bytes) {
+            Ok(())
+        } else {
+            Err(too_large())
+        }
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        let lists = self.tool_calls.0.len() + self.logprobs.0.len();
+        let kept = self.content.len() + self.thinking.len() + lists;
+        self.limit.is_none_or(|max| kept + bytes <= max)
+    }
+
+    /// Makes sure that a line whose end has not come may be so long.
+    ///
+    /// # Errors
+    /// It may not.
+    pub(super) fn check_line(&self, bytes: usize) -> Result<(), Failure> {
+        match self.limit {
+            Some(max) if bytes > max.saturating_add(LINE_BEYOND) => Err(too_large()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Adds text, and tells it as new.
-    pub(super) fn say(&mut self, kind: ChunkKind, text: &str, deltas: &mut Deltas) {
+    ///
+    /// # Errors
+    /// It is too large.
+    pub(super) fn say(
+        &mut self,
+        kind: ChunkKind,
+        text: &str,
+        deltas: &mut Deltas,
+    ) -> Result<(), Failure> {
+        self.make_room(text.len())?;
         let said = match kind {
             ChunkKind::Thinking => &mut self.thinking,
             ChunkKind::Content => &mut self.content,
         };
         said.push_str(text);
         deltas.push(kind, text);
+        Ok(())
     }
 
     /// Whether there is neither text nor a call in it.
@@ -76,35 +144,46 @@ impl Answer {
 pub(super) struct Elements(String);
 
 impl Elements {
-    /// Adds a list; `None` and an empty one add nothing. Gives whether anything was added.
-    ///
-    /// # Errors
-    /// What is given is something else than a list.
-    pub(super) fn push(&mut self, list: Option<&RawValue>) -> Result<bool, Failure> {
-        let Some(list) = list else { return Ok(false) };
-        if !list.get().starts_with('[') {
-            return Err(unreadable());
-        }
-        let elements = interior(list.get()).trim();
+    /// Adds those of one list, without its brackets.
+    fn push(&mut self, elements: &str) {
         if !self.0.is_empty() && !elements.is_empty() {
             self.0.push(',');
         }
         self.0.push_str(&without_halves(elements));
-        Ok(!elements.is_empty())
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In bytes.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// All of them as one JSON list.
     pub(super) fn to_json(&self) -> String {
         format!("[{}]", self.0)
+    }
+}
+
+/// What stands between the brackets of a list; nothing where there is no list.
+fn elements_of(list: Option<&str>) -> Result<&str, Failure> {
+    match list {
+        Some(list) if list.starts_with('[') => Ok(interior(list).trim()),
+        Some(_) => Err(unreadable()),
+        None => Ok(""),
+    }
+}
+
+fn too_large() -> Failure {
+    let sentence = "the answer is larger than PIN_MAX_RESULT_BYTES";
+    Failure::new(Code::TooLarge, sentence)
+}
+
+/// A piece of the body is not what the server's dialect says, nor anything that is like it.
+pub(super) fn unreadable_piece(piece: &[u8]) -> Failure {
+    match what_came(piece) {
+        Some(came) => {
+            let sentence = format!("the answer cannot be read: {came}");
+            Failure::new(Code::Backend, sentence)
+        }
+        None => unreadable(),
     }
 }
 
@@ -224,8 +303,9 @@ fn tool_call<'a>(call: &'a str, place: usize, request_id: &str) -> Option<ToolCa
     let call = Object::parse(call).ok()?;
     let function = Object::parse(call.given("function")?).ok()?;
     // Clients parse them, so that nothing has to be an object.
-    let arguments = function.given("arguments").filter(|json| *json != r#""""#);
-    let arguments = arguments.unwrap_or("{}");
+    let arguments = function.given("arguments").unwrap_or_default();
+    let said = string(arguments).unwrap_or(Cow::Borrowed(arguments));
+    let arguments = if are_none(&said) { "{}".into() } else { said };
     let id = call
         .given("id")
         .and_then(string)
@@ -235,7 +315,7 @@ fn tool_call<'a>(call: &'a str, place: usize, request_id: &str) -> Option<ToolCa
         r#type: "function",
         function: Function {
             name: function.given("name").and_then(string).unwrap_or_default(),
-            arguments: string(arguments).unwrap_or(Cow::Borrowed(arguments)),
+            arguments,
         },
     })
 }

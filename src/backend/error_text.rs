@@ -4,15 +4,9 @@
 //! URLs, addresses with a port, IP addresses and absolute paths become `…`. What is no JSON error (a proxy's
 //! page) is not quoted at all.
 
-use std::{
-    borrow::Cow,
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::object::string;
+use super::{fields::fields, halves::text, object::elements};
 
 /// The longest text of an error that is passed on.
 const MAX_BYTES: usize = 512;
@@ -24,42 +18,38 @@ const MAX_LOOKED_AT: usize = 16 * MAX_BYTES;
 /// What stands for something that is the operator's own business.
 const HIDDEN: &str = "…";
 
+/// What a body is that is no JSON, where its beginning tells: something between us and the backend may have made it so.
+pub(super) fn what_came(body: &[u8]) -> Option<&'static str> {
+    match body.trim_ascii_start() {
+        // RFC 1952.
+        [0x1f, 0x8b, ..] => Some("gzip came, which was not asked for"),
+        [b'<', ..] => Some("HTML came"),
+        _ => None,
+    }
+}
+
 /// The words that come with a status other than 2xx.
 pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
-    serde_json::from_slice::<ErrorBody<'_>>(body)
-        .ok()
-        .and_then(|body| words_of(body.error?))
+    let body = String::from_utf8_lossy(body);
+    let said = fields(&body, ["error", "detail", "message"]);
+    let mut said = said.into_iter().flatten().flatten();
+    said.find_map(words_of)
         .unwrap_or_else(|| format!("HTTP {status}"))
 }
 
-/// The words of an `error` field, as Ollama (`"…"`) or OpenAI (`{"message": "…"}`) spells it.
-pub(super) fn words_of_error(error: &RawValue) -> String {
+/// The words of an `error` field, as Ollama (`"…"`), OpenAI (`{"message": "…"}`) or FastAPI (`[{"msg": "…"}]`) spells it.
+pub(super) fn words_of_error(error: &str) -> String {
     words_of(error).unwrap_or_else(|| "an error without words".to_owned())
 }
 
-#[derive(Deserialize)]
-struct ErrorBody<'a> {
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct ErrorObject<'a> {
-    #[serde(borrow)]
-    message: &'a RawValue,
-}
-
-fn words_of(error: &RawValue) -> Option<String> {
-    let words = match error.get().as_bytes().first()? {
-        b'{' => {
-            serde_json::from_str::<ErrorObject<'_>>(error.get())
-                .ok()?
-                .message
-        }
+fn words_of(error: &str) -> Option<String> {
+    let field = |json, name| fields(json, [name])?[0];
+    let words = match error.as_bytes().first()? {
+        b'{' => field(error, "message")?,
+        b'[' => elements(error)?.find_map(|one| field(one, "msg"))?,
         _ => error,
     };
-    let words: Cow<'_, str> = string(words.get())?;
-    let cleaned = clean(&words);
+    let cleaned = clean(&text(words)?);
     (!cleaned.is_empty()).then_some(cleaned)
 }
 
@@ -277,8 +267,36 @@ mod tests {
                 r#"{"error":{"message":"no such model","type":"api_error","param":null,"code":null}}"#,
                 "backend: no such model",
             ),
+            (r#"{"detail":"Not allowed"}"#, "backend: Not allowed"),
+            (
+                r#"{"detail":[{"loc":["body"]},{"msg":"field required"},{"msg":"x"}]}"#,
+                "backend: field required",
+            ),
+            (
+                r#"{"object":"error","message":"too long"}"#,
+                "backend: too long",
+            ),
+            (
+                r#"{"message":"c","detail":"b","error":{"message":"a"}}"#,
+                "backend: a",
+            ),
+            (
+                r#"{"message":"c","detail":[],"error":{"code":1}}"#,
+                "backend: c",
+            ),
         ] {
             assert_eq!(sentence(500, body), text);
+        }
+    }
+
+    #[test]
+    fn a_character_that_is_none_takes_no_word_with_it() {
+        for body in [
+            &br#"{"error":"bad \ud83d thing"}"#[..],
+            br#"{"error":{"message":"bad \ud83d thing"},"x\ud83d":1}"#,
+            b"{\"error\":\"bad \xe9 thing\"}",
+        ] {
+            assert_eq!(sentence(400, body), "backend: bad \u{fffd} thing");
         }
     }
 
@@ -292,6 +310,7 @@ mod tests {
             "null",
             r#""x""#,
             r#"{"error":null}"#,
+            r#"{"detail":[{"loc":[]}],"message":{}}"#,
         ] {
             assert_eq!(sentence(502, body), "backend: HTTP 502");
         }
@@ -299,7 +318,6 @@ mod tests {
             sentence(502, r#"{"error":"\u0000 \n"}"#),
             "backend: HTTP 502"
         );
-        assert_eq!(sentence(500, b"{\"error\":\"\xff\"}"), "backend: HTTP 500");
     }
 
     #[test]
@@ -373,7 +391,7 @@ mod tests {
         for part in ["[", "a:", "/x ", "\u{0}", "1.1.1.1:"] {
             let words = part.repeat(8 * 1024 * 1024 / part.len());
             let error = serde_json::value::to_raw_value(&words).unwrap();
-            let text = text_of(words_of_error(&error));
+            let text = text_of(words_of_error(error.get()));
             assert!(
                 text.len() <= MAX_BYTES + "backend: ".len(),
                 "{}",
@@ -381,7 +399,7 @@ mod tests {
             );
         }
         let nested = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
-        let error = RawValue::from_string(format!(r#"{{"message":{nested}}}"#)).unwrap();
+        let error = format!(r#"{{"message":{nested}}}"#);
         assert_eq!(
             text_of(words_of_error(&error)),
             "backend: an error without words"

@@ -11,7 +11,7 @@ use super::object::{interior, string};
 const ESCAPE: usize = 6;
 
 /// What stands where a half stays alone.
-const REPLACEMENT: &str = "\u{fffd}";
+pub(super) const REPLACEMENT: &str = "\u{fffd}";
 
 /// The first half of a character whose second may come with the next piece of a text, as it was written.
 #[derive(Default)]
@@ -31,14 +31,19 @@ impl Half {
         let piece = self.0.take().unwrap_or_default() + interior(json);
         let (whole, half) = split_off_first_half(&piece);
         self.0 = half.map(str::to_owned);
-        let text = string(&format!("\"{}\"", without_halves(whole)))?.into_owned();
-        Some(text.into())
+        let said = text(&format!("\"{whole}\""))?.into_owned();
+        Some(said.into())
     }
 
     /// What the text ends with, now that no other piece comes.
     pub(super) fn end(&mut self) -> &'static str {
         self.0.take().map_or("", |_| REPLACEMENT)
     }
+}
+
+/// What a JSON string says, in characters that are whole; `None` if the JSON is no string.
+pub(super) fn text(json: &str) -> Option<Cow<'_, str>> {
+    string(json).or_else(|| Some(string(&without_halves(json))?.into_owned().into()))
 }
 
 /// JSON in which no half stands alone.
@@ -147,6 +152,8 @@ mod tests {
             assert_eq!(joined(pieces), text, "{pieces:?}");
         }
         assert_eq!(Half::default().join("7"), None);
+        assert_eq!(text(r#""a\ud83d""#).as_deref(), Some("a\u{fffd}"));
+        assert_eq!(text("7"), None);
     }
 
     proptest! {

@@ -8,11 +8,13 @@
 //! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
 
 mod answer;
+mod arguments;
 mod backoff;
 mod catalogue;
 pub mod chat;
 mod completion;
 mod error_text;
+mod fields;
 mod halves;
 mod object;
 pub mod ollama;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     protocol::{Code, Failure},
-    transport::http::{Body, HttpError, read_body, stream},
+    transport::http::{Body, HttpError, encoding, read_body, stream},
 };
 
 /// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
@@ -47,6 +47,8 @@ pub struct Seen {
     pub vram_bytes: u64,
     /// Whether it does not tell which models are in memory: then that none seems to be says nothing.
     pub is_memory_unknown: bool,
+    /// Why it does not tell of those models that are [`Suitability::Unknown`], where there are any.
+    pub why_unknown: Option<String>,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
 }
@@ -116,8 +118,9 @@ pub trait ModelServer: Send + Sync {
     /// What the operator is told when it does not answer.
     fn why_silent(&self, error: &HttpError) -> String;
 
-    /// What the operator is told when none of the `models` that it has is offered.
-    fn why_nothing(&self, models: usize) -> String;
+    /// What the operator is told when none of the `models` that it has is offered; `why_unknown` is [`Seen::why_unknown`] where
+    /// that alone keeps one back.
+    fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String;
 
     /// See [`super::Backend::prepare`].
     ///
@@ -165,6 +168,10 @@ pub(super) async fn accepted(
     let status = answer.status().as_u16();
     if status == 200 {
         return Ok(stream(answer.into_body()));
+    }
+    if let Some(encoding) = encoding(answer.headers()) {
+        let words = format!("HTTP {status}: {}", HttpError::Encoded(encoding));
+        return Err(AskError::Refused { status, words });
     }
     // A body that cannot be read whole says no less than one that is no JSON.
     let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;

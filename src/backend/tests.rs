@@ -68,7 +68,7 @@ impl ModelServer for Listing {
         format!("it is away: {error}")
     }
 
-    fn why_nothing(&self, models: usize) -> String {
+    fn why_nothing(&self, models: usize, _: Option<&str>) -> String {
         format!("none of {models}")
     }
 

@@ -21,16 +21,17 @@ pub(super) trait Value: fmt::Display + Sized {
     /// Where its text may have blanks.
     const BLANKS: Blanks = Blanks::Nowhere;
 
-    /// Reads it from text that is not blank, and has no white space around it and no quotes.
+    /// Whether it is a name for people, in which joiners draw emoji and letters.
+    const FOR_PEOPLE: bool = false;
+
+    /// Reads it from text that is not blank, and in which nothing is hidden and nothing is around the value.
     fn parse(text: &str) -> Result<Self, Invalid>;
 
     /// Reads it from what a variable holds, unless that can mean no value of any type.
     fn read(text: &str) -> Result<Self, Invalid> {
-        let text = text.trim();
-        refuse_wrapping::<Self>(text)?;
-        let value = Self::parse(text)?;
         refuse_invisible::<Self>(text)?;
-        Ok(value)
+        refuse_wrapping::<Self>(text)?;
+        Self::parse(text)
     }
 }
 

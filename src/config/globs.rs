@@ -9,81 +9,128 @@ use wildmatch::WildMatch;
 use super::{
     error::Invalid,
     field::Value,
-    model_names::{DEFAULT_HOST, DEFAULT_NAMESPACE, is_letter, spelled_out},
+    model_names::{full_name, is_letter, spelled_out, tag_of},
     plain::Blanks,
 };
 
-/// Patterns with `*` and `?`, compared without regard to case.
+/// Names, and patterns with `*` and `?`, compared without regard to case.
 #[derive(Clone, Default)]
 pub struct ModelGlobs(Vec<Glob>);
 
+/// Globs as a setting has them. `DENIES`: they name what is not offered.
+pub(super) struct Globs<const DENIES: bool>(pub(super) ModelGlobs);
+
 #[derive(Clone)]
 struct Glob {
-    pattern: WildMatch,
-    names: Names,
+    written: String,
+    models: Models,
 }
 
-/// Which of a model's names a pattern is about: Ollama lists `x:latest`, and takes all of them.
-#[derive(Clone, Copy)]
-enum Names {
-    /// `x:latest`.
-    Listed,
-    /// `library/x:latest`.
-    WithNamespace,
-    /// `registry.ollama.ai/library/x:latest`.
-    WithHost,
+#[derive(Clone)]
+enum Models {
+    /// The one of this name, spelled out and in lower case.
+    One(String),
+    /// All whose names match.
+    Many {
+        pattern: WildMatch,
+        /// Whether the longer spellings of a name are looked at beside the one that Ollama lists.
+        spelled_out: bool,
+    },
 }
 
 impl ModelGlobs {
-    /// Whether one of the patterns matches the model's full name. A pattern without a tag means the tag `latest` too,
-    /// as everywhere in Ollama: `llama3` is `llama3:latest`, and so are `library/llama3` and
+    /// Whether one of them is, or matches, the model's name as Ollama lists it. Without a tag they mean the tag `latest`
+    /// too, as everywhere in Ollama: `llama3` is `llama3:latest`, and so are `library/llama3` and
     /// `registry.ollama.ai/library/llama3`.
     pub fn matches(&self, model: &str) -> bool {
         self.0.iter().any(|glob| glob.matches(model))
     }
 
-    /// Whether one of the patterns is this model's name itself, without a wildcard.
+    /// Whether one of them is this model's name itself, without a wildcard.
     pub fn names_in_full(&self, model: &str) -> bool {
-        let mut names = self.0.iter().filter(|glob| !glob.has_wildcard());
+        let mut names = self
+            .0
+            .iter()
+            .filter(|glob| matches!(glob.models, Models::One(_)));
         names.any(|glob| glob.matches(model))
+    }
+
+    fn parse(text: &str, denies: bool) -> Result<Self, Invalid> {
+        let patterns = text.split(',').map(str::trim);
+        let patterns = patterns.filter(|pattern| !pattern.is_empty());
+        let globs: Vec<_> = patterns
+            .map(|pattern| Glob::parse(pattern, denies))
+            .collect::<Result<_, _>>()?;
+        if globs.is_empty() {
+            return Err(Invalid::value(
+                text,
+                format_args!(
+                    "has no pattern; write names or globs with commas between, such as {EXAMPLE}"
+                ),
+            ));
+        }
+        Ok(Self(globs))
     }
 }
 
 impl Glob {
-    fn new(pattern: &str) -> Self {
-        let lower = pattern.to_ascii_lowercase();
-        let begins_with = |part| {
-            let rest = lower.strip_prefix(part);
-            rest.is_some_and(|rest| rest.starts_with('/'))
-        };
-        let names = if begins_with(DEFAULT_HOST) {
-            Names::WithHost
-        } else if begins_with(DEFAULT_NAMESPACE) {
-            Names::WithNamespace
+    fn parse(written: &str, denies: bool) -> Result<Self, Invalid> {
+        if let Some(mistake) = mistake(written) {
+            let reason =
+                format!("{mistake}; write names or globs with commas between, such as {EXAMPLE}");
+            return Err(Invalid::value(written, reason));
+        }
+        let models = if written.contains(is_wildcard) {
+            Models::Many {
+                pattern: WildMatch::new_case_insensitive(written),
+                spelled_out: is_about_longer_spellings(written, denies),
+            }
         } else {
-            Names::Listed
+            Models::One(in_full(&full_name(written)?))
         };
-        let pattern = WildMatch::new_case_insensitive(pattern);
-        Self { pattern, names }
+        let written = written.to_owned();
+        Ok(Self { written, models })
     }
 
     fn matches(&self, listed: &str) -> bool {
-        match self.names {
-            Names::Listed => self.matches_tagged_or_not(listed),
-            Names::WithNamespace => self.matches_tagged_or_not(&spelled_out(listed).0),
-            Names::WithHost => self.matches_tagged_or_not(&spelled_out(listed).1),
+        match &self.models {
+            Models::One(name) => *name == in_full(listed),
+            Models::Many {
+                pattern,
+                spelled_out: false,
+            } => matches_tagged_or_not(pattern, listed),
+            Models::Many { pattern, .. } => {
+                let (with_namespace, with_host) = spelled_out(listed);
+                let mut spellings = [listed, &with_namespace, &with_host].into_iter();
+                spellings.any(|name| matches_tagged_or_not(pattern, name))
+            }
         }
     }
+}
 
-    fn matches_tagged_or_not(&self, name: &str) -> bool {
-        self.pattern.matches(name)
-            || without_latest(name).is_some_and(|untagged| self.pattern.matches(untagged))
+/// Whether a pattern with wildcards is compared with `library/x` and `registry.ollama.ai/library/x` too, where Ollama lists
+/// `x`. Only where it says something of who made the model: `l*` is about `llama3`. What is denied is denied under every
+/// spelling. What is allowed has an owner that goes without saying only where the pattern has a letter of where models come
+/// from: `*/x` may mean those with an owner in the list.
+fn is_about_longer_spellings(pattern: &str, denies: bool) -> bool {
+    let says_something = |owner: &str| owner.contains(|c| c != '/' && !is_wildcard(c));
+    match pattern.rsplit_once('/') {
+        Some((owner, _)) => denies || says_something(owner),
+        None => denies && pattern.to_ascii_lowercase().starts_with("registry."),
     }
+}
 
-    fn has_wildcard(&self) -> bool {
-        let mut chars = self.pattern.pattern_chars().iter();
-        chars.any(|c| is_wildcard(*c))
+/// A name as nobody writes it, so that two that mean one model are alike.
+fn in_full(name: &str) -> String {
+    let mut full = spelled_out(name).1.to_ascii_lowercase();
+    if tag_of(&full).is_none() {
+        full.push_str(":latest");
     }
+    full
+}
+
+fn matches_tagged_or_not(pattern: &WildMatch, name: &str) -> bool {
+    pattern.matches(name) || without_latest(name).is_some_and(|untagged| pattern.matches(untagged))
 }
 
 fn is_wildcard(c: char) -> bool {
@@ -110,33 +157,17 @@ fn mistake(pattern: &str) -> Option<String> {
     wrong.then(|| "is nothing that a model's name can be like".to_owned())
 }
 
-impl Value for ModelGlobs {
+impl<const DENIES: bool> Value for Globs<DENIES> {
     const BLANKS: Blanks = Blanks::BesideCommas;
 
     fn parse(text: &str) -> Result<Self, Invalid> {
-        let patterns = text
-            .split(',')
-            .map(str::trim)
-            .filter(|pattern| !pattern.is_empty());
-        let mut globs = Vec::new();
-        for pattern in patterns {
-            if let Some(mistake) = mistake(pattern) {
-                let reason = format!(
-                    "{mistake}; write names or globs with commas between, such as {EXAMPLE}"
-                );
-                return Err(Invalid::value(pattern, reason));
-            }
-            globs.push(Glob::new(pattern));
-        }
-        if globs.is_empty() {
-            return Err(Invalid::value(
-                text,
-                format_args!(
-                    "has no pattern; write names or globs with commas between, such as {EXAMPLE}"
-                ),
-            ));
-        }
-        Ok(Self(globs))
+        ModelGlobs::parse(text, DENIES).map(Self)
+    }
+}
+
+impl<const DENIES: bool> fmt::Display for Globs<DENIES> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -144,7 +175,7 @@ const EXAMPLE: &str = "llama3*,qwen3:8b";
 
 impl fmt::Display for ModelGlobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let patterns: Vec<_> = self.0.iter().map(|glob| glob.pattern.pattern()).collect();
+        let patterns: Vec<_> = self.0.iter().map(|glob| glob.written.as_str()).collect();
         f.write_str(&patterns.join(","))
     }
 }
@@ -163,7 +194,11 @@ mod tests {
     use super::*;
 
     fn globs(text: &str) -> ModelGlobs {
-        ModelGlobs::parse(text).unwrap()
+        ModelGlobs::parse(text, false).unwrap()
+    }
+
+    fn denied(text: &str) -> ModelGlobs {
+        ModelGlobs::parse(text, true).unwrap()
     }
 
     #[test]
@@ -191,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_list_of_nothing_is_refused() {
-        assert!(ModelGlobs::parse(" , ,").is_err());
+        assert!(ModelGlobs::parse(" , ,", false).is_err());
     }
 
     #[test]
@@ -213,7 +248,48 @@ mod tests {
         assert!(globs("registry.ollama.ai/me/*").matches("me/llama3:8b"));
         assert!(!globs("library/*").matches("me/llama3:8b"));
         assert!(!globs("lib*").matches("llama3:latest"));
-        assert!(!globs("*/*").matches("llama3:latest"));
+    }
+
+    #[test]
+    fn a_glob_may_be_about_the_longer_spellings_of_a_name() {
+        for pattern in [
+            "*/library/x",
+            "registry.*/library/x",
+            "libr*/x",
+            "*brary/?",
+            "*/library/*",
+            "registry.ollama.ai/*/x:latest",
+        ] {
+            for globs in [globs(pattern), denied(pattern)] {
+                assert!(globs.matches("x:latest"), "{pattern}");
+                assert!(
+                    !globs.matches("me/x:latest") || pattern.contains("/*/"),
+                    "{pattern}"
+                );
+                assert!(!globs.names_in_full("x:latest"), "{pattern}");
+            }
+        }
+        assert!(globs("*/me/x").matches("me/x:latest"));
+        assert!(!globs("*/me/x").matches("x:latest"));
+    }
+
+    #[test]
+    fn a_deny_takes_a_wildcard_for_any_owner_and_an_allow_for_one_that_is_listed() {
+        for (pattern, listed) in [
+            ("*/*", "llama3:8b"),
+            ("*/x", "x:latest"),
+            ("*/*/*", "me/x:8b"),
+        ] {
+            assert!(denied(pattern).matches(listed), "{pattern}");
+            assert!(!globs(pattern).matches(listed), "{pattern}");
+        }
+        assert!(denied("registry.ollama.ai*").matches("llama3:8b"));
+        for both in [globs("*/*"), denied("*/*")] {
+            assert!(both.matches("me/x:8b") && both.matches("hf.co/me/x:8b"));
+        }
+        for short in ["l*", "r*", "*b*y*"] {
+            assert!(!denied(short).matches("x:latest"), "{short}");
+        }
     }
 
     #[test]
@@ -238,8 +314,13 @@ mod tests {
             "a:b:c:d",
             "modell-\u{e4}",
             "private\u{feff}",
+            "hf.co/model",
+            "registry.ollama.ai/x",
+            "x:y:z",
+            "x:a/b",
+            &"x".repeat(100),
         ] {
-            let refusal = ModelGlobs::parse(&format!("llama3,{pattern}")).unwrap_err();
+            let refusal = ModelGlobs::parse(&format!("llama3,{pattern}"), true).unwrap_err();
             let refusal = refusal.to_string();
             assert!(refusal.starts_with(&format!("{pattern:?} ")), "{refusal}");
         }
@@ -248,20 +329,20 @@ mod tests {
     proptest! {
         #[test]
         fn no_pattern_and_no_name_panics(text in ".*", model in ".*") {
-            if let Ok(globs) = ModelGlobs::parse(&text) {
+            if let Ok(globs) = ModelGlobs::parse(&text, false) {
                 let _ = (globs.matches(&model), globs.names_in_full(&model));
             }
         }
 
         #[test]
         fn patterns_are_read_back_as_they_are_shown(text in "[a-z*?:.]{1,9}(,[a-z*?:.]{1,9}){0,3}") {
-            if let Ok(read) = ModelGlobs::parse(&text) {
+            if let Ok(read) = ModelGlobs::parse(&text, false) {
                 prop_assert_eq!(globs(&read.to_string()).to_string(), read.to_string());
             }
         }
 
         #[test]
-        fn a_name_written_out_names_that_model_in_full(name in "([a-zA-Z0-9][a-zA-Z0-9._-]{0,9}/){0,2}[a-zA-Z0-9][a-zA-Z0-9._-]{0,9}") {
+        fn a_name_written_out_names_that_model_in_full(name in "(([a-zA-Z0-9][a-zA-Z0-9._-]{0,9}/)?[a-zA-Z0-9][a-zA-Z0-9_-]{0,9}/)?[a-zA-Z0-9][a-zA-Z0-9._-]{0,9}") {
             let tagged = format!("{name}:latest");
             prop_assert!(globs(&name).names_in_full(&tagged));
             prop_assert!(globs(&name.to_uppercase()).matches(&name.to_lowercase()));

@@ -1,12 +1,14 @@
 //! Which log lines are written. What an operator asks for is not what happens: [`capped`](crate::telemetry::capped)
 //! lowers it for targets that are not ours.
+//!
+//! Invariant: what no directive is about has the level that holds without a filter.
 
 use std::fmt;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-use super::{error::Invalid, field::Value, plain::Blanks};
+use super::{error::Invalid, field::Value, log_targets, plain::Blanks};
 
 /// A filter as an operator writes it.
 pub(super) struct LogFilter(pub(super) Targets);
@@ -32,21 +34,25 @@ impl Value for LogFilter {
             match directive.split_once('=') {
                 // tracing itself would take a misspelt level for a target, and say nothing ever after.
                 None => default = Some(directive.parse::<LevelFilter>().map_err(|_| invalid())?),
-                Some((target, _)) if target.trim().is_empty() || target.contains('[') => {
+                Some((target, _)) if target.is_empty() || target.contains('[') => {
                     return Err(invalid());
                 }
                 Some((target, level)) => {
-                    targets.push((
-                        target.trim(),
-                        level.trim().parse::<LevelFilter>().map_err(|_| invalid())?,
-                    ));
+                    let level = level.parse::<LevelFilter>().map_err(|_| invalid())?;
+                    log_targets::check(target).map_err(|nearest| {
+                        let reason = format!(
+                            "is about a target that logs nothing; the nearest is {nearest}"
+                        );
+                        Invalid::value(directive, reason)
+                    })?;
+                    targets.push((target, level));
                 }
             }
         }
         if default.is_none() && targets.is_empty() {
             return Err(invalid());
         }
-        let default = default.unwrap_or(LevelFilter::OFF);
+        let default = default.unwrap_or(LevelFilter::INFO);
         Ok(Self(
             Targets::new().with_default(default).with_targets(targets),
         ))
@@ -103,6 +109,41 @@ mod tests {
         assert!(session.would_enable("pin_sidecar::session::login", &Level::TRACE));
         assert!(session.would_enable("pin_sidecar::admin", &Level::INFO));
         assert!(!session.would_enable("pin_sidecar::admin", &Level::DEBUG));
+    }
+
+    #[test]
+    fn what_no_directive_is_about_is_logged_as_without_a_filter() {
+        for text in ["pin_sidecar::session=debug", "hyper=off"] {
+            let filter = filter(text);
+            assert!(
+                filter.would_enable("pin_sidecar::admin", &Level::INFO),
+                "{text}"
+            );
+            assert!(
+                !filter.would_enable("pin_sidecar::admin", &Level::DEBUG),
+                "{text}"
+            );
+            assert!(filter.would_enable("rustls", &Level::INFO), "{text}");
+        }
+        assert!(
+            !filter("off,pin_sidecar::session=debug").would_enable("pin_sidecar", &Level::ERROR)
+        );
+    }
+
+    #[test]
+    fn a_target_of_ours_that_does_not_exist_is_refused_with_the_nearest() {
+        for text in [
+            "pin-sidecar=debug",
+            "info,pin_sidecar.session=debug",
+            "session=debug",
+        ] {
+            let refusal = LogFilter::parse(text).err().unwrap().to_string();
+            let directive = text.trim_start_matches("info,");
+            let told = format!(
+                "{directive:?} is about a target that logs nothing; the nearest is pin_sidecar"
+            );
+            assert!(refusal.starts_with(&told), "{refusal}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod globs;
 mod groups;
 mod host_names;
 mod log;
+mod log_targets;
 mod model_names;
 mod plain;
 mod proxy;
@@ -170,8 +171,11 @@ impl Config {
                 url: values.ollama_url,
                 connect_timeout: values.connect_timeout.0,
                 refresh_interval: values.model_refresh_interval.0,
-                allow: values.allow_models,
-                deny: values.deny_models.unwrap_or_default(),
+                allow: values.allow_models.0,
+                deny: values
+                    .deny_models
+                    .map(|models| models.0)
+                    .unwrap_or_default(),
                 pull: values.pull_models.map(|names| names.0).unwrap_or_default(),
                 preload: PreloadSettings {
                     models: values.preload_models,

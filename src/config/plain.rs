@@ -4,9 +4,10 @@
 //! Invariant: such a value is refused in words, never trimmed into another one, and a private one is not shown.
 
 use super::{error::Invalid, field::Value};
-use crate::invisible::{invisible, quoted};
+use crate::invisible::{invisible, joiner, quoted};
 
-/// Where a value of a type may have blanks in it; those around it never count.
+/// Where a value of a type may have blanks in it; at its ends none has one, and only [`Blanks::Anywhere`] others than plain
+/// spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blanks {
     /// In no place.
@@ -15,7 +16,7 @@ pub(super) enum Blanks {
     BesideCommas,
     /// Between one amount with its unit and the next, as in `1h 30m`.
     BesideUnits,
-    /// Wherever one likes, as in a name for people or a path.
+    /// Wherever one likes between its ends, as in a name for people or a path.
     Anywhere,
 }
 
@@ -29,21 +30,23 @@ pub(super) fn refuse_wrapping<V: Value>(text: &str) -> Result<(), Invalid> {
              kustomize) leaves them in the value",
         ));
     }
-    let misplaced = match V::BLANKS {
-        Blanks::Nowhere => text.contains(char::is_whitespace),
-        Blanks::BesideCommas => text
-            .split(',')
-            .any(|entry| entry.trim().contains(char::is_whitespace)),
-        Blanks::BesideUnits => {
-            let is_amount = |word: &str| {
-                word.starts_with(|c: char| c.is_ascii_digit())
-                    && word.ends_with(|c: char| c.is_ascii_alphabetic())
-            };
-            text.contains(char::is_whitespace) && !text.split_whitespace().all(is_amount)
+    let is_blank = |c: &char| c.is_whitespace();
+    let ends = [
+        (text.chars().next(), "beginning"),
+        (text.chars().next_back(), "end"),
+    ];
+    for (c, end) in ends {
+        if let Some(c) = c.filter(is_blank) {
+            return Err(told::<V>(
+                text,
+                &format!(
+                    "has a blank at its {end} (U+{:04X}); write the value alone",
+                    u32::from(c)
+                ),
+            ));
         }
-        Blanks::Anywhere => false,
-    };
-    if misplaced {
+    }
+    if has_misplaced_blank(V::BLANKS, text) {
         return Err(told::<V>(
             text,
             "has a blank in it; write the value alone, with no blank and no comment behind it",
@@ -52,18 +55,44 @@ pub(super) fn refuse_wrapping<V: Value>(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+fn has_misplaced_blank(allowed: Blanks, text: &str) -> bool {
+    let is_blank = |c: char| c.is_whitespace();
+    let is_amount = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_digit())
+            && word.ends_with(|c: char| c.is_ascii_alphabetic())
+    };
+    match allowed {
+        Blanks::Nowhere => text.contains(is_blank),
+        Blanks::BesideCommas => text
+            .split(',')
+            .any(|entry| entry.trim_matches(' ').contains(is_blank)),
+        Blanks::BesideUnits => {
+            let mut words = text.split(' ').filter(|word| !word.is_empty());
+            text.contains(is_blank)
+                && !words.all(|word| is_amount(word) && !word.contains(is_blank))
+        }
+        Blanks::Anywhere => false,
+    }
+}
+
 /// Refuses characters that nobody sees.
 pub(super) fn refuse_invisible<V: Value>(text: &str) -> Result<(), Invalid> {
-    match text.chars().find(|c| invisible(*c)) {
-        Some(c) => Err(told::<V>(
-            text,
-            &format!(
-                "has an invisible character in it (U+{:04X}); type the value anew, as one line of plain text",
-                u32::from(c)
-            ),
-        )),
-        None => Ok(()),
-    }
+    let is_hidden = |c: &char| invisible(*c) || !V::FOR_PEOPLE && joiner(*c);
+    let Some(c) = text.chars().find(is_hidden) else {
+        return Ok(());
+    };
+    let cause = if c == '\r' {
+        "; a file with Windows line ends (CRLF) leaves this one at the end of each line: save it with LF alone"
+    } else {
+        ""
+    };
+    Err(told::<V>(
+        text,
+        &format!(
+            "has an invisible character in it (U+{:04X}); type the value anew, as one line of plain text{cause}",
+            u32::from(c)
+        ),
+    ))
 }
 
 fn told<V: Value>(text: &str, reason: &str) -> Invalid {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::{
     error::ConfigError,
     field::{Field, Slot, Value},
-    globs::ModelGlobs,
+    globs::Globs,
     host_names::HostNames,
     log::LogFilter,
     model_names::{InterviewModel, ModelNames, PreloadModels},
@@ -172,10 +172,10 @@ settings! {
         "the model that the network is told to interview (generation 2)";
     payout_address: Option<PayoutAddress>, "PIN_PAYOUT_ADDRESS", Unset,
         "the wallet that the network is told; never logged";
-    allow_models: ModelGlobs, "PIN_ALLOW_MODELS", Is("*"),
+    allow_models: Globs<false>, "PIN_ALLOW_MODELS", Is("*"),
         "models to offer, separated by commas: globs over the names in `ollama list`, upper and lower case alike; \
          embedding-only and cloud models are offered only if named in full";
-    deny_models: Option<ModelGlobs>, "PIN_DENY_MODELS", Unset,
+    deny_models: Option<Globs<true>>, "PIN_DENY_MODELS", Unset,
         "models not to offer, even if allowed";
     pull_models: Option<ModelNames>, "PIN_PULL_MODELS", Unset,
         "models that Ollama is to pull at start, separated by commas; those that it has are served meanwhile";
@@ -237,7 +237,8 @@ settings! {
         "more names by which the page may be asked for, separated by commas, such as `gpu.tail1234.ts.net`: a reverse proxy's, \
          a VPN's; by these all but the page itself, probes and metrics needs the token";
     log: LogFilter, "PIN_LOG", Is("info"),
-        "a level, or targets such as `info,pin_sidecar::session=debug`; libraries never log more than `info`";
+        "a level, or targets such as `info,pin_sidecar::session=debug`, where `info` holds unless a level stands alone; \
+         libraries never log more than `info`";
     log_format: Option<Choice<LogFormat>>, "PIN_LOG_FORMAT", FoundOut("text on a terminal, else json"),
         "`text` or `json`";
 }

@@ -301,11 +301,58 @@ fn blank_is_unset_everywhere() {
 }
 
 #[test]
-fn white_space_around_a_value_does_not_matter() {
-    assert_eq!(
-        config(&[("PIN_DRAIN_TIMEOUT", " 9s\n")]).drain_timeout,
-        Duration::from_secs(9)
-    );
+fn nothing_around_a_value_is_trimmed_and_what_may_have_put_it_there_is_said() {
+    let (at_end, at_beginning) = ("has a blank at its end", "has a blank at its beginning");
+    let line_ends = "(U+000D); type the value anew, as one line of plain text; a file with Windows line ends (CRLF)";
+    let control =
+        |code| format!("has an invisible character in it (U+{code}); type the value anew");
+    for (name, value, told) in [
+        ("PIN_PAYOUT_ADDRESS", "0xabc\r", line_ends.to_owned()),
+        ("PIN_CLIENT_ID", "op_x\r", line_ends.to_owned()),
+        ("PIN_NODE_ALIAS", "node\r\n", line_ends.to_owned()),
+        ("PIN_API_SECRET", "s3cret\r", line_ends.to_owned()),
+        ("PIN_API_SECRET", "s3cret\n", control("000A")),
+        ("PIN_DENY_MODELS", "private:*\n", control("000A")),
+        ("PIN_PAYOUT_ADDRESS", "\t0xabc", control("0009")),
+        ("PIN_PULL_MODELS", "a\t,b", control("0009")),
+        (
+            "PIN_TOKEN_TIMEOUT",
+            "5s\u{a0}",
+            format!("{at_end} (U+00A0)"),
+        ),
+        (
+            "PIN_TOKEN_TIMEOUT",
+            "1h\u{a0}5s",
+            "has a blank in it".to_owned(),
+        ),
+        (
+            "PIN_ALLOW_MODELS",
+            "a,\u{a0}b",
+            "has a blank in it".to_owned(),
+        ),
+        (
+            "PIN_PAYOUT_ADDRESS",
+            "\u{a0}0xabc",
+            format!("{at_beginning} (U+00A0)"),
+        ),
+        (
+            "PIN_DRAIN_TIMEOUT",
+            " 9s",
+            format!("{at_beginning} (U+0020)"),
+        ),
+        ("PIN_ALLOW_MODELS", "a, b ", format!("{at_end} (U+0020)")),
+        ("PIN_NODE_ALIAS", "my node ", format!("{at_end} (U+0020)")),
+        ("PIN_LOG", " debug", format!("{at_beginning} (U+0020)")),
+        ("PIN_TLS_CA_FILE", "/ca.pem ", format!("{at_end} (U+0020)")),
+    ] {
+        let errors = errors(&[(name, value)]);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with(&format!("{name}: ")), "{errors:?}");
+        assert!(errors[0].contains(&told), "{value:?}: {errors:?}");
+        for private in ["0xabc", "s3cret"] {
+            assert!(!errors[0].contains(private), "{errors:?}");
+        }
+    }
 }
 
 #[test]
@@ -366,6 +413,21 @@ fn quotes_blanks_and_comments_are_told_and_no_part_of_a_value() {
             "has an invisible character in it (U+FEFF)",
         ),
         (
+            "PIN_NODE_ALIAS",
+            "gpu\u{3164}",
+            "has an invisible character in it (U+3164)",
+        ),
+        (
+            "PIN_PAYOUT_ADDRESS",
+            "0xabc\u{fe0f}",
+            "has an invisible character in it (U+FE0F)",
+        ),
+        (
+            "PIN_OLLAMA_URL",
+            "http://ollama\u{200d}",
+            "has an invisible character in it (U+200D)",
+        ),
+        (
             "PIN_TLS_CA_FILE",
             "/ca\u{7}.pem",
             "has an invisible character in it (U+0007)",
@@ -381,8 +443,13 @@ fn quotes_blanks_and_comments_are_told_and_no_part_of_a_value() {
             assert!(!errors[0].contains(private), "{errors:?}");
         }
     }
-    let alias = "my gpu #1 \u{1f468}\u{200d}\u{1f680}";
-    assert_eq!(config(&[("PIN_NODE_ALIAS", alias)]).node.alias, alias);
+    for alias in [
+        "my gpu #1 \u{1f468}\u{200d}\u{1f680}\u{fe0f}",
+        "\"a\" and \"b\"",
+        "'n' Haus'",
+    ] {
+        assert_eq!(config(&[("PIN_NODE_ALIAS", alias)]).node.alias, alias);
+    }
     let job = config(&[("PIN_REQUEST_TIMEOUT", "1h 30m")]).job;
     assert_eq!(job.request_timeout, Duration::from_secs(5400));
 }
@@ -433,16 +500,28 @@ fn variables_of_other_programs_are_judged_only_where_they_would_be_used() {
 #[test]
 fn a_user_agent_that_no_header_can_have_is_refused() {
     for (written, shown) in [
-        ("pin\u{7f}sidecar", r#""pin\u{7f}sidecar""#),
-        ("pin\r\nX-Admin: yes", r#""pin\r\nX-Admin: yes""#),
-        ("pin\tsidecar", r#""pin\tsidecar""#),
-        ("pìn-sidecar", r#""pìn-sidecar""#),
+        (
+            "pin\u{7f}sidecar",
+            r#""pin\u{7f}sidecar" has an invisible character in it (U+007F)"#,
+        ),
+        (
+            "pin\r\nX-Admin: yes",
+            r#""pin\r\nX-Admin: yes" has an invisible character in it (U+000D)"#,
+        ),
+        (
+            "pin\tsidecar",
+            r#""pin\tsidecar" has an invisible character in it (U+0009)"#,
+        ),
+        (
+            "pìn-sidecar",
+            r#""pìn-sidecar" cannot be sent in an HTTP header; write printable ASCII, such as pin-sidecar/0.1"#,
+        ),
     ] {
-        assert_eq!(
-            errors(&[("PIN_USER_AGENT", written)]),
-            [format!(
-                "PIN_USER_AGENT: {shown} cannot be sent in an HTTP header; write printable ASCII, such as pin-sidecar/0.1"
-            )]
+        let errors = errors(&[("PIN_USER_AGENT", written)]);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].starts_with(&format!("PIN_USER_AGENT: {shown}")),
+            "{errors:?}"
         );
     }
 }

@@ -9,7 +9,11 @@ use hyper::header::HeaderValue;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 
-use super::{error::Invalid, field::Value, plain::Blanks};
+use super::{
+    error::Invalid,
+    field::Value,
+    plain::{Blanks, refuse_invisible},
+};
 use crate::{
     protocol::{Generation, SignatureScheme},
     telemetry::LogFormat,
@@ -70,14 +74,9 @@ pub(super) struct Text(pub(super) String);
 
 impl Value for Text {
     const BLANKS: Blanks = Blanks::Anywhere;
+    const FOR_PEOPLE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Invalid> {
-        if text.chars().any(char::is_control) {
-            return Err(Invalid::value(
-                text,
-                "has control characters; write one line of plain text",
-            ));
-        }
         Ok(Self(text.to_owned()))
     }
 }
@@ -133,8 +132,11 @@ impl Value for Secret {
             .map_err(|problem| Invalid::new(problem.to_string()))
     }
 
-    /// A blank at an end is told as in a file, not trimmed.
+    /// As a file of it, save that only a file has a line end behind its line.
     fn read(text: &str) -> Result<Self, Invalid> {
+        if text.ends_with(['\n', '\r']) {
+            refuse_invisible::<Self>(text)?;
+        }
         Self::parse(text)
     }
 }

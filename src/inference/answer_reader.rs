@@ -79,6 +79,7 @@ impl<'a> AnswerReader<'a> {
             mut body,
             mut decoder,
         } = asked.map_err(|timed_out| self.timed_out(&timed_out, times))??;
+        decoder.limit(self.settings.max_result_bytes);
         loop {
             let next = async {
                 tokio::select! {
@@ -97,7 +98,6 @@ impl<'a> AnswerReader<'a> {
                 }
             };
             let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
-            self.bound(decoder.as_mut())?;
             if is_alive {
                 times.token();
             }
@@ -115,18 +115,6 @@ impl<'a> AnswerReader<'a> {
         }
         self.chunks.follow(&mut self.deltas, decoder.as_ref());
         Ok(decoder)
-    }
-
-    /// Keeps the answer within its size: without its log probabilities, if it has to be, or not at all.
-    fn bound(&self, decoder: &mut dyn Decoder) -> Result<(), Failure> {
-        let max = self.settings.max_result_bytes;
-        if decoder.size() > max {
-            decoder.shed();
-        }
-        if decoder.size() > max {
-            return Err(too_large());
-        }
-        Ok(())
     }
 
     /// Puts the whole answer together.
@@ -190,9 +178,4 @@ fn broken(error: &HttpError) -> Failure {
         | HttpError::Silent(_) => "the connection broke in the middle of the answer".to_owned(),
     };
     Failure::new(Code::Backend, sentence)
-}
-
-fn too_large() -> Failure {
-    let sentence = "the answer is larger than PIN_MAX_RESULT_BYTES";
-    Failure::new(Code::TooLarge, sentence)
 }

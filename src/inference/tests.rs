@@ -63,7 +63,7 @@ impl ModelServer for Treacherous {
         error.to_string()
     }
 
-    fn why_nothing(&self, models: usize) -> String {
+    fn why_nothing(&self, models: usize, _: Option<&str>) -> String {
         models.to_string()
     }
 

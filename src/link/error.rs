@@ -80,6 +80,19 @@ impl OpenError {
         DialError::Timeout { step, limit }.into()
     }
 
+    /// Whether the other end took the connection and then said nothing, as an address does behind which nobody is.
+    pub(super) fn is_silence(&self) -> bool {
+        match self {
+            Self::Closed | Self::Dial(DialError::Timeout { .. }) => true,
+            Self::Dial(_)
+            | Self::Http { .. }
+            | Self::Edge { .. }
+            | Self::Protocol(_)
+            | Self::Refused { .. }
+            | Self::LoginCutOff(_) => false,
+        }
+    }
+
     /// The step that failed, as metrics name it.
     pub fn failure(&self) -> ConnectFailure {
         match self {

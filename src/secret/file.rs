@@ -1,6 +1,6 @@
 //! A secret from a file or from standard input. No buffer that held it is left behind as it was.
 
-use std::{fs, fs::File, io::Read, path::Path};
+use std::{io::Read, path::Path};
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -9,7 +9,7 @@ use super::{
     error::{Problem, SecretError},
     line::from_text,
 };
-use crate::file_access::FileFacts;
+use crate::file_access::{FileFacts, open_regular, read_at_most};
 
 /// Far more than any secret has: whoever points at a larger file has the wrong one.
 const LARGEST: usize = 64 * 1024;
@@ -30,11 +30,9 @@ pub(super) fn read(path: &Path, setting: &'static str) -> Result<SecretString, S
             problem,
         },
     };
-    // Before it is opened: to open a pipe is to wait for its other end.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unusable(Problem::NotAFile));
-    }
-    secret(File::open(path).map_err(unreadable)?).map_err(unusable)
+    let file = open_regular(path).map_err(unreadable)?;
+    let file = file.ok_or_else(|| unusable(Problem::NotAFile))?;
+    secret(file).map_err(unusable)
 }
 
 /// Reads a secret from `reader` up to its end, such as from standard input. `place` names it in errors.
@@ -49,8 +47,7 @@ fn secret(reader: impl Read) -> Result<SecretString, Problem> {
     // Large enough from the start: a buffer that grows leaves its old self behind. The two more than the limit are one
     // to see that there is too much, and one that keeps `read_to_end` from growing it to see the end.
     let mut buffer = Zeroizing::new(Vec::with_capacity(LARGEST + 2));
-    reader.take(LARGEST as u64 + 1).read_to_end(&mut buffer)?;
-    if buffer.len() > LARGEST {
+    if !read_at_most(LARGEST, reader, &mut buffer)? {
         return Err(Problem::TooLarge);
     }
     from_bytes(&buffer)

@@ -6,7 +6,7 @@
 use secrecy::SecretString;
 
 use super::error::{End, Problem};
-use crate::invisible::{invisible, quoted};
+use crate::invisible::{invisible, joiner, quoted};
 
 /// Makes a secret of text that may have newlines at its end, which editors and `echo` leave there.
 ///
@@ -36,7 +36,11 @@ fn problem(line: &str) -> Option<Problem> {
     if line.ends_with(char::is_whitespace) {
         return Some(Problem::Blank(End::End));
     }
-    if let Some((index, c)) = line.chars().enumerate().find(|(_, c)| invisible(*c)) {
+    if let Some((index, c)) = line
+        .chars()
+        .enumerate()
+        .find(|(_, c)| invisible(*c) || joiner(*c))
+    {
         return Some(Problem::Invisible {
             place: index + 1,
             code: u32::from(c),
@@ -93,6 +97,11 @@ mod tests {
             ("s3cret\0", "its character 7 is invisible (U+0000)"),
             ("s3c\u{200b}ret", "its character 4 is invisible (U+200B)"),
             ("s3c\tret", "its character 4 is invisible (U+0009)"),
+            ("s3c\u{200d}ret", "its character 4 is invisible (U+200D)"),
+            ("s3cret\u{fe0f}", "its character 7 is invisible (U+FE0F)"),
+            ("s3cret\u{e0041}", "its character 7 is invisible (U+E0041)"),
+            ("s3cret\u{3164}", "its character 7 is invisible (U+3164)"),
+            ("s3cret\u{2800}\n", "its character 7 is invisible (U+2800)"),
             ("\"s3cret\"", "it has quotes around it"),
             ("'s3cret'\n", "it has quotes around it"),
             ("PIN_API_SECRET=s3cret", "it is written as NAME=value"),

@@ -66,8 +66,7 @@ impl SessionLog {
             .as_ref()
             .map(|close| (close.code, printable(&close.reason)))
             .unzip();
-        let kind = format!("{sentence} {}", said.as_deref().unwrap_or_default());
-        let told = self.troubles.seen(kind);
+        let told = self.troubles.seen(sentence.to_owned());
         throttled!(warn or debug, told, [%reason, session, lasted_s, code, said, wait_ms,] "session down: {sentence}");
     }
 

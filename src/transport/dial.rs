@@ -4,10 +4,8 @@
 //! from the start or takes the connection and says nothing to TLS.
 
 use std::{
-    collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,7 +21,7 @@ use tracing::debug;
 
 use super::{
     Dial, DialError, Duplex, Endpoint, Findings, Probe, Resolver, Step, Stream, TlsFindings, Trust,
-    tls_error,
+    address_order::AddressOrder, tls_error,
 };
 
 /// How long one address is given before the next is tried beside it: RFC 8305's recommended connection attempt delay.
@@ -33,9 +31,6 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// over a slow link or behind a busy machine this takes some round trips.
 const TLS_DELAY: Duration = Duration::from_secs(2);
 
-/// How many endpoints' addresses are remembered. There are a gateway, a proxy and some backends.
-const MAX_REMEMBERED: usize = 64;
-
 /// How much the system may hold that it cannot send yet, in bytes: two batches of the outbox, so that it never runs dry.
 const MAX_NOT_SENT: u32 = 128 * 1024;
 
@@ -44,8 +39,7 @@ pub struct TcpDialer {
     tls: Trust,
     names: Resolver,
     step_timeout: Duration,
-    /// The address that worked where the first one did not, by host and port.
-    worked: Mutex<HashMap<(String, u16), SocketAddr>>,
+    order: AddressOrder,
     probe: Probe,
 }
 
@@ -56,7 +50,7 @@ impl TcpDialer {
             tls: tls.into(),
             names,
             step_timeout,
-            worked: Mutex::default(),
+            order: AddressOrder::default(),
             probe: Probe::default(),
         }
     }
@@ -92,10 +86,7 @@ impl TcpDialer {
             findings.addresses = Some((Instant::now(), found.clone()));
         };
         self.probe.note(note);
-        let mut addresses = with_a_route(found);
-        let worked = lock(&self.worked).get(&key(endpoint)).copied();
-        addresses.sort_by_key(|address| worked != Some(*address));
-        Ok(in_turns(addresses))
+        Ok(self.order.of(endpoint, with_a_route(found)))
     }
 
     /// The connection to the first address that has one, TLS included. An address is tried when those before it have
@@ -160,18 +151,6 @@ impl TcpDialer {
         Ok((address, tcp))
     }
 
-    /// Keeps in mind which address to begin with: the one that worked, if that was not the first. Where the first works,
-    /// the DNS decides, which may spread its clients over several.
-    fn remember(&self, endpoint: &Endpoint, first: Option<SocketAddr>, reached: SocketAddr) {
-        if first == Some(reached) {
-            return;
-        }
-        let mut worked = lock(&self.worked);
-        if worked.len() < MAX_REMEMBERED || worked.contains_key(&key(endpoint)) {
-            worked.insert(key(endpoint), reached);
-        }
-    }
-
     /// Speaks TLS over a connection that leads to the endpoint, if that is what is spoken there.
     pub(super) async fn secure(
         &self,
@@ -213,10 +192,15 @@ impl Dial for TcpDialer {
         async move {
             let addresses = self.addresses(endpoint).await?;
             let (reached, stream) = self.first_to_answer(endpoint, &addresses).await?;
-            self.remember(endpoint, addresses.first().copied(), reached);
+            self.order
+                .reached(endpoint, addresses.first().copied(), reached);
             Ok(stream)
         }
         .boxed()
+    }
+
+    fn suspect(&self, endpoint: &Endpoint) {
+        self.order.suspect(endpoint);
     }
 
     fn trouble(&self) -> Option<String> {
@@ -264,25 +248,6 @@ fn has_route(address: &SocketAddr) -> bool {
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     UdpSocket::bind(any).is_ok_and(|socket| socket.connect(address).is_ok())
-}
-
-/// The families taking turns, beginning with that of the first address.
-fn in_turns(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let mut seen_of_family = [0, 0];
-    addresses.sort_by_cached_key(|address| {
-        let seen = &mut seen_of_family[usize::from(address.is_ipv4())];
-        *seen += 1;
-        *seen
-    });
-    addresses
-}
-
-fn key(endpoint: &Endpoint) -> (String, u16) {
-    (endpoint.host.clone(), endpoint.port)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of two failures the one that tells more: it got as far as TLS, or came later.
@@ -385,18 +350,6 @@ mod tests {
         let mut read = [0; 5];
         peer.read_exact(&mut read).unwrap();
         assert_eq!(&read, b"frame");
-    }
-
-    #[test]
-    fn both_families_get_their_chance_early() {
-        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let [six, seven] = ["[2001:db8::6]:1", "[2001:db8::7]:1"].map(parse);
-        let [four, five] = ["192.0.2.4:1", "192.0.2.5:1"].map(parse);
-        assert_eq!(
-            in_turns(vec![six, seven, four, five]),
-            [six, four, seven, five]
-        );
-        assert_eq!(in_turns(vec![four, five]), [four, five]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use hyper::{
     body::Incoming,
     header::{
         ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap,
-        HeaderValue,
+        HeaderName, HeaderValue, TRANSFER_ENCODING,
     },
 };
 use hyper_util::{
@@ -204,15 +204,20 @@ pub fn stream(body: Incoming) -> Body {
         .boxed()
 }
 
-/// How a body is encoded, if it is: as much of it as anybody needs to know it by.
-fn encoding(headers: &HeaderMap) -> Option<String> {
-    let value = headers
-        .get(CONTENT_ENCODING)?
-        .to_str()
-        .unwrap_or("?")
-        .trim();
-    let is_encoded = !value.is_empty() && !value.eq_ignore_ascii_case("identity");
-    is_encoded.then(|| value.chars().take(32).collect())
+/// How a body is encoded, if it is, in any line of its head and for its way alone or not; but for chunks, which are read. As
+/// much of it as anybody needs to know it by.
+pub fn encoding(headers: &HeaderMap) -> Option<String> {
+    let listed = |name: HeaderName| {
+        let lines = headers.get_all(name).into_iter();
+        lines.flat_map(|line| line.to_str().unwrap_or("?").split(','))
+    };
+    let is_itself = |coding: &str| {
+        let itself = ["", "identity", "chunked"];
+        itself.iter().any(|name| coding.eq_ignore_ascii_case(name))
+    };
+    let mut codings = listed(CONTENT_ENCODING).chain(listed(TRANSFER_ENCODING));
+    let coding = codings.find(|coding| !is_itself(coding.trim()))?.trim();
+    Some(coding.chars().take(32).collect())
 }
 
 fn reason(error: &hyper_util::client::legacy::Error) -> HttpError {
@@ -372,6 +377,15 @@ mod tests {
                 "its answer came encoded (gzip), which was not asked for",
             ),
             (
+                encoded("identity\r\nContent-Encoding: br, gzip"),
+                "its answer came encoded (br), which was not asked for",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+                    .to_owned(),
+                "its answer came encoded (gzip), which was not asked for",
+            ),
+            (
                 format!(
                     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;{extension}\r\nx\r\n0\r\n\r\n"
                 ),
@@ -400,7 +414,7 @@ mod tests {
             let error = read.unwrap_err().to_string();
             assert!(error.starts_with(told), "{error}");
         }
-        for itself in ["identity", " Identity ", ""] {
+        for itself in ["identity", " Identity ", "", "identity, identity"] {
             assert_eq!(answered_with(encoded(itself)).await.1.unwrap(), "x");
         }
     }

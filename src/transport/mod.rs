@@ -3,6 +3,7 @@
 //! Everything above knows the network through [`Dial`] alone, so that the same code runs over a network that is not
 //! there. Invariant: each step of reaching somebody has its own time limit and its own error.
 
+mod address_order;
 mod connections;
 mod dial;
 mod error;
@@ -80,6 +81,9 @@ pub type Stream = Box<dyn Duplex>;
 pub trait Dial: Send + Sync {
     /// Connects, TLS included where the endpoint says so.
     fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Stream, DialError>>;
+
+    /// The last connection to this endpoint was of no use: another of its addresses may do better.
+    fn suspect(&self, _endpoint: &Endpoint) {}
 
     /// What is wrong with the files that it works with, though the last good ones still serve.
     fn trouble(&self) -> Option<String> {

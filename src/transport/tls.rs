@@ -3,7 +3,7 @@
 //! Invariant: a file of extra roots is taken as a whole or not at all.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,7 +11,10 @@ use std::{
 use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier};
 
 use super::{pem, tls_error::TellingVerifier};
-use crate::file_access::FileFacts;
+use crate::file_access::{FileFacts, open_regular, read_at_most};
+
+/// The largest file of extra roots, in bytes: Mozilla's whole list has a quarter of that.
+const LARGEST: usize = 1024 * 1024;
 
 /// The file of extra roots cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,7 @@ pub enum TlsError {
         /// Why.
         source: io::Error,
     },
-    /// It holds something else than certificates, or a certificate that cannot be a root.
+    /// It is no file, or holds something else than certificates, or a certificate that cannot be a root.
     #[error("PIN_TLS_CA_FILE {} {reason}", path.display())]
     NotCertificates {
         /// The file.
@@ -43,7 +46,7 @@ pub enum TlsError {
 /// The TLS settings for everybody that is dialled.
 ///
 /// # Errors
-/// The file of extra roots is unreadable, has no certificate, or a part that cannot be read as one.
+/// The file of extra roots is unreadable, too large or none, has no certificate, or a part that cannot be read as one.
 pub fn client_config(extra_roots: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     match extra_roots {
         Some(path) => trusting(path, &read_roots(path)?),
@@ -53,11 +56,23 @@ pub fn client_config(extra_roots: Option<&Path>) -> Result<Arc<ClientConfig>, Tl
 
 /// What the file of extra roots holds.
 pub(super) fn read_roots(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Unreadable {
+    let unreadable = |source| TlsError::Unreadable {
         path: path.to_owned(),
         facts: FileFacts::of(path),
         source,
-    })
+    };
+    let unfit = |reason: &str| TlsError::NotCertificates {
+        path: path.to_owned(),
+        reason: format!("{reason}; name a file that has the certificates in PEM"),
+    };
+    let file = open_regular(path).map_err(unreadable)?;
+    let file = file.ok_or_else(|| unfit("is not a regular file"))?;
+    let mut text = Vec::new();
+    if read_at_most(LARGEST, file, &mut text).map_err(unreadable)? {
+        Ok(text)
+    } else {
+        Err(unfit("is larger than 1 MiB"))
+    }
 }
 
 /// The settings that trust what the file holds, too. `path` names it in errors.
@@ -86,8 +101,9 @@ fn built_in() -> RootCertStore {
 
 fn config(roots: RootCertStore) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = Arc::new(roots);
     let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .expect("there are built-in roots, and no revocation lists");
     let config = ClientConfig::builder_with_provider(provider)
@@ -95,7 +111,38 @@ fn config(roots: RootCertStore) -> Arc<ClientConfig> {
         .expect("ring serves TLS 1.2 and 1.3")
         // As dangerous as what it wraps: it only tells more of a refusal.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TellingVerifier(verifier)))
+        .with_custom_certificate_verifier(Arc::new(TellingVerifier { verifier, roots }))
         .with_no_client_auth();
     Arc::new(config)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_of_certificates_or_has_no_end_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = folder.path().join("large.pem");
+        fs::File::create(&large)
+            .unwrap()
+            .set_len(LARGEST as u64 + 1)
+            .unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for (file, told) in [
+            (Path::new("/dev/zero"), "is not a regular file"),
+            (folder.path(), "is not a regular file"),
+            (&pipe, "is not a regular file"),
+            (&large, "is larger than 1 MiB"),
+        ] {
+            let refusal = client_config(Some(file)).unwrap_err().to_string();
+            let began = format!("PIN_TLS_CA_FILE {} {told}; name", file.display());
+            assert!(refusal.starts_with(&began), "{refusal}");
+        }
+    }
 }

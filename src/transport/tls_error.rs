@@ -4,7 +4,7 @@
 use std::{error::Error, fmt, io, sync::Arc};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, OtherError, SignatureScheme,
+    CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -22,14 +22,30 @@ enum Untrusted {
     WithoutIntermediates,
     /// It came with others, of which none is trusted.
     OfAnotherAuthority,
+    /// It is itself among the trusted, where the one that signed it should be.
+    NamedInsteadOfItsAuthority,
+    /// Who is trusted has the name of who signed it, and another key.
+    SignedByAnotherKey,
 }
 
 impl Untrusted {
-    fn of(certificate: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Self {
-        let is_own_issuer = EndEntityCert::try_from(certificate)
-            .is_ok_and(|certificate| certificate.issuer() == certificate.subject());
+    fn of(
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        trusted: &RootCertStore,
+    ) -> Self {
+        let certificate = EndEntityCert::try_from(certificate).ok();
+        let certificate = certificate.as_ref();
+        let is_own_issuer =
+            certificate.is_some_and(|certificate| certificate.issuer() == certificate.subject());
+        let is_named = certificate.is_some_and(|certificate| {
+            let mut names = trusted.roots.iter().map(|root| root.subject.as_ref());
+            names.any(|name| name == certificate.subject())
+        });
         if is_own_issuer {
             Self::SelfSigned
+        } else if is_named {
+            Self::NamedInsteadOfItsAuthority
         } else if intermediates.is_empty() {
             Self::WithoutIntermediates
         } else {
@@ -54,6 +70,14 @@ impl fmt::Display for Untrusted {
                 "its certificate is of an authority that is not trusted (UnknownIssuer); if it is a private one, or a \
                  proxy's that looks into TLS, name that in PIN_TLS_CA_FILE"
             }
+            Self::NamedInsteadOfItsAuthority => {
+                "PIN_TLS_CA_FILE has its own certificate, which another has signed (UnknownIssuer); name the certificate of \
+                 the authority that signed it instead"
+            }
+            Self::SignedByAnotherKey => {
+                "its certificate is signed by another key than that of the certificate of the same name that is trusted \
+                 (BadSignature); PIN_TLS_CA_FILE has an older one, or another authority's: put the present one there"
+            }
         })
     }
 }
@@ -62,7 +86,11 @@ impl Error for Untrusted {}
 
 /// Verifies as rustls does, and tells more of what is not trusted.
 #[derive(Debug)]
-pub(super) struct TellingVerifier(pub(super) Arc<WebPkiServerVerifier>);
+pub(super) struct TellingVerifier {
+    pub(super) verifier: Arc<WebPkiServerVerifier>,
+    /// Whom it trusts.
+    pub(super) roots: Arc<RootCertStore>,
+}
 
 impl ServerCertVerifier for TellingVerifier {
     fn verify_server_cert(
@@ -73,15 +101,29 @@ impl ServerCertVerifier for TellingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified =
-            self.0
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        verified.map_err(|error| match error {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                let untrusted = Untrusted::of(end_entity, intermediates);
-                CertificateError::Other(OtherError(Arc::new(untrusted))).into()
-            }
-            other => other,
+        let verified = self.verifier.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        verified.map_err(|error| {
+            let rustls::Error::InvalidCertificate(flaw) = &error else {
+                return error;
+            };
+            let untrusted = match flaw {
+                CertificateError::UnknownIssuer => {
+                    Untrusted::of(end_entity, intermediates, &self.roots)
+                }
+                // The other one is a key of another kind.
+                CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                    Untrusted::SignedByAnotherKey
+                }
+                _ => return error,
+            };
+            CertificateError::Other(OtherError(Arc::new(untrusted))).into()
         })
     }
 
@@ -91,7 +133,7 @@ impl ServerCertVerifier for TellingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.verifier.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -100,11 +142,11 @@ impl ServerCertVerifier for TellingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.verifier.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
 
@@ -129,10 +171,17 @@ pub(super) fn explain(error: &io::Error) -> String {
 
 fn of_certificate(error: &CertificateError) -> String {
     match error {
-        CertificateError::Other(OtherError(other)) if is_authority(other.as_ref()) => {
+        CertificateError::Other(OtherError(other)) if is(other, &webpki::Error::CaUsedAsEndEntity) => {
             "its certificate is an authority's own (CA:TRUE), which signs others and cannot be a server's, in \
              PIN_TLS_CA_FILE or not; give the server one that is not (openssl req -x509 -addext \
              basicConstraints=critical,CA:FALSE ...), or one that this authority has signed"
+                .to_owned()
+        }
+        CertificateError::Other(OtherError(other))
+            if is(other, &webpki::Error::UnsupportedCertVersion) =>
+        {
+            "its certificate is of an old version of X.509 (UnsupportedCertVersion), which has no room for the names that it \
+             is for; have one of version 3 made (openssl req -x509 -addext subjectAltName=DNS:NAME ...)"
                 .to_owned()
         }
         CertificateError::Other(OtherError(other)) => other.to_string(),
@@ -152,9 +201,50 @@ fn of_certificate(error: &CertificateError) -> String {
     }
 }
 
-fn is_authority(error: &(dyn Error + 'static)) -> bool {
-    matches!(
-        error.downcast_ref::<webpki::Error>(),
-        Some(webpki::Error::CaUsedAsEndEntity)
-    )
+fn is(error: &Arc<dyn Error + Send + Sync>, known: &webpki::Error) -> bool {
+    error.downcast_ref::<webpki::Error>() == Some(known)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::transport::pem;
+
+    /// Self-signed by `openssl x509 -req -signkey`, which makes version 1 where it is given no extensions.
+    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBJTCBywIUVrw15Hjw+dXp1qf+XAeMyEKikngwCgYIKoZIzj0EAwIwFDESMBAG\n\
+        A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNzE5MzQwOVoYDzIxMjYxMTAzMTkzNDA5\n\
+        WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC\n\
+        AATbFb9NNbvFsKdhdJhFNRZGntbkvcEwZET7su/2oJsRxfJHLpfz+fTKIm+M7WJL\n\
+        h4B3nhSeS4YdOL9XC5V2RdMeMAoGCCqGSM49BAMCA0kAMEYCIQC2akFi17K54dnA\n\
+        OURbMMMXLvcwDuqG+Y6tT7NFfmk3gQIhANihXlf8hKM0NySR/aHloomAm3NoRDeY\n\
+        z0Gi28KqI0AI\n\
+        -----END CERTIFICATE-----";
+
+    #[test]
+    fn a_certificate_of_the_first_version_is_told_with_what_helps() {
+        let certificate = pem::certificates(VERSION_1.as_bytes()).unwrap().remove(0);
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der.clone()).unwrap();
+        let roots = Arc::new(roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider).build();
+        let verifier = TellingVerifier {
+            verifier: verifier.unwrap(),
+            roots,
+        };
+        let name = ServerName::try_from("localhost").unwrap();
+        let now = UnixTime::now();
+        let error = verifier
+            .verify_server_cert(&certificate.der, &[], &name, &[], now)
+            .unwrap_err();
+        let told = explain(&io::Error::other(error));
+        assert!(
+            told.starts_with("its certificate is of an old version of X.509"),
+            "{told}"
+        );
+        assert!(told.contains("-addext subjectAltName"), "{told}");
+    }
 }

@@ -14,7 +14,10 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 use rustls::ClientConfig;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -22,13 +25,17 @@ use super::{
     tls::{read_roots, trusting},
 };
 
-/// How long a connection waits for the file before it takes the last good roots.
+/// How long a connection waits for the file before it takes the last good roots, and how long the first read that hangs is
+/// waited for until another is begun beside it. Each further one is given twice as long: so there are never many of them,
+/// and the file is read within twice the time for which it could not be.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// The TLS settings for the next connection.
 pub struct Trust {
     /// `None`: they do not change.
     file: Option<PathBuf>,
+    /// How the file is read.
+    read: fn(&Path) -> Result<Vec<u8>, TlsError>,
     state: Arc<Mutex<State>>,
 }
 
@@ -38,8 +45,21 @@ struct State {
     text: Vec<u8>,
     /// What is wrong with the file now.
     trouble: Option<String>,
-    /// A read that has not come to its end. There is one at a time, however often somebody connects.
-    reading: Option<Shared<BoxFuture<'static, ()>>>,
+    /// The youngest read, while it has not come to its end. Whoever connects meanwhile waits for it, too.
+    reading: Option<Reading>,
+    /// How long the next read is the youngest, if it hangs.
+    patience: Duration,
+    /// How many reads were begun: the next one's number.
+    begun: u64,
+    /// The number of the youngest read that has come to its end: what an older one brings is out of date.
+    ended: Option<u64>,
+}
+
+struct Reading {
+    number: u64,
+    done: Shared<BoxFuture<'static, ()>>,
+    /// When another is begun beside it.
+    hangs_from: Instant,
 }
 
 impl From<Arc<ClientConfig>> for Trust {
@@ -68,9 +88,13 @@ impl Trust {
             text,
             trouble: None,
             reading: None,
+            patience: READ_LIMIT,
+            begun: 0,
+            ended: None,
         };
         Self {
             file,
+            read: read_roots,
             state: Arc::new(Mutex::new(state)),
         }
     }
@@ -88,25 +112,36 @@ impl Trust {
         };
         let read = timeout(READ_LIMIT, reading).await;
         let mut state = lock(&self.state);
-        if read.is_ok() {
-            state.reading = None;
-        } else {
+        if read.is_err() && state.reading.is_some() {
             let limit = humantime::format_duration(READ_LIMIT);
             let slow = format!("PIN_TLS_CA_FILE could not be read within {limit}");
             state.set_trouble(Some(slow));
         }
     }
 
-    /// The read that is under way, begun now if none was.
+    /// The read that is under way, begun now if none was, or if that hangs.
     fn reading(&self) -> Option<Shared<BoxFuture<'static, ()>>> {
         let file = self.file.clone()?;
-        let state = Arc::clone(&self.state);
-        let begin = || {
-            let read = spawn_blocking(move || read_again(&file, &state));
-            // It sets the state, unless it has panicked.
-            read.map(|_| ()).boxed().shared()
-        };
-        Some(lock(&self.state).reading.get_or_insert_with(begin).clone())
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        if let Some(reading) = &state.reading {
+            if now < reading.hangs_from {
+                return Some(reading.done.clone());
+            }
+            state.patience *= 2;
+        }
+        let number = state.begun;
+        state.begun += 1;
+        let (read, shared) = (self.read, Arc::clone(&self.state));
+        let reading = spawn_blocking(move || take(&file, read(&file), number, &shared));
+        // It sets the state, unless it has panicked.
+        let done = reading.map(|_| ()).boxed().shared();
+        state.reading = Some(Reading {
+            number,
+            done: done.clone(),
+            hangs_from: now + state.patience,
+        });
+        Some(done)
     }
 
     /// What is wrong with the file, though the last good roots still serve.
@@ -115,17 +150,21 @@ impl Trust {
     }
 }
 
-fn read_again(file: &Path, state: &Mutex<State>) {
-    let read = read_roots(file);
-    if let Ok(text) = &read
-        && *text == lock(state).text
-    {
-        return lock(state).set_trouble(None);
-    }
-    let made = read.and_then(|text| Ok((trusting(file, &text)?, text)));
+/// Takes what a read has brought.
+fn take(file: &Path, read: Result<Vec<u8>, TlsError>, number: u64, state: &Mutex<State>) {
+    let is_known = |text: &Vec<u8>| *text == lock(state).text;
+    let made = match read {
+        Ok(text) if is_known(&text) => Ok(None),
+        Ok(text) => trusting(file, &text).map(|config| Some((config, text))),
+        Err(error) => Err(error),
+    };
     let mut state = lock(state);
+    if !state.end(number) {
+        return;
+    }
     match made {
-        Ok((config, text)) => {
+        Ok(None) => state.set_trouble(None),
+        Ok(Some((config, text))) => {
             info!("PIN_TLS_CA_FILE has changed: its certificates are trusted from now on");
             state.config = config;
             state.text = text;
@@ -136,6 +175,23 @@ fn read_again(file: &Path, state: &Mutex<State>) {
 }
 
 impl State {
+    /// A read has come to its end. Whether it is the youngest that has.
+    fn end(&mut self, number: u64) -> bool {
+        if self.ended >= Some(number) {
+            return false;
+        }
+        self.ended = Some(number);
+        if self
+            .reading
+            .as_ref()
+            .is_some_and(|reading| reading.number == number)
+        {
+            self.reading = None;
+            self.patience = READ_LIMIT;
+        }
+        true
+    }
+
     /// Told when it is new, and when it is over.
     fn set_trouble(&mut self, trouble: Option<String>) {
         if self.trouble == trouble {
@@ -153,4 +209,67 @@ impl State {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{fs, thread};
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// How long the file server in the test keeps silent.
+    const OUTAGE: Duration = Duration::from_millis(50);
+
+    fn bundle(name: &str) -> String {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        made.cert.pem()
+    }
+
+    /// A file server that hangs while there is a file beside the one that is asked for; then it has what was there before.
+    fn slow(file: &Path) -> Result<Vec<u8>, TlsError> {
+        let held = read_roots(file);
+        let hangs = file.with_extension("hangs");
+        if fs::remove_file(&hangs).is_ok() {
+            while !file.with_extension("released").exists() {
+                thread::sleep(OUTAGE);
+            }
+        }
+        held
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_hangs_keeps_the_file_from_being_read_for_a_while_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        fs::write(&file, bundle("old")).unwrap();
+        let mut trust = Trust::with_file(Some(&file)).unwrap();
+        trust.read = slow;
+        let old = trust.current().await;
+        assert_eq!(trust.trouble(), None);
+
+        fs::write(file.with_extension("hangs"), "").unwrap();
+        let (kept, ()) = tokio::join!(trust.current(), advance(READ_LIMIT));
+        assert!(Arc::ptr_eq(&kept, &old));
+        assert!(
+            trust
+                .trouble()
+                .unwrap()
+                .contains("could not be read within 5s")
+        );
+
+        fs::write(&file, bundle("new")).unwrap();
+        let new = trust.current().await;
+        assert!(!Arc::ptr_eq(&new, &old), "the file is not read again");
+        assert_eq!(trust.trouble(), None);
+
+        // What the old read brings at last does not count.
+        fs::write(file.with_extension("released"), "").unwrap();
+        while Arc::strong_count(&trust.state) > 1 {
+            thread::sleep(OUTAGE);
+        }
+        assert!(Arc::ptr_eq(&lock(&trust.state).config, &new));
+    }
 }

@@ -79,6 +79,10 @@ fn mistakes() -> Vec<(Value, &'static [&'static str])> {
             &["PIN_OUTBOX_BYTES", "i?B"],
         ),
         (
+            json!({"settings": {"PIN_QUEUE_BYTES": "512 KiB"}}),
+            &["PIN_QUEUE_BYTES", "i?B"],
+        ),
+        (
             json!({"node": {"region": "mars"}}),
             &["/node/region", "'us-east'"],
         ),
@@ -237,16 +241,48 @@ fn a_chart_without_values_says_what_it_needs() {
     assert!(said.contains("/clientId"), "{said}");
 }
 
+/// Whether the sidecar itself takes a gateway without encryption.
+fn sidecar_takes(url: &str) -> bool {
+    let settings = [
+        ("PIN_CLIENT_ID", "op_example"),
+        ("PIN_API_SECRET", "not-a-real-secret"),
+        ("PIN_NODE_ALIAS", "gpu"),
+        ("PIN_SERVER_URL", url),
+    ];
+    let variables = settings.map(|(name, value)| (name.into(), value.into()));
+    pin_sidecar::config::Config::from_env(variables).is_ok()
+}
+
 #[test]
-fn plaintext_to_this_very_pod_needs_no_permission() {
+fn plaintext_needs_no_permission_where_the_sidecar_wants_none() {
     let Some(chart) = Chart::find() else { return };
-    for url in [
-        "ws://localhost:9000",
-        "ws://gateway.localhost.:9000",
-        "http://127.0.0.1",
-        "ws://[::1]:9000/ws",
+    for (url, is_here) in [
+        ("ws://localhost:9000", true),
+        ("ws://Localhost/x", true),
+        ("ws://gateway.localhost.:9000", true),
+        ("ws://localhost?token=x", true),
+        ("http://127.0.0.1", true),
+        ("ws://127.255.0.1:80/x", true),
+        ("ws://[::1]:9000/ws", true),
+        ("ws://[0:0:0:0:0:0:0:1]/x", true),
+        ("ws://[::0:0001]/x", true),
+        ("ws://[::ffff:127.0.0.1]/x", true),
+        ("ws://[0:0:0:0:0:FFFF:7f00:1]/x", true),
+        ("ws://127.1/x", false),
+        ("ws://127.0.0.1.5/x", false),
+        ("ws://127.0.0.256/x", false),
+        ("ws://127.0.0.01/x", false),
+        ("ws://127.0.0.1./x", false),
+        ("ws://127.0.0.1.nip.io/x", false),
+        ("ws://localhost.example/x", false),
+        ("ws://[::2]/x", false),
+        ("ws://[::127.0.0.1]/x", false),
+        ("ws://[::ffff:128.0.0.1]/x", false),
+        ("ws://[fe80::1]/x", false),
     ] {
-        chart.render(&json!({"gateway": {"url": url}}));
+        assert_eq!(sidecar_takes(url), is_here, "the sidecar: {url}");
+        let chart_takes = chart.try_render(&json!({"gateway": {"url": url}})).is_ok();
+        assert_eq!(chart_takes, is_here, "the chart: {url}");
     }
 }
 

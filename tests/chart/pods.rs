@@ -269,7 +269,7 @@ fn the_secret_is_readable_for_the_sidecars_user_and_as_few_others_as_can_be() {
 fn the_memory_limit_follows_from_what_the_sidecar_may_hold() {
     let Some(chart) = Chart::find() else { return };
     // docs/memory-and-limits.md, in MiB: 10 + 1.25 outbox + queue + 3 frame + capacity * (frame + 3 result).
-    let larger = json!({"PIN_OUTBOX_BYTES": "1GiB", "PIN_MAX_FRAME_BYTES": 33_554_432, "PIN_QUEUE_BYTES": "512 KiB"});
+    let larger = json!({"PIN_OUTBOX_BYTES": "1GiB", "PIN_MAX_FRAME_BYTES": 33_554_432, "PIN_QUEUE_BYTES": "512KiB"});
     for (values, bound) in [
         (json!({}), 274),
         (json!({"capacity": 1}), 154),

@@ -43,6 +43,111 @@ fn everything_is_called_after_the_release() {
     }
 }
 
+/// What YAML takes for a number, a truth, a time or nothing, where it stands without quotes.
+const NO_TEXT_TO_YAML: [&str; 10] = [
+    "4090",
+    "1e3",
+    "0x10",
+    "0o17",
+    "4.90",
+    "true",
+    "on",
+    "n",
+    "null",
+    "2024-01-01",
+];
+
+/// Everything that people name, called the same.
+fn everything_called(name: &str) -> Value {
+    json!({
+        "clientId": "op_example",
+        "nameOverride": name,
+        "fullnameOverride": name,
+        "secret": {"existingSecret": name, "key": name},
+        "admin": {"existingSecret": name, "key": name},
+        "serviceAccount": {"name": name},
+        "priorityClassName": name,
+        "runtimeClassName": name,
+        "image": {"repository": name, "tag": "30"},
+        "ollama": {"host": "[::1]", "persistence": {"existingClaim": name}},
+        "podMonitor": {"enabled": true},
+        "networkPolicy": {"enabled": true},
+    })
+}
+
+#[test]
+fn names_that_yaml_would_take_for_numbers_or_truths_stay_names() {
+    let Some(chart) = Chart::find() else { return };
+    for name in NO_TEXT_TO_YAML {
+        let rendered = chart.template(name, &everything_called(name)).unwrap();
+        for object in &rendered.objects {
+            assert!(object["metadata"]["name"].is_string(), "{object}");
+            for (label, value) in object["metadata"]["labels"].as_object().unwrap() {
+                assert!(value.is_string(), "{name}: {label}");
+            }
+        }
+        let labels = &rendered.template()["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/name"], name);
+        assert_eq!(labels["app.kubernetes.io/instance"], name);
+        let pod = rendered.pod();
+        assert_eq!(pod["serviceAccountName"], name);
+        assert_eq!(pod["priorityClassName"], name);
+        assert_eq!(pod["runtimeClassName"], name);
+        let volumes = &pod["volumes"];
+        for secret in [&volumes[0]["secret"], &volumes[1]["secret"]] {
+            assert_eq!(secret["secretName"], name);
+            assert_eq!(secret["items"][0]["key"], name);
+        }
+        assert_eq!(volumes[2]["persistentVolumeClaim"]["claimName"], name);
+        let image = &rendered.container("pin-sidecar")["image"];
+        assert_eq!(image, &json!(format!("{name}:30")));
+        let host = rendered.variable("ollama", "OLLAMA_HOST");
+        assert_eq!(host, "[::1]:11434");
+    }
+}
+
+#[test]
+fn a_namespace_and_a_secrets_key_may_be_numbers() {
+    let Some(chart) = Chart::find() else { return };
+    let mut values = values();
+    values["secret"]["key"] = json!("123");
+    let template = ["template", "gpu", ".", "-n", "4090", OLDEST, "-f", "-"];
+    let output = chart.helm(&template, &values.to_string());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let namespaces = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with("namespace:"));
+    for namespace in namespaces {
+        assert_eq!(namespace.trim(), "namespace: \"4090\"");
+    }
+    let rendered = chart.template("gpu", &values).unwrap();
+    assert!(rendered.one("Secret")["data"]["123"].is_string());
+}
+
+#[test]
+fn kubernetes_takes_what_has_numbers_and_truths_for_names() {
+    let Some(chart) = Chart::find() else { return };
+    let Some(tools) = std::env::var_os("CHART_TOOLS") else {
+        devnet::skip_without("kubernetes-validate (CHART_TOOLS)");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let files = ["4090", "true", "2024-01-01"].map(|name| {
+        let file = directory.path().join(name);
+        let rendered = chart.template(name, &everything_called(name)).unwrap();
+        // A PodMonitor is no kind of Kubernetes' own.
+        fs::write(&file, rendered.text).unwrap();
+        file
+    });
+    let validated = std::process::Command::new(tools)
+        .arg("validate")
+        .args(files)
+        .output();
+    let validated = validated.unwrap();
+    let said = String::from_utf8_lossy(&validated.stdout);
+    assert!(validated.status.success(), "{said}");
+}
+
 #[test]
 fn the_longest_release_name_leaves_room_for_what_kubernetes_appends() {
     let Some(chart) = Chart::find() else { return };
@@ -161,9 +266,15 @@ fn another_chart_has_it_as_a_dependency_under_any_alias_with_a_condition_and_glo
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(
-            text.contains(&format!("  name: {name}\n")),
+            text.contains(&format!("  name: {name:?}\n")),
             "{name}: {text}"
         );
+
+        // A chart may name them and leave them blank.
+        values["global"] = Value::Null;
+        values[called]["enabled"] = Value::Null;
+        let output = chart.helm(&template, &values.to_string());
+        assert!(output.status.success(), "{output:?}");
 
         let off = json!({called: {"enabled": false}});
         let output = chart.helm(&template, &off.to_string());

@@ -228,3 +228,34 @@ async fn log_probabilities_give_way_before_an_answer_is_too_large() {
         assert_eq!(logprobs.iter().all(|logprobs| logprobs.is_null()), shed);
     }
 }
+
+#[tokio::test]
+async fn log_probabilities_give_way_also_where_they_all_come_at_once() {
+    let token = json!({"token": "ab", "logprob": -1, "top_logprobs": [{"token": "x".repeat(1_500), "logprob": -2}]});
+    let all = |tokens: usize| {
+        let end = json!({
+            "message": {"content": "hello"},
+            "logprobs": vec![&token; tokens],
+            "done": true,
+            "done_reason": "stop",
+        });
+        end.to_string()
+    };
+    let hello = r#"{"message":{"content":"hello"},"done":false}"#;
+    let script =
+        |lines: &[&str], ending: &str| Fault::Script(vec![(lines.join("\n") + ending).into()]);
+    for client in [CLIENT, DESKTOP] {
+        let net = Net::start_as(client, &[("PIN_MAX_RESULT_BYTES", "64KiB")]).await;
+        for (fault, text, shed) in [
+            (script(&[&all(20)], ""), "hello", false),
+            (script(&[&all(200)], ""), "hello", true),
+            (script(&[&all(200)], "\n"), "hello", true),
+            (script(&[hello, &all(120)], "\n"), "hellohello", true),
+        ] {
+            net.ollama.fail_next(CHAT, 1, fault);
+            let outcome = net.chat("one").outcome().await;
+            assert_eq!(outcome.text(), text);
+            assert_eq!(outcome.result()["warning"].is_string(), shed);
+        }
+    }
+}

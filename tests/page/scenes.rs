@@ -1,5 +1,7 @@
 //! The states that the page has to show, with the sentences of the sidecar.
 
+use std::ops::{Deref, DerefMut};
+
 use pin_sidecar::{
     admin::{
         BackendStatus, Counts, EndedRequest, HiddenModel, InterviewStatus, Load, ModelStatus,
@@ -13,6 +15,27 @@ use pin_sidecar::{
 pub const DAY: u64 = 86_400;
 const MODEL: &str = "llama3.2:latest";
 const LARGE: &str = "qwen2.5-coder:32b-instruct-q4_K_M";
+
+/// What a sidecar says of itself.
+pub struct Shown {
+    pub status: Status,
+    pub pending: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+impl Deref for Shown {
+    type Target = Status;
+
+    fn deref(&self) -> &Status {
+        &self.status
+    }
+}
+
+impl DerefMut for Shown {
+    fn deref_mut(&mut self) -> &mut Status {
+        &mut self.status
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scene {
@@ -65,7 +88,7 @@ impl Scene {
         ),
     ];
 
-    pub fn status(self, now: u64) -> Status {
+    pub fn shown(self, now: u64) -> Shown {
         let mut status = online(now);
         match self {
             Self::Starting => starting(&mut status, now),
@@ -114,19 +137,19 @@ impl Scene {
     }
 }
 
-fn not_ready(status: &mut Status, why: &str) {
+fn not_ready(status: &mut Shown, why: &str) {
     status.ready = false;
     status.pending = vec![why.to_owned()];
 }
 
-fn without_session(status: &mut Status, now: u64, state: &'static str, why: &str) {
+fn without_session(status: &mut Shown, now: u64, state: &'static str, why: &str) {
     not_ready(status, why);
     status.session.state = state;
     status.session.since = now - 754;
     status.session.logged_in_since = None;
 }
 
-fn starting(status: &mut Status, now: u64) {
+fn starting(status: &mut Shown, now: u64) {
     without_session(
         status,
         now,
@@ -150,7 +173,7 @@ fn starting(status: &mut Status, now: u64) {
     status.counts.earnings_estimate_usd.clear();
 }
 
-fn pulling(status: &mut Status) {
+fn pulling(status: &mut Shown) {
     not_ready(status, "Ollama is pulling llama3.2:latest (43 %).");
     status.models.clear();
     let pull = |model: &str, state, completed_bytes, total_bytes| PullStatus {
@@ -166,7 +189,7 @@ fn pulling(status: &mut Status) {
     status.preloads[0].state = "waiting";
 }
 
-fn working(status: &mut Status, now: u64) {
+fn working(status: &mut Shown, now: u64) {
     let running = |id: &str, model: &str, age_ms, wait_ms, first_token_ms| RunningRequest {
         id: id.to_owned(),
         model: Some(model.to_owned()),
@@ -185,7 +208,7 @@ fn working(status: &mut Status, now: u64) {
     status.load.waiting = 1;
 }
 
-fn interview_failed(status: &mut Status, now: u64) {
+fn interview_failed(status: &mut Shown, now: u64) {
     status.nodes[0].quality_tier = Some(Tier::Failed);
     status.nodes[0].interview = Some(InterviewStatus {
         at: now - 100,
@@ -198,13 +221,11 @@ fn interview_failed(status: &mut Status, now: u64) {
         vec!["The network failed the interview of node gpu-attic (too slow).".to_owned()];
 }
 
-fn online(now: u64) -> Status {
+fn online(now: u64) -> Shown {
     let up = 3 * DAY + 4_000;
-    Status {
+    let status = Status {
         now,
         ready: true,
-        pending: Vec::new(),
-        warnings: Vec::new(),
         pause: None,
         requests: RequestsStatus {
             last_at: Some(now - 4),
@@ -257,6 +278,11 @@ fn online(now: u64) -> Status {
         versions: Versions::with_ollama(Some("0.12.3".to_owned())),
         draining: false,
         uptime_seconds: up,
+    };
+    Shown {
+        status,
+        pending: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

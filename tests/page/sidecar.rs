@@ -16,14 +16,18 @@ use pin_sidecar::{
     telemetry::Metrics,
 };
 
-use crate::{browser::FOREIGN_NAME, history::history, scenes::Scene};
+use crate::{
+    browser::FOREIGN_NAME,
+    history::history,
+    scenes::{Scene, Shown},
+};
 
 pub const TOKEN: &str = "right-token";
 
 /// What a test sees and changes while the server runs.
 pub struct Stage {
     pub scene: Mutex<Scene>,
-    pub change: Mutex<fn(&mut Status)>,
+    pub change: Mutex<fn(&mut Shown)>,
     /// The verbs that came, as words.
     verbs: Mutex<Vec<String>>,
 }
@@ -113,6 +117,13 @@ impl Stage {
         self.verbs.lock().unwrap().push(verb.into());
     }
 
+    fn shown(&self) -> Shown {
+        let mut shown = self.scene().shown(now());
+        let change = *self.change.lock().unwrap();
+        change(&mut shown);
+        shown
+    }
+
     fn scene(&self) -> Scene {
         *self.scene.lock().unwrap()
     }
@@ -124,18 +135,15 @@ impl Overview for Stage {
     }
 
     fn pending(&self) -> Vec<String> {
-        self.status().pending
+        self.shown().pending
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.status().warnings
+        self.shown().warnings
     }
 
     fn status(&self) -> Status {
-        let mut status = self.scene().status(now());
-        let change = *self.change.lock().unwrap();
-        change(&mut status);
-        status
+        self.shown().status
     }
 
     fn history(&self, since: u64) -> History {

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pin_sidecar::admin::{HiddenModel, Status};
+use pin_sidecar::admin::HiddenModel;
 
 use crate::{
     browser::{Browser, DESK, PHONE, SCREENS, Screen},
-    scenes::Scene,
+    scenes::{Scene, Shown},
     sidecar::Sidecar,
 };
 
@@ -137,7 +137,7 @@ async fn a_page_that_nobody_looks_at_asks_for_nothing() {
 }
 
 /// Names and reasons that others choose, as markup.
-fn write_markup(status: &mut Status) {
+fn write_markup(status: &mut Shown) {
     const MARKUP: &str = "<img src=x onerror=alert(1)><script>alert(2)</script>";
     status.pending = vec![MARKUP.to_owned(); 2];
     status.warnings = vec![MARKUP.to_owned()];

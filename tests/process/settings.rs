@@ -246,11 +246,10 @@ async fn a_wrong_secret_is_told_while_it_keeps_trying() {
     );
     assert_eq!(net.agent.get("/healthz").await.unwrap().status, 200);
     assert_eq!(net.agent.exit_status(), None);
+    net.agent
+        .wait_for_log(|line| line.contains("refused the login"))
+        .await;
     let log = net.agent.log();
-    assert!(
-        log.iter().any(|line| line.contains("refused the login")),
-        "{log:#?}"
-    );
     assert!(!log.iter().any(|line| line.contains("wr0ng")), "{log:#?}");
 }
 

@@ -37,7 +37,9 @@ async fn an_effort_is_answered_whatever_the_model_makes_of_it(server: Server) {
     server.add_model("thinker", THINKS, &capabilities).await;
     let net = Net::start(CLIENT, server, &[]).await;
     for model in ["thinker", "tiny"] {
-        for effort in ["none", "minimal", "low", "medium", "high", "xhigh"] {
+        for effort in [
+            "none", "minimal", "low", "medium", "high", "xhigh", "default", "Low",
+        ] {
             let mut chat = chat();
             chat["model"] = json!(model);
             chat["reasoning_effort"] = json!(effort);

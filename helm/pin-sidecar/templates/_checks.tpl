@@ -16,11 +16,13 @@
 {{- if $mistakes }}{{ join "\n  " (prepend $mistakes "") | fail }}{{ end -}}
 {{- end -}}
 
-{{- /* A file of the chart as it is. Takes (dict "root" $ "path" $path "holds" "a piece of it"): a file that was lost on the way
-       is empty to Helm, and one that is a link elsewhere may have come as the link's text. */ -}}
+{{- /* A file of the chart as it is. Takes (dict "root" $ "path" $path "holds" "a field of it"): a file that was lost on the way
+       is empty to Helm, one that is a link elsewhere may have come as the link's text, and one of which a part is missing is no
+       JSON or YAML. */ -}}
 {{- define "pin-sidecar.file" -}}
 {{- $text := .root.Files.Get .path -}}
-{{- if not (contains .holds $text) -}}
+{{- $read := hasSuffix ".json" .path | ternary (fromJson $text) (fromYaml $text) -}}
+{{- if or (hasKey $read "Error") (not (get $read .holds)) -}}
 {{- printf "%s of this chart is missing or not whole: what fetched the chart left it behind; take all of helm/pin-sidecar" .path | fail -}}
 {{- end -}}
 {{- $text -}}
@@ -79,12 +81,22 @@
 {{- toJson $mistakes -}}
 {{- end -}}
 
+{{- /* Whether a URL leads to this very pod, as the sidecar sees it: `localhost`, a name below it, or a loopback address in any
+       spelling, also as IPv6 has those of IPv4. Takes the URL. */ -}}
+{{- define "pin-sidecar.isHere" -}}
+{{- $v4 := "127(\\.(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])){3}" -}}
+{{- $zeros := "(0{1,4}(:0{1,4})*)?::(0{1,4}:)*" -}}
+{{- $one := printf "((0{1,4}:){7}|%s)0{0,3}1" $zeros -}}
+{{- $mapped := printf "((0{1,4}:){5}|%s)ffff:(%s|7f[0-9a-f]{2}:[0-9a-f]{1,4})" $zeros $v4 -}}
+{{- $host := printf "([^/?@:]*\\.)?localhost\\.?|%s|\\[(%s|%s)\\]" $v4 $one $mapped -}}
+{{- if regexMatch (printf "(?i)^[a-z]+://([^/?@]*@)?(%s)([:/?]|$)" $host) . }}true{{ end -}}
+{{- end -}}
+
 {{- define "pin-sidecar.checkGateway" -}}
 {{- $gateway := default dict .Values.gateway -}}
 {{- $url := default "" $gateway.url -}}
-{{- $here := regexMatch "^[a-z]+://([^/@]*@)?(([^/@:]+\\.)?localhost\\.?|127\\.[0-9.]+|\\[::1\\])([:/]|$)" $url -}}
 {{- $mistakes := list -}}
-{{- if and (regexMatch "^(ws|http)://" $url) (not $here) (not $gateway.allowPlaintext) -}}
+{{- if and (regexMatch "^(ws|http)://" $url) (not (include "pin-sidecar.isHere" $url)) (not $gateway.allowPlaintext) -}}
 {{- $mistakes = append $mistakes "gateway.url is not encrypted: write wss:// or https://, or gateway.allowPlaintext=true if nobody can listen in between" -}}
 {{- end -}}
 {{- toJson $mistakes -}}

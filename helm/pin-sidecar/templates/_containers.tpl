@@ -38,7 +38,7 @@
 
 {{- define "pin-sidecar.agentContainer" -}}
 - name: pin-sidecar
-  image: {{ include "pin-sidecar.image" (dict "image" .Values.image "name" "pin-sidecar" "tag" .Chart.AppVersion) }}
+  image: {{ include "pin-sidecar.image" (dict "image" .Values.image "name" "pin-sidecar" "tag" .Chart.AppVersion) | quote }}
   imagePullPolicy: {{ default "IfNotPresent" (.Values.image).pullPolicy }}
   {{- if eq (include "pin-sidecar.topology" .) "sidecar" }}
   # A native sidecar: there before Ollama, and still there after it has ended.
@@ -76,7 +76,7 @@
 {{- define "pin-sidecar.ollamaContainer" -}}
 {{- $ollama := default dict .Values.ollama -}}
 - name: ollama
-  image: {{ include "pin-sidecar.image" (dict "image" $ollama.image "name" "ollama/ollama" "tag" "0.17.4") }}
+  image: {{ include "pin-sidecar.image" (dict "image" $ollama.image "name" "ollama/ollama" "tag" "0.17.4") | quote }}
   imagePullPolicy: {{ dig "image" "pullPolicy" "IfNotPresent" $ollama }}
   {{- if eq (include "pin-sidecar.topology" .) "bundled" }}
   # A native sidecar: it ends after the main container has, so chats can be finished.
@@ -109,5 +109,5 @@
   terminationMessagePolicy: FallbackToLogsOnError
   volumeMounts:
     - name: models
-      mountPath: {{ dig "persistence" "mountPath" "/root/.ollama" $ollama }}
+      mountPath: {{ dig "persistence" "mountPath" "/root/.ollama" $ollama | quote }}
 {{- end -}}

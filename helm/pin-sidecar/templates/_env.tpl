@@ -8,10 +8,10 @@
 - name: PIN_CLIENT_ID
   value: {{ .Values.clientId | quote }}
 - name: PIN_API_SECRET_FILE
-  value: /run/secrets/pin-sidecar/{{ include "pin-sidecar.secretKey" . }}
+  value: {{ include "pin-sidecar.secretKey" . | printf "/run/secrets/pin-sidecar/%s" | quote }}
 {{- if (.Values.admin).existingSecret }}
 - name: PIN_ADMIN_TOKEN_FILE
-  value: /run/secrets/pin-sidecar-admin/{{ include "pin-sidecar.adminKey" . }}
+  value: {{ include "pin-sidecar.adminKey" . | printf "/run/secrets/pin-sidecar-admin/%s" | quote }}
 {{- end }}
 - name: PIN_NODE_ALIAS
   {{- include "pin-sidecar.alias" . | trim | nindent 2 }}
@@ -49,7 +49,7 @@
 
 {{- define "pin-sidecar.ollamaEnv" -}}
 - name: OLLAMA_HOST
-  value: {{ printf "%s:11434" (default "127.0.0.1" (.Values.ollama).host) }}
+  value: {{ printf "%s:11434" (default "127.0.0.1" (.Values.ollama).host) | quote }}
 # As many chats as the sidecar lets in at once: with fewer they would queue where nobody sees them.
 - name: OLLAMA_NUM_PARALLEL
   value: {{ include "pin-sidecar.capacity" . | quote }}

@@ -5,7 +5,7 @@
 {{- define "pin-sidecar.kib" -}}
 {{- $given := dig .name "" .settings -}}
 {{- if eq (toString $given) "" }}{{ $given = .default }}{{ end -}}
-{{- $written := include "pin-sidecar.text" $given | replace " " "" -}}
+{{- $written := include "pin-sidecar.text" $given -}}
 {{- $number := regexFind "^[0-9]+" $written | int64 -}}
 {{- $unit := regexReplaceAll "^[0-9]+" $written "" -}}
 {{- $bytes := dict "" 1 "B" 1 "KiB" 1024 "MiB" 1048576 "GiB" 1073741824 "KB" 1000 "MB" 1000000 "GB" 1000000000 -}}

@@ -1,5 +1,6 @@
 {{- /* Names and labels. What goes into selectors and pods is fewer labels than what goes onto objects: pods must not
-       change because the chart's version does, and selectors and claim templates cannot be changed at all. */ -}}
+       change because the chart's version does, and selectors and claim templates cannot be changed at all. A name that
+       somebody gave is quoted wherever it stands: YAML takes 4090, on and null for something else than text. */ -}}
 
 {{- define "pin-sidecar.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-_." -}}
@@ -16,21 +17,21 @@
 {{- end -}}
 
 {{- define "pin-sidecar.selector" -}}
-app.kubernetes.io/name: {{ include "pin-sidecar.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "pin-sidecar.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: agent
 {{- end -}}
 
 {{- define "pin-sidecar.testSelector" -}}
-app.kubernetes.io/name: {{ include "pin-sidecar.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "pin-sidecar.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end -}}
 
 {{- define "pin-sidecar.about" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." | quote }}
 {{- end -}}
 
 {{- define "pin-sidecar.labels" -}}
@@ -41,8 +42,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- /* The name of an object and its labels. Takes (dict "root" $ "labels" $more), and "suffix" or "name" where it is
        not called as the release is. */ -}}
 {{- define "pin-sidecar.metadata" -}}
-name: {{ default (printf "%s%s" (include "pin-sidecar.fullname" .root) (default "" .suffix)) .name }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ default (printf "%s%s" (include "pin-sidecar.fullname" .root) (default "" .suffix)) .name | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "pin-sidecar.labels" .root | nindent 2 }}
   {{- with .labels }}

@@ -27,7 +27,7 @@ spec:
     {{- include "pin-sidecar.agentContainer" . | nindent 4 }}
   {{- end }}
   terminationGracePeriodSeconds: {{ include "pin-sidecar.graceSeconds" . }}
-  serviceAccountName: {{ include "pin-sidecar.serviceAccount" . }}
+  serviceAccountName: {{ include "pin-sidecar.serviceAccount" . | quote }}
   automountServiceAccountToken: false
   enableServiceLinks: false
   {{- include "pin-sidecar.podValues" . }}
@@ -53,7 +53,7 @@ spec:
 {{- end }}
 {{- range $name, $value := $given }}
 {{- with $value }}
-  {{ $name }}:{{ kindIs "string" . | ternary (printf " %s" .) (toYaml . | nindent 4) }}
+  {{ $name }}:{{ kindIs "string" . | ternary (toString . | quote | printf " %s") (toYaml . | nindent 4) }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -72,20 +72,20 @@ spec:
 {{- $mode := not $group | ternary 292 288 -}}
 - name: secret
   secret:
-    secretName: {{ include "pin-sidecar.secret" . }}
+    secretName: {{ include "pin-sidecar.secret" . | quote }}
     # 0440, or 0444 where the pod has no group to read it by; in decimal, since not every parser knows a leading 0.
     defaultMode: {{ $mode }}
     items:
-      - key: {{ include "pin-sidecar.secretKey" . }}
-        path: {{ include "pin-sidecar.secretKey" . }}
+      - key: {{ include "pin-sidecar.secretKey" . | quote }}
+        path: {{ include "pin-sidecar.secretKey" . | quote }}
 {{- with (.Values.admin).existingSecret }}
 - name: admin-token
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     defaultMode: {{ $mode }}
     items:
-      - key: {{ include "pin-sidecar.adminKey" $ }}
-        path: {{ include "pin-sidecar.adminKey" $ }}
+      - key: {{ include "pin-sidecar.adminKey" $ | quote }}
+        path: {{ include "pin-sidecar.adminKey" $ | quote }}
 {{- end }}
 {{- if eq $models "empty" }}
 - name: models
@@ -93,12 +93,12 @@ spec:
 {{- else if eq $models "host" }}
 - name: models
   hostPath:
-    path: {{ $kept.hostPath }}
+    path: {{ $kept.hostPath | quote }}
     type: DirectoryOrCreate
 {{- else if has $models (list "existing" "claim") }}
 - name: models
   persistentVolumeClaim:
-    claimName: {{ default (printf "%s-models" (include "pin-sidecar.fullname" .)) $kept.existingClaim }}
+    claimName: {{ default (printf "%s-models" (include "pin-sidecar.fullname" .)) $kept.existingClaim | quote }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

@@ -12,7 +12,7 @@
     # The alerts and the dashboard know the sidecar by this name.
     - action: replace
       targetLabel: job
-      replacement: {{ include "pin-sidecar.job" .root }}
+      replacement: {{ include "pin-sidecar.job" .root | quote }}
     {{- with .monitor.relabelings }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

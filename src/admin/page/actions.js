@@ -112,7 +112,7 @@ function commands(why) {
     el("dl", { class: "commands" }, L.commands.map(([what, verb]) => [el("dt", {}, what), el("dd", {}, el("code", {}, PROGRAM + verb))]))];
 }
 
-/** Which of the three is shown, as a word that changes when it has to be drawn anew. */
+/** Draws one of the three, anew where it differs. */
 export function showActions() {
   const { status, refusal } = store;
   const isLocked = refusal?.status === 401;
@@ -123,8 +123,7 @@ export function showActions() {
     store.token = null;
   }
   const isPaused = Boolean(status?.draining);
-  const which = isLocked ? "locked" : may.command ? `buttons ${isPaused}` : may.token ? "token" : `commands ${may.why}`;
-  const key = `${which} ${tokenWasRefused}`;
+  const key = [isLocked, may.command, may.command && isPaused, may.token, may.why, tokenWasRefused].join();
   byId("actions").hidden = !status && !isLocked;
   if (key === drawn) return;
   byId("actions-title").textContent = isLocked ? L.token : L.actionsTitle;

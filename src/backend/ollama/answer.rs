@@ -1,22 +1,20 @@
 //! Reads the body of `/api/chat`: one JSON object per line, the last one with `"done":true`.
 //!
 //! Invariant: where a read ends makes no difference, and work is linear in the body: a line that lies within one read
-//! is parsed where it lies, and of the others every byte is looked at for a newline once. How large a body may be is
-//! for the one who reads it to say.
+//! is parsed where it lies, and of the others every byte is looked at for a newline once. What is kept, and what counts as
+//! the answer's size, is what the lines add up to, and not the lines.
 
 #[cfg(test)]
 mod tests;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use crate::{
     backend::{
         Completion, Decoder, Deltas, ResultContext,
-        completion::{Answer, unreadable},
+        completion::{Answer, unreadable, unreadable_piece},
         error_text::words_of_error,
+        fields::fields,
         halves::{Half, without_halves},
-        object::{Object, string},
+        object::{Object, Value, string},
     },
     protocol::{ChunkKind, Code, Failure},
 };
@@ -29,33 +27,10 @@ pub(super) struct ChatDecoder {
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     answer: Answer,
-    /// How large its lines and texts were, in bytes.
-    read: usize,
     half_of_thinking: Half,
     half_of_content: Half,
-    /// The line with `"done":true`. What comes after it is ignored.
+    /// What the line with `"done":true` has beside that. What comes after it is ignored.
     last: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    message: Option<Message<'a>>,
-    #[serde(borrow)]
-    logprobs: Option<&'a RawValue>,
-    done: Option<bool>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_calls: Option<&'a RawValue>,
 }
 
 impl Decoder for ChatDecoder {
@@ -63,6 +38,7 @@ impl Decoder for ChatDecoder {
         let mut brought = false;
         while self.last.is_none() {
             let Some(newline) = bytes.iter().position(|byte| *byte == b'\n') else {
+                self.answer.check_line(self.partial.len() + bytes.len())?;
                 self.partial.extend_from_slice(bytes);
                 break;
             };
@@ -76,14 +52,8 @@ impl Decoder for ChatDecoder {
         self.answer.deltas()
     }
 
-    fn size(&self) -> usize {
-        let last = self.last.as_ref().map_or(0, String::len);
-        let lists = self.answer.tool_calls.len() + self.answer.logprobs.len();
-        self.partial.len() + self.read + lists + last
-    }
-
-    fn shed(&mut self) {
-        self.answer.shed();
+    fn limit(&mut self, max: usize) {
+        self.answer.limit = Some(max);
     }
 
     fn is_complete(&self) -> bool {
@@ -99,8 +69,8 @@ impl Decoder for ChatDecoder {
             self.read_line_end(&[], deltas)?;
         }
         let (thinking, content) = (self.half_of_thinking.end(), self.half_of_content.end());
-        self.answer.say(ChunkKind::Thinking, thinking, deltas);
-        self.answer.say(ChunkKind::Content, content, deltas);
+        self.answer.say(ChunkKind::Thinking, thinking, deltas)?;
+        self.answer.say(ChunkKind::Content, content, deltas)?;
         let Some(last) = self.last else {
             return Err(Failure::new(
                 Code::Backend,
@@ -118,7 +88,6 @@ impl Decoder for ChatDecoder {
 impl ChatDecoder {
     /// Takes the end of a line, of which earlier reads may have brought the beginning; gives whether it has part of the answer.
     fn read_line_end(&mut self, end: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
-        self.read += 1;
         if self.partial.is_empty() {
             return self.read_line(end, deltas);
         }
@@ -130,48 +99,77 @@ impl ChatDecoder {
         Ok(brought)
     }
 
+    /// What is no UTF-8 is replaced: an answer is worth more than one of its characters.
     fn read_line(&mut self, line: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
-        let text = std::str::from_utf8(line).map_err(|_| unreadable())?;
+        let text = String::from_utf8_lossy(line);
         if text.trim_ascii().is_empty() {
             return Ok(false);
         }
-        let line: Line<'_> = serde_json::from_str(text).map_err(|_| unreadable())?;
-        if let Some(error) = line.error.filter(|error| error.get() != r#""""#) {
+        let names = ["message", "logprobs", "done", "error"];
+        let [message, logprobs, done, error] =
+            fields(&text, names).ok_or_else(|| unreadable_piece(line))?;
+        if let Some(error) = error.filter(|error| *error != r#""""#) {
             return Err(Failure::new(Code::Backend, words_of_error(error)));
         }
-        let brought = self.add(&line, deltas)?;
-        if line.done == Some(true) {
-            self.last = Some(without_halves(text).into_owned());
+        let mut brought = self.answer.add_logprobs(logprobs)?;
+        if let Some(message) = message {
+            brought |= self.add_message(message, deltas)?;
+        }
+        if done == Some("true") {
+            let text = without_halves(&text);
+            let last = if brought {
+                beside_the_answer(&text).ok_or_else(unreadable)?
+            } else {
+                text.into_owned()
+            };
+            self.answer.make_room(last.len())?;
+            self.last = Some(last);
         }
         Ok(brought)
     }
 
-    fn add(&mut self, line: &Line<'_>, deltas: &mut Deltas) -> Result<bool, Failure> {
-        let answer = &mut self.answer;
-        let mut brought = answer.add_logprobs(line.logprobs)?;
-        let Some(message) = &line.message else {
-            return Ok(brought);
-        };
+    fn add_message(&mut self, message: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
+        let names = ["thinking", "content", "tool_calls"];
+        let [thinking, content, calls] = fields(message, names).ok_or_else(unreadable)?;
+        let mut brought = self.answer.add_calls(calls)?;
         for (kind, half, piece) in [
-            (
-                ChunkKind::Thinking,
-                &mut self.half_of_thinking,
-                message.thinking,
-            ),
-            (
-                ChunkKind::Content,
-                &mut self.half_of_content,
-                message.content,
-            ),
+            (ChunkKind::Thinking, &mut self.half_of_thinking, thinking),
+            (ChunkKind::Content, &mut self.half_of_content, content),
         ] {
             if let Some(piece) = piece {
-                let text = half.join(piece.get()).ok_or_else(unreadable)?;
-                answer.say(kind, &text, deltas);
-                self.read += piece.get().len();
-                brought |= piece.get() != r#""""#;
+                let text = half.join(piece).ok_or_else(unreadable)?;
+                self.answer.say(kind, &text, deltas)?;
+                brought |= piece != r#""""#;
             }
         }
-        Ok(answer.tool_calls.push(message.tool_calls)? | brought)
+        Ok(brought)
+    }
+}
+
+/// The last line less what was taken from it as from every other: its place is kept.
+fn beside_the_answer(last: &str) -> Option<String> {
+    let mut last = Object::parse(last.trim()).ok()?;
+    empty(&mut last, &[("logprobs", "[]")]);
+    if let Some(message) = last.given("message") {
+        let mut message = Object::parse(message).ok()?;
+        let text = r#""""#;
+        empty(
+            &mut message,
+            &[("content", text), ("thinking", text), ("tool_calls", "[]")],
+        );
+        last.set("message", Value::Object(message));
+    }
+    let mut json = String::new();
+    last.write(&mut json);
+    Some(json)
+}
+
+/// Empties those of the fields that are there.
+fn empty(object: &mut Object<'_>, fields: &[(&'static str, &'static str)]) {
+    for (name, nothing) in fields {
+        if object.has(name) {
+            object.set(name, Value::Raw(nothing));
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
-use super::wire::{Facts, Running, Show, Tag, Tags, Version};
+use super::wire::{Facts, Running, Tag, tags, version};
 use crate::{
     backend::{AskError, server::accepted},
     transport::http::{Body, HttpClient, HttpError, read_answer},
@@ -35,30 +35,46 @@ impl Api {
         Self { client, limit }
     }
 
-    /// `None` where it does not tell.
+    /// `None` where it answers and does not tell.
     pub(super) async fn version(&self) -> Result<Option<String>, HttpError> {
-        match self.get::<Version>("/api/version").await {
-            Ok(version) => Ok(version.version),
-            Err(HttpError::Status(404)) => Ok(None),
-            Err(error) => Err(error),
+        match self.get("/api/version").await {
+            Ok(json) => Ok(version(&json)),
+            Err(
+                HttpError::Status(_)
+                | HttpError::Unexpected
+                | HttpError::Encoded(_)
+                | HttpError::NotHttp(_)
+                | HttpError::TooLarge,
+            ) => Ok(None),
+            Err(error @ (HttpError::Dial(_) | HttpError::Broken | HttpError::Silent(_))) => {
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it answers, at the least that costs.
+    pub(super) async fn answers(&self) -> bool {
+        match self.version().await {
+            Ok(Some(_)) => true,
+            Ok(None) => self.tags().await.is_ok(),
+            Err(_) => false,
         }
     }
 
     /// All models that it has, offered or not.
     pub(super) async fn tags(&self) -> Result<Vec<Tag>, HttpError> {
-        Ok(self.get::<Tags>("/api/tags").await?.models)
+        tags(&self.get("/api/tags").await?).ok_or(HttpError::Unexpected)
     }
 
     /// The models that are in memory; `None` where it does not tell, which is no reason not to serve those that it has.
     pub(super) async fn running(&self) -> Option<Running> {
-        self.get("/api/ps").await.ok()
+        Running::read(&self.get("/api/ps").await.ok()?)
     }
 
     pub(super) async fn describe(&self, model: &str) -> Result<Facts, HttpError> {
         let asked = self.client.post("/api/show", about(model)?);
         let body = read_answer(asked, MAX_BODY, self.limit).await?;
-        let show: Show = serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)?;
-        Ok(show.facts())
+        Facts::read(&String::from_utf8_lossy(&body)).ok_or(HttpError::Unexpected)
     }
 
     pub(super) async fn chat(&self, body: Bytes) -> Result<Body, AskError> {
@@ -90,9 +106,10 @@ impl Api {
         self.client.until_closed().await;
     }
 
-    async fn get<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, HttpError> {
+    /// What is no UTF-8 is replaced, and so known by the one who reads it.
+    async fn get(&self, path: &str) -> Result<String, HttpError> {
         let body = read_answer(self.client.get(path), MAX_BODY, self.limit).await?;
-        serde_json::from_slice(&body).map_err(|_| HttpError::Unexpected)
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 }
 

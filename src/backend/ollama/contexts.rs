@@ -7,7 +7,8 @@
 //!
 //! Invariants: the number changes when a body is prepared, so that two which are prepared at once carry the same. One that
 //! Ollama has not taken is forgotten again (refused, broken off, never sent): a context that does not fit into memory
-//! would else fail every later request, too. There are as many numbers as Ollama has models.
+//! would else fail every later request, too. A model that is missing from a look may be loaded all the same, so its number
+//! outlives that. There are at most [`MAX_ABSENT`] numbers more than Ollama has models.
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,9 @@ use super::wire::Tag;
 
 /// A smaller context than this is no wish but a mistake: it would cut short what is asked for next.
 const LEAST: u64 = 512;
+
+/// How many models that Ollama had are remembered.
+const MAX_ABSENT: usize = 256;
 
 /// The numbers of all models. Cheap to clone: a body that is on its way holds one.
 #[derive(Clone, Default)]
@@ -44,19 +48,22 @@ pub(in crate::backend) struct SentContext {
 }
 
 impl Contexts {
-    /// These are the models that there are; what is known of others is forgotten.
+    /// These are the models that there are. One that is another than before begins anew.
     pub(super) fn keep_those_of(&self, tags: &[Tag]) {
         let mut contexts = self.lock();
-        let mut before = mem::take(&mut *contexts);
+        let mut absent = mem::take(&mut *contexts);
         for tag in tags {
-            let known = before.remove(&tag.name);
+            let known = absent.remove(&tag.name);
             let known = known.filter(|context| context.digest == tag.digest);
             let new = || Context {
                 digest: tag.digest.clone(),
                 ..Context::default()
             };
-            contexts.insert(tag.name.clone(), known.unwrap_or_else(new));
+            let context = contexts.entry(tag.name.clone());
+            context.or_insert_with(|| known.unwrap_or_else(new));
         }
+        let has_number = |(_, context): &(String, Context)| context.sent.is_some();
+        contexts.extend(absent.into_iter().filter(has_number).take(MAX_ABSENT));
     }
 
     /// What a request is to carry that asks for so many tokens: that, if it is more than was last sent, else what was last
@@ -129,12 +136,12 @@ impl Drop for SentContext {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::backend::ollama::wire;
 
     fn tags(digests: &[(&str, &str)]) -> Vec<Tag> {
-        let tag = |(name, digest): &(&str, &str)| {
-            serde_json::from_value(serde_json::json!({"name": name, "digest": digest})).unwrap()
-        };
-        digests.iter().map(tag).collect()
+        let tag = |(name, digest)| serde_json::json!({"name": name, "digest": digest});
+        let tags: Vec<_> = digests.iter().copied().map(tag).collect();
+        wire::tags(&serde_json::json!({"models": tags}).to_string()).unwrap()
     }
 
     fn contexts() -> (Contexts, Arc<str>) {
@@ -195,15 +202,36 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_goes_or_is_replaced_takes_its_number_with_it() {
-        for replaced in [&[("m", "3")][..], &[]] {
-            let (contexts, _) = contexts();
-            carried(&contexts, Some(2048));
-            contexts.keep_those_of(&tags(&[("m", "1")]));
-            assert_eq!(carried(&contexts, None), Some(2048));
-            contexts.keep_those_of(&tags(replaced));
-            assert_eq!(carried(&contexts, None), None);
+    fn a_model_that_is_replaced_takes_its_number_with_it() {
+        let (contexts, _) = contexts();
+        carried(&contexts, Some(2048));
+        contexts.keep_those_of(&tags(&[("m", "1"), ("m", "1")]));
+        assert_eq!(carried(&contexts, None), Some(2048));
+        contexts.keep_those_of(&tags(&[]));
+        contexts.keep_those_of(&tags(&[("m", "3")]));
+        assert_eq!(carried(&contexts, None), None);
+    }
+
+    #[test]
+    fn a_model_that_is_missing_from_a_look_comes_back_with_its_number() {
+        let (contexts, _) = contexts();
+        carried(&contexts, Some(2048));
+        contexts.keep_those_of(&tags(&[("other", "2")]));
+        contexts.keep_those_of(&tags(&[("m", "1")]));
+        assert_eq!(carried(&contexts, None), Some(2048));
+    }
+
+    #[test]
+    fn of_models_that_come_and_go_without_end_few_are_remembered() {
+        let contexts = Contexts::default();
+        for number in 0..2 * MAX_ABSENT {
+            let name = number.to_string();
+            contexts.keep_those_of(&tags(&[(&name, "1")]));
+            let model: Arc<str> = name.into();
+            contexts.at_least(&model, Some(2048)).unwrap().taken();
         }
+        contexts.keep_those_of(&[]);
+        assert_eq!(contexts.lock().len(), MAX_ABSENT);
     }
 
     #[test]

@@ -30,6 +30,8 @@ const OLD: Duration = Duration::from_secs(3600);
 pub(super) struct Descriptions {
     /// By [`Tag::key`].
     by_model: HashMap<String, Description>,
+    /// Why one is not known of which nothing was known before, by the last look.
+    why_unknown: Option<String>,
     failing: LogThrottle<String>,
 }
 
@@ -44,6 +46,7 @@ impl Descriptions {
     pub(super) fn new() -> Self {
         Self {
             by_model: HashMap::new(),
+            why_unknown: None,
             failing: LogThrottle::outage(),
         }
     }
@@ -53,9 +56,15 @@ impl Descriptions {
         self.by_model.get(tag.key()).map(|known| &known.facts)
     }
 
+    /// Why there is a model of which nothing is known, if there is one.
+    pub(super) fn why_unknown(&self) -> Option<&str> {
+        self.why_unknown.as_deref()
+    }
+
     /// Asks for what is not known of `tags`, or known of another version of Ollama, or for long. One that has come is kept at
     /// once: whoever looks may be cancelled in the middle of it.
     pub(super) async fn refresh(&mut self, api: &Api, tags: &[Tag], version: Option<&str>) {
+        self.why_unknown = None;
         let is_there: HashSet<_> = tags.iter().map(Tag::key).collect();
         self.by_model.retain(|key, _| is_there.contains(&**key));
         let is_current = |known: &Description| {
@@ -69,7 +78,10 @@ impl Descriptions {
         while let Some((description, tag)) = descriptions.next().await {
             match description {
                 Ok(facts) => self.keep(&tag, facts, version),
-                Err(error) if self.of(&tag).is_none() => self.tell_failing(&tag.name, &error),
+                Err(error) if self.of(&tag).is_none() => {
+                    self.tell_failing(&tag.name, &error);
+                    self.why_unknown = Some(error.to_string());
+                }
                 Err(_) => {}
             }
         }

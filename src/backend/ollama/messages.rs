@@ -4,13 +4,18 @@
 //! Invariant: nothing is dropped and nobody is made to fetch anything. A message that is in Ollama's words stays byte for
 //! byte.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, VecDeque},
+};
 
 use serde_json::value::RawValue;
 
 use crate::{
     backend::{
+        arguments::are_none,
         chat::invalid,
+        halves,
         object::{Object, Value, elements, interior, rewrite_elements, string},
     },
     protocol::Failure,
@@ -37,13 +42,45 @@ fn translate_message<'a>(
     Ok(changed.then_some(Value::Object(message)))
 }
 
-/// Which tool each call was for, by the call's id; the last of two calls with one id counts.
+/// Which tools the calls were for, by the calls' ids.
 #[derive(Default)]
-struct Tools<'a>(HashMap<Cow<'a, str>, &'a str>);
+struct Tools<'a> {
+    by_id: HashMap<Cow<'a, str>, Called<'a>>,
+    /// How many messages there were so far.
+    messages: usize,
+}
+
+/// The tools that were called by one id: those of the last message that has it, since some servers use their ids again.
+/// Others give all calls of a message the same; then each result is of the next one.
+#[derive(Default)]
+struct Called<'a> {
+    message: usize,
+    tools: VecDeque<&'a str>,
+}
+
+impl<'a> Called<'a> {
+    fn add(&mut self, message: usize, tool: &'a str) {
+        if self.message != message {
+            self.message = message;
+            self.tools.clear();
+        }
+        self.tools.push_back(tool);
+    }
+
+    /// The last one is also that of any further result.
+    fn next(&mut self) -> Option<&'a str> {
+        if self.tools.len() > 1 {
+            self.tools.pop_front()
+        } else {
+            self.tools.front().copied()
+        }
+    }
+}
 
 impl<'a> Tools<'a> {
     /// Remembers the calls of a message; names the tool of a result, which has no other name in Ollama's templates.
     fn name(&mut self, message: &mut Object<'a>) -> bool {
+        self.messages += 1;
         for call in message
             .given("tool_calls")
             .and_then(elements)
@@ -58,8 +95,8 @@ impl<'a> Tools<'a> {
             return false;
         }
         let called = || {
-            let id = message.given("tool_call_id").and_then(string)?;
-            self.0.get(&id).copied()
+            let id = message.given("tool_call_id").and_then(halves::text)?;
+            self.by_id.get_mut(&id)?.next()
         };
         let Some(name) = text(message, "name").or_else(called) else {
             return false;
@@ -71,8 +108,9 @@ impl<'a> Tools<'a> {
     fn remember(&mut self, call: &'a str) -> Option<()> {
         let call = Object::parse(call).ok()?;
         let function = Object::parse(call.given("function")?).ok()?;
-        let id = call.given("id").and_then(string)?;
-        self.0.insert(id, text(&function, "name")?);
+        let id = call.given("id").and_then(halves::text)?;
+        let tool = text(&function, "name")?;
+        self.by_id.entry(id).or_default().add(self.messages, tool);
         Some(())
     }
 }
@@ -85,7 +123,10 @@ fn text<'a>(object: &Object<'a>, name: &str) -> Option<&'a str> {
 
 /// What a model thought is `thinking` to Ollama, and has two names elsewhere.
 fn translate_thinking(message: &mut Object<'_>) -> bool {
-    if message.has("thinking") {
+    if message
+        .given("thinking")
+        .is_some_and(|thought| thought != r#""""#)
+    {
         return false;
     }
     let theirs = ["reasoning_content", "reasoning"];
@@ -153,9 +194,12 @@ fn read_part(part: &str) -> Result<Part<'_>, Failure> {
     let part = Object::parse(part).map_err(|_| unknown())?;
     match part.given("type").and_then(string).as_deref() {
         Some("text") => {
-            let text = part.given("text").filter(|text| text.starts_with('"'));
-            text.map(|text| Part::Text(interior(text)))
-                .ok_or_else(|| invalid("a text part has no text"))
+            let is_there = part.names().any(|name| name == "text");
+            match part.given("text") {
+                Some(text) if text.starts_with('"') => Ok(Part::Text(interior(text))),
+                None if is_there => Ok(Part::Text("")),
+                Some(_) | None => Err(invalid("a text part has no text")),
+            }
         }
         Some("image_url") => {
             let url = part.given("image_url").and_then(image_url);
@@ -215,8 +259,7 @@ fn translate_tool_call(call: &str) -> Result<Option<Value<'_>>, Failure> {
     Ok(Some(Value::Object(call)))
 }
 
-/// The object that arguments spell; `None` if they are one. That a call has none is spelled in many ways: not at all, as
-/// null, blank, and as an empty list where objects and lists are one type.
+/// The object that arguments spell; `None` if they are one.
 fn arguments_object(arguments: Option<&str>) -> Result<Option<String>, Failure> {
     let not_an_object = || invalid("arguments of a tool call are not an object");
     let arguments = arguments.unwrap_or("null");
@@ -224,14 +267,11 @@ fn arguments_object(arguments: Option<&str>) -> Result<Option<String>, Failure> 
         return Ok(None);
     }
     let text = match arguments.starts_with('"') {
-        true => string(arguments).ok_or_else(not_an_object)?,
+        true => halves::text(arguments).ok_or_else(not_an_object)?,
         false => arguments.into(),
     };
     let text = text.trim();
-    let list = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    if matches!(text, "" | "null" | r#""""#) || list.is_some_and(|list| list.trim().is_empty()) {
+    if are_none(text) {
         return Ok(Some("{}".to_owned()));
     }
     if !text.starts_with('{') || serde_json::from_str::<&RawValue>(text).is_err() {
@@ -288,6 +328,10 @@ mod tests {
             r#"{"content":"t","images":["eA==","QUJD","RA==","/w=="]}"#,
         );
         assert_message(r#"{"content":[]}"#, r#"{"content":""}"#);
+        assert_message(
+            r#"{"content":[{"type":"text","text":null},{"type":"text","text":"a"}]}"#,
+            r#"{"content":"a"}"#,
+        );
     }
 
     #[test]
@@ -299,6 +343,7 @@ mod tests {
             r#"{"type":"image_url","image_url":{}}"#,
             r#"{"type":"input_audio","input_audio":{}}"#,
             r#"{"type":"text"}"#,
+            r#"{"type":"text","text":7}"#,
             r#"{"text":"a"}"#,
             r#""a""#,
         ] {
@@ -320,6 +365,10 @@ mod tests {
         assert_message(
             &call(r#""{\"n\": 1.0, \"s\":\"\\n\"}""#),
             &call(r#"{"n": 1.0, "s":"\n"}"#),
+        );
+        assert_message(
+            &call(r#""{\"a\":\"\ud83d\"}""#),
+            &call("{\"a\":\"\u{fffd}\"}"),
         );
         for nothing in [
             r#""""#,
@@ -404,7 +453,30 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_share_an_id_in_one_message_have_their_results_in_their_order() {
+        for id in ["", "call", r"\ud83d"] {
+            let call = |name| {
+                format!(r#"{{"id":"{id}","function":{{"name":"{name}","arguments":{{}}}}}}"#)
+            };
+            let calls = format!(r#"{{"tool_calls":[{},{}]}}"#, call("f"), call("g"));
+            let result = |tool: String| format!(r#"{{"role":"tool","tool_call_id":"{id}"{tool}}}"#);
+            let named = |tool| result(format!(r#","tool_name":"{tool}""#));
+            let turn = |of: [String; 3]| format!("{calls},{}", of.join(","));
+            let theirs = turn(["f", "g", "g"].map(|_| result(String::new())));
+            let ours = turn(["f", "g", "g"].map(named));
+            assert_eq!(
+                messages(&format!("[{theirs},{theirs}]")),
+                format!("[{ours},{ours}]")
+            );
+        }
+    }
+
+    #[test]
     fn what_an_earlier_answer_thought_is_not_lost() {
+        assert_message(
+            r#"{"thinking":"","reasoning_content":"R"}"#,
+            r#"{"thinking":"R"}"#,
+        );
         for name in ["reasoning_content", "reasoning"] {
             assert_message(
                 &format!(r#"{{"role":"assistant","{name}":"h\u006d","content":"x"}}"#),

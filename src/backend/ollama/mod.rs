@@ -93,6 +93,7 @@ impl Ollama {
             version,
             is_memory_unknown,
             vram_bytes: running.vram_bytes(),
+            why_unknown: descriptions.why_unknown().map(str::to_owned),
             models: tags.iter().map(model).collect(),
         })
     }
@@ -129,17 +130,23 @@ impl ModelServer for Ollama {
     }
 
     fn answers(&self) -> BoxFuture<'_, bool> {
-        async { self.api.version().await.is_ok() }.boxed()
+        self.api.answers().boxed()
     }
 
     fn why_silent(&self, error: &HttpError) -> String {
         format!("Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
     }
 
-    fn why_nothing(&self, models: usize) -> String {
-        match models {
-            0 => "Ollama has no model. Pull one, for example with: ollama pull llama3.2".to_owned(),
-            n => format!(
+    fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String {
+        match (models, why_unknown) {
+            (0, _) => {
+                "Ollama has no model. Pull one, for example with: ollama pull llama3.2".to_owned()
+            }
+            (n, Some(why)) => format!(
+                "Ollama has models ({n}) but does not say what they can do: {why}. Ask it with: ollama show MODEL. \
+                 What is between it and the sidecar may be at fault, too."
+            ),
+            (n, None) => format!(
                 "Ollama has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and PIN_DENY_MODELS; \
                  embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full."
             ),

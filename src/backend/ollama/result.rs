@@ -15,6 +15,16 @@ use crate::{
     protocol::Generation,
 };
 
+/// Which fields of Ollama's final object are counts of tokens or nanoseconds.
+const COUNTS: [&str; 6] = [
+    "total_duration",
+    "load_duration",
+    "prompt_eval_count",
+    "prompt_eval_duration",
+    "eval_count",
+    "eval_duration",
+];
+
 /// Puts the whole answer together; `last` is Ollama's final object. `None` if that cannot be read.
 pub(super) fn complete(answer: &Answer, last: &str, context: &ResultContext) -> Option<Completion> {
     let last = Object::parse(last.trim()).ok()?;
@@ -62,9 +72,20 @@ fn ollama_result(answer: &Answer, mut last: Object<'_>) -> Option<Box<RawValue>>
         last.set("logprobs", Value::Raw("null"));
         last.set("warning", text(SHED));
     }
+    write_counts_whole(&mut last);
     let mut json = String::new();
     last.write(&mut json);
     RawValue::from_string(json).ok()
+}
+
+/// Who reads Ollama's answers takes counts for integers, so `7.0` becomes `7`.
+fn write_counts_whole(last: &mut Object<'_>) {
+    for name in COUNTS {
+        let odd = last.given(name).filter(|json| json.parse::<u64>().is_err());
+        if let Some(count) = odd.and_then(count) {
+            last.set(name, Value::Json(count.to_string()));
+        }
+    }
 }
 
 fn text(text: &str) -> Value<'static> {

@@ -2,10 +2,12 @@
 //! `options`, `response_format` becomes `format`, and so on.
 //!
 //! Invariant: nothing is dropped. A key that is translated moves; one that is not (the native one is there, it is null, or
-//! its value has no counterpart) stays where it is.
+//! its value has no counterpart) stays where it is. `reasoning_effort` alone never does: what it asks for depends on the
+//! model.
 
 use crate::backend::{
     Model, Thinking,
+    halves::text,
     object::{Object, Value, elements, string},
 };
 
@@ -114,32 +116,24 @@ fn native_format<'a>(response_format: &'a str) -> Option<&'a str> {
 /// Ollama answers with an error where a model is asked to think that cannot, or is given a level that it does not take. The
 /// consumer never wrote `think`, so it is written only as the model takes it.
 fn translate_effort(chat: &mut Object<'_>, model: &Model) {
-    let effort = chat.given("reasoning_effort").and_then(string);
-    let Some(level) = effort.as_deref().and_then(level_of_effort) else {
+    let effort = chat.given("reasoning_effort").and_then(text);
+    chat.remove("reasoning_effort");
+    let Some(effort) = effort.filter(|effort| !effort.trim().is_empty()) else {
         return;
     };
     if chat.has("think") {
         return;
     }
-    chat.remove("reasoning_effort");
-    match (model.thinking, level) {
-        (Thinking::None, _) => {}
-        (_, None) => chat.set("think", Value::Raw("false")),
-        (Thinking::OnOrOff, Some(_)) => chat.set("think", Value::Raw("true")),
-        (Thinking::Levels, Some(level)) => chat.set("think", Value::Raw(level)),
-    }
-}
-
-/// Ollama's level for one of OpenAI's efforts, of which there are more; `Some(None)`: no thinking. `None`: it is none of
-/// them.
-fn level_of_effort(effort: &str) -> Option<Option<&'static str>> {
-    match effort {
-        "none" => Some(None),
-        "minimal" | "low" => Some(Some(r#""low""#)),
-        "medium" => Some(Some(r#""medium""#)),
-        "high" | "xhigh" | "max" => Some(Some(r#""high""#)),
-        _ => None,
-    }
+    let think = match (model.thinking, &*effort) {
+        (Thinking::None, _) => return,
+        (Thinking::OnOrOff | Thinking::Levels, "none") => "false",
+        (Thinking::Levels, "minimal" | "low") => r#""low""#,
+        (Thinking::Levels, "medium") => r#""medium""#,
+        (Thinking::Levels, "high" | "xhigh" | "max") => r#""high""#,
+        // No level of this model's, but a wish that it thinks.
+        (Thinking::OnOrOff | Thinking::Levels, _) => "true",
+    };
+    chat.set("think", Value::Raw(think));
 }
 
 #[cfg(test)]
@@ -238,7 +232,7 @@ mod tests {
         );
         assert_keys(
             r#"{"format":"json","response_format":{"type":"json_object"},"think":false,"reasoning_effort":"low"}"#,
-            r#"{"format":"json","response_format":{"type":"json_object"},"think":false,"reasoning_effort":"low"}"#,
+            r#"{"format":"json","response_format":{"type":"json_object"},"think":false}"#,
             "{}",
         );
     }
@@ -300,6 +294,11 @@ mod tests {
             ("medium", r#""medium""#, "true"),
             ("high", r#""high""#, "true"),
             ("xhigh", r#""high""#, "true"),
+            ("default", "true", "true"),
+            ("auto", "true", "true"),
+            ("Low", "true", "true"),
+            ("NONE", "true", "true"),
+            (r"\ud83d", "true", "true"),
         ] {
             let chat = format!(r#"{{"reasoning_effort":"{effort}"}}"#);
             let think = |value| format!(r#"{{"think":{value}}}"#);
@@ -314,10 +313,12 @@ mod tests {
     }
 
     #[test]
-    fn an_effort_that_nobody_knows_stays_where_it_is() {
-        for other in [r#""""#, r#""odd""#, "3", "null"] {
+    fn an_effort_that_is_no_word_asks_for_nothing_and_never_reaches_ollama() {
+        for other in [r#""""#, r#"" ""#, "3", "null", "{}"] {
             let chat = format!(r#"{{"reasoning_effort":{other}}}"#);
-            assert_eq!(keys(&chat, Thinking::Levels).0, chat);
+            for thinking in [Thinking::Levels, Thinking::OnOrOff, Thinking::None] {
+                assert_eq!(keys(&chat, thinking).0, "{}", "{chat}");
+            }
         }
     }
 }

@@ -117,7 +117,7 @@ impl ModelServer for Server {
         "away".to_owned()
     }
 
-    fn why_nothing(&self, _: usize) -> String {
+    fn why_nothing(&self, _: usize, _: Option<&str>) -> String {
         "nothing".to_owned()
     }
 

@@ -120,7 +120,12 @@ impl WebSocket {
             meter: Arc::clone(&meter),
         };
         let answered = |head: &HeaderMap| self.note_answer(head);
-        let (sender, receiver) = socket::connect(stream, &self.settings, budget, answered).await?;
+        let connected = socket::connect(stream, &self.settings, budget, answered).await;
+        let (sender, receiver) = connected.inspect_err(|error| {
+            if error.is_silence() {
+                self.dial.suspect(&self.gateway);
+            }
+        })?;
         Ok(Reached {
             sender,
             receiver,

@@ -5,7 +5,7 @@
 //! then (protocol, "The network's own clocks and rules"). Invariant: little of a body is read, in bytes and in time, and
 //! nothing of it is shown: it may be anybody's.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt;
 use hyper::{HeaderMap, Response, StatusCode, body::Incoming, header};
@@ -70,7 +70,7 @@ fn is_edges(headers: &HeaderMap, body: &[u8]) -> bool {
 }
 
 /// `Retry-After` of an error (RFC 9110, section 10.2.3): seconds, or a date, which is read against the answer's own
-/// `Date`.
+/// `Date`, and where that has none, against this machine's clock.
 fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<RetryAfter> {
     if !status.is_client_error() && !status.is_server_error() {
         return None;
@@ -84,8 +84,49 @@ fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<RetryAfter> {
         let seconds = retry_after.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).into());
     }
+    let now = text(header::DATE).and_then(date);
     date(retry_after)?
-        .duration_since(date(text(header::DATE)?)?)
+        .duration_since(now.unwrap_or_else(SystemTime::now))
         .ok()
         .map(RetryAfter::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    /// How many seconds an error with these headers asks for.
+    fn asks_for(headers: &[(header::HeaderName, &str)]) -> Option<u64> {
+        let headers = headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), HeaderValue::from_str(value).ok()?)));
+        let headers = headers.collect::<HeaderMap>();
+        let asked = retry_after(StatusCode::SERVICE_UNAVAILABLE, &headers)?;
+        Some(asked.get().as_secs())
+    }
+
+    #[test]
+    fn a_date_to_come_back_at_is_read_by_our_own_clock_where_the_answer_has_none() {
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(600));
+        for headers in [
+            &[(header::RETRY_AFTER, date.as_str())][..],
+            &[(header::RETRY_AFTER, &date), (header::DATE, "yesterday")],
+        ] {
+            let asked = asks_for(headers).unwrap_or_default();
+            assert!((590..=600).contains(&asked), "{asked}");
+        }
+        let past = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(600));
+        assert_eq!(asks_for(&[(header::RETRY_AFTER, &past)]), None);
+    }
+
+    #[test]
+    fn a_date_to_come_back_at_is_read_by_the_clock_of_whoever_wrote_it() {
+        let headers = [
+            (header::RETRY_AFTER, "Sun, 06 Nov 1994 08:59:37 GMT"),
+            (header::DATE, "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ];
+        assert_eq!(asks_for(&headers), Some(600));
+    }
 }

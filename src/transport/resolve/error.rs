@@ -9,7 +9,7 @@ use std::{
 
 use domain::base::iana::Rcode;
 
-use crate::file_access::FileFacts;
+use crate::{file_access::FileFacts, telemetry::printable};
 
 /// A name has no address, or none is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,17 @@ pub enum NameError {
          in the way", list(.0)
     )]
     Unanswered(Vec<ServerFailure>),
+    /// The file that says whom to ask names servers, and none by an address.
+    #[error(
+        "its name cannot be looked up, since {} names no DNS server by its address (nameserver {}); write one there, such as \
+         nameserver 192.0.2.53", file.display(), printable(written)
+    )]
+    NoServer {
+        /// The file.
+        file: PathBuf,
+        /// The first server, as it is written.
+        written: String,
+    },
     /// The file that says whom to ask, or what names mean, is there and cannot be read.
     #[error(transparent)]
     Unreadable(Box<UnreadableFile>),

@@ -112,7 +112,12 @@ impl Resolver {
     }
 
     async fn ask_dns(&self, host: &str, deadline: Instant) -> Result<Vec<SocketAddr>, NameError> {
-        let conf = ResolvConf::parse(&text_of(&self.sources.resolv_conf)?, self.sources.dns_port);
+        let file = &self.sources.resolv_conf;
+        let conf = ResolvConf::parse(&text_of(file)?, self.sources.dns_port);
+        let conf = conf.map_err(|written| NameError::NoServer {
+            file: file.clone(),
+            written,
+        })?;
         let lookup = Lookup {
             conf,
             silence: self.silence.clone(),

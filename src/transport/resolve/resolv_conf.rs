@@ -1,6 +1,7 @@
 //! resolv.conf: which servers to ask, and for which names.
 //!
-//! Invariant: as in libc, what is unknown or broken is skipped, never an error, and what is not said has libc's default.
+//! Invariant: as in libc, what is unknown or broken is skipped, and what is not said has libc's default. Only a file that
+//! names servers of which none can be read is an error: libc would ask one on this machine, which nobody meant.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -38,7 +39,13 @@ pub(super) struct ResolvConf {
 
 impl ResolvConf {
     /// Reads the file's text.
-    pub(super) fn parse(text: &str, dns_port: u16) -> Self {
+    ///
+    /// # Errors
+    /// Servers are named, and none of them by an address: the first one.
+    pub(super) fn parse(text: &str, dns_port: u16) -> Result<Self, String> {
+        let mut unreadable = None;
+        // An editor may have left a byte order mark.
+        let text = text.trim_start_matches('\u{feff}');
         let mut conf = Self {
             servers: Vec::new(),
             search: Vec::new(),
@@ -51,7 +58,14 @@ impl ResolvConf {
         for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
             let mut words = line.split_whitespace();
             match words.next() {
-                Some("nameserver") => conf.servers.extend(words.next().and_then(address::parse)),
+                Some("nameserver") => {
+                    let written = words.next();
+                    let server = written.and_then(address::parse);
+                    if server.is_none() {
+                        unreadable = unreadable.or(written);
+                    }
+                    conf.servers.extend(server);
+                }
                 // The last one counts.
                 Some("search" | "domain") => conf.search = words.map(without_dots).collect(),
                 Some("options") => words.for_each(|option| conf.set(option)),
@@ -61,13 +75,16 @@ impl ResolvConf {
         conf.search.retain(|suffix| !suffix.is_empty());
         conf.servers.truncate(MAX_SERVERS);
         if conf.servers.is_empty() {
+            if let Some(written) = unreadable {
+                return Err(written.to_owned());
+            }
             let here = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
             conf.servers = here.map(|ip| SocketAddr::new(ip, 0)).to_vec();
         }
         for server in &mut conf.servers {
             server.set_port(dns_port);
         }
-        conf
+        Ok(conf)
     }
 
     fn set(&mut self, option: &str) {
@@ -99,11 +116,16 @@ fn without_dots(suffix: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    fn parsed(text: &str) -> ResolvConf {
+        ResolvConf::parse(text, 53).unwrap()
+    }
+
     fn servers(text: &str) -> Vec<String> {
-        let conf = ResolvConf::parse(text, 53);
+        let conf = parsed(text);
         conf.servers.iter().map(SocketAddr::to_string).collect()
     }
 
@@ -111,7 +133,7 @@ mod tests {
     fn what_kubernetes_writes_is_understood() {
         let text = "search default.svc.cluster.local svc.cluster.local cluster.local\n\
                     nameserver 10.96.0.10\noptions ndots:5\n";
-        let conf = ResolvConf::parse(text, 53);
+        let conf = parsed(text);
         assert_eq!(
             conf.search,
             [
@@ -135,11 +157,28 @@ mod tests {
         for text in [
             "",
             "search example\n",
-            "nameserver\nnameserver none\n",
+            "nameserver\n",
+            "# nameserver none\n",
             "\u{fffd}",
         ] {
             assert_eq!(servers(text), ["127.0.0.1:53", "[::1]:53"], "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_line() {
+        let text = "\u{feff}nameserver 192.0.2.1\r\n";
+        assert_eq!(servers(text), ["192.0.2.1:53"]);
+    }
+
+    #[test]
+    fn servers_of_which_none_can_be_read_are_told_instead_of_asking_this_machine() {
+        let text = "nameserver\nnameserver dns.example\nnameserver 300.1.1.1\n";
+        assert_eq!(ResolvConf::parse(text, 53), Err("dns.example".to_owned()));
+        assert_eq!(
+            servers(&format!("{text}nameserver 192.0.2.1\n")),
+            ["192.0.2.1:53"]
+        );
     }
 
     #[test]
@@ -152,28 +191,28 @@ mod tests {
 
     #[test]
     fn broken_and_unknown_lines_and_options_change_nothing() {
-        let plain = ResolvConf::parse("nameserver 192.0.2.1\n", 53);
+        let plain = parsed("nameserver 192.0.2.1\n");
         let text = "# nameserver 192.0.2.9\n; options rotate\nnameserver 192.0.2.1 # the first\n\
                     sortlist 130.155.160.0\nlookup file bind\noptions\n\tnameserver\n\
                     options ndots timeout: attempts:x ndots:-1 edns0 trust-ad single-request inet6 no-reload\n\
                     nameserver 300.1.1.1\n=\nsearch .\r\n";
-        assert_eq!(ResolvConf::parse(text, 53), plain);
+        assert_eq!(parsed(text), plain);
     }
 
     #[test]
     fn options_are_taken_within_libcs_bounds() {
         let text = "options ndots:99 timeout:0 attempts:0 rotate\noptions use-vc\r\n";
-        let conf = ResolvConf::parse(text, 53);
+        let conf = parsed(text);
         assert_eq!((conf.ndots, conf.attempts), (15, 1));
         assert_eq!(conf.timeout, Duration::from_secs(1));
         assert!(conf.rotate && conf.tcp);
-        let patient = ResolvConf::parse("options timeout:99", 53);
+        let patient = parsed("options timeout:99");
         assert_eq!(patient.timeout, Duration::from_secs(30));
     }
 
     #[test]
     fn the_last_search_or_domain_counts() {
-        let search = |text| ResolvConf::parse(text, 53).search;
+        let search = |text| parsed(text).search;
         assert_eq!(search("search a b\ndomain c.\n"), ["c"]);
         assert_eq!(search("domain c\nsearch a b\n"), ["a", "b"]);
     }

@@ -162,7 +162,15 @@ fn no_two_calls_of_a_conversation_share_an_id() {
 
 #[test]
 fn a_call_without_arguments_is_given_with_an_empty_object() {
-    for arguments in [r#","arguments":"""#, r#","arguments":null"#, ""] {
+    for arguments in [
+        "",
+        r#","arguments":null"#,
+        r#","arguments":"""#,
+        r#","arguments":" ""#,
+        r#","arguments":"null""#,
+        r#","arguments":"[ ]""#,
+        r#","arguments":[]"#,
+    ] {
         let body = format!(
             r#"{{"message":{{"tool_calls":[{{"id":"x","function":{{"name":"f"{arguments}}}}}]}},"done":true}}"#
         );
@@ -183,6 +191,14 @@ fn tokens_are_counted_however_their_number_is_written() {
         (12, 7)
     );
     assert_eq!(completion.load_duration, Some(Duration::from_secs(5)));
+}
+
+#[test]
+fn a_desktop_client_gives_counts_as_integers_and_all_else_as_it_was_written() {
+    let theirs = r#"{"done":true,"total_duration":5e9,"prompt_eval_count":12345678901234567890,"eval_count":7.0,"eval_duration":7.5,"load_duration":"1","x":7.0,"message":{"content":""}}"#;
+    let ours = theirs.replace("5e9", "5000000000").replacen("7.0", "7", 1);
+    let (_, completion) = decode(theirs, Generation::Desktop);
+    assert_eq!(completion.result.get(), ours);
 }
 
 #[test]
@@ -215,6 +231,76 @@ fn a_character_that_comes_in_two_lines_is_whole() {
     let whole: String = deltas.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(whole, "🦀a😀b\u{fffd}");
     let expected = r#"{"message":{"content":"a😀b?","thinking":"🦀","tool_calls":[{"id":"?","function":{"name":"f"}}]},"x":"?","done":true}"#;
+    assert_eq!(completion.result.get(), expected.replace('?', "\u{fffd}"));
+}
+
+/// What comes of an answer of which 64 KiB may be kept, that comes in reads of 16 KiB.
+fn kept_of(body: &str) -> Outcome {
+    let mut decoder = Box::<ChatDecoder>::default();
+    decoder.limit(LIMIT);
+    let mut deltas = Deltas::default();
+    for piece in body.as_bytes().chunks(16 * 1024) {
+        decoder.feed(piece, &mut deltas)?;
+    }
+    let context = ResultContext {
+        generation: Generation::Desktop,
+        request_id: "req-1".into(),
+        created: 0,
+    };
+    let completion = decoder.finish(&mut deltas, &context)?;
+    Ok((deltas.drain().collect(), completion))
+}
+
+const LIMIT: usize = 64 * 1024;
+
+#[test]
+fn the_size_of_an_answer_is_what_is_kept_of_it_however_it_is_written() {
+    let line = |message: &str| format!("{{\"message\":{{{message}}},\"done\":false}}\n");
+    let end = r#"{"message":{"content":""},"done":true}"#;
+    let all_at_once = |bytes: usize, done: bool| {
+        let text = "x".repeat(bytes);
+        format!("{{\"message\":{{\"content\":\"{text}\"}},\"done\":{done}}}\n")
+    };
+    for fits in [
+        line(r#""content":"abcde""#).repeat(9_000),
+        line(r#""content":"x""#).repeat(20_000),
+        line(r#""content":"""#).repeat(30_000),
+        line(r#""content":"x","thinking":"""#).repeat(15_000),
+        line(r#""content":"\u4e2d""#).repeat(12_000),
+        line(&format!(r#""content":"{}""#, r"\u003c".repeat(10))).repeat(2_000),
+        line(r#""content":"\n\n\n\n""#).repeat(8_000),
+        "\n".repeat(LIMIT + 1),
+        all_at_once(40_000, true),
+        all_at_once(LIMIT - 100, false),
+    ] {
+        let kept = kept_of(&(fits.clone() + end));
+        assert!(kept.is_ok(), "{} {:?}", &fits[..50], kept.map(|_| ()));
+    }
+    for too_large in [
+        line(r#""content":"abcde""#).repeat(LIMIT / 5),
+        line(r#""thinking":"\u4e2d""#).repeat(LIMIT / 3),
+        line(&format!(r#""tool_calls":[{{"x":"{}"}}]"#, "x".repeat(500))).repeat(LIMIT / 500),
+        all_at_once(LIMIT, true),
+        format!("{{\"x\":\"{}\",\"done\":true}}\n", "x".repeat(LIMIT)),
+        " ".repeat(10 * 1024 * 1024),
+    ] {
+        let failure = kept_of(&(too_large.clone() + end)).unwrap_err();
+        assert_eq!(failure.code, Code::TooLarge, "{}", &too_large[..50]);
+    }
+}
+
+#[test]
+fn no_character_that_is_none_takes_the_answer_with_it() {
+    let body = [
+        &b"{\"message\":{\"content\":\"a\xf0\x9f\"},\"done\":false}\n"[..],
+        b"{\"message\":{\"content\":\"\xa6\x80b\",\"x\\ud83d\":1},\"y\\ude00\":2,\"done\":false}\n",
+        b"{\"message\":{\"content\":\"\xed\xa0\xbd\"},\"z\xff\":\"\\ud83d\",\"k\\ud83d\":3,\"done\":true}",
+    ];
+    let (deltas, completion) = decode_pieces(body, Generation::Desktop).unwrap();
+    let whole: String = deltas.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(whole.replace('\u{fffd}', ""), "ab");
+    assert!(whole.starts_with("a\u{fffd}") && whole.contains("b\u{fffd}"));
+    let expected = format!(r#"{{"message":{{"content":"{whole}"}},"z?":"?","k?":3,"done":true}}"#);
     assert_eq!(completion.result.get(), expected.replace('?', "\u{fffd}"));
 }
 
@@ -269,15 +355,24 @@ fn an_error_in_the_stream_carries_ollamas_words_cleaned() {
 #[test]
 fn what_cannot_be_read_is_a_failure() {
     for line in [
-        &b"{\"message\":{\"content\":\"\xff\"},\"done\":true}\n"[..],
-        b"{\"x\":\"\xff\",\"done\":true}\n",
-        b"<html>\n",
+        &b"garbage\n"[..],
         b"[]",
         br#"{"message":{"content":7},"done":true}"#,
         br#"{"message":{"tool_calls":{}},"done":true}"#,
         br#"{"logprobs":1,"done":true}"#,
     ] {
         assert_eq!(failure(line), "backend: the answer cannot be read");
+    }
+    for (body, came) in [
+        (&b"\n <!DOCTYPE html>\n<html>"[..], "HTML came"),
+        (b"<html>", "HTML came"),
+        (
+            b"\x1f\x8b\x08\0\n\xff",
+            "gzip came, which was not asked for",
+        ),
+    ] {
+        let told = format!("backend: the answer cannot be read: {came}");
+        assert_eq!(failure(body), told);
     }
 }
 

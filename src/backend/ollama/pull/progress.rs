@@ -3,15 +3,18 @@
 //! Seen of Ollama 0.17: layers are told one after the other, so how much there is to fetch is known only as far as it
 //! has come; while a layer is fetched its line comes every 60 ms, also when nothing arrives any more.
 //!
-//! Invariant: where a read ends makes no difference, and memory is bounded whatever comes.
+//! Invariant: where a read ends makes no difference, and memory is bounded whatever comes. How far the pull is, is told for
+//! people alone, so a line or a field that says it oddly is left out, and the pull goes on.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::PullError;
-use crate::{backend::error_text::words_of_error, transport::http::HttpError};
+use crate::{
+    backend::{error_text::words_of_error, fields::fields, halves::text, object::count},
+    transport::http::HttpError,
+};
 
 /// The longest line that is read, in bytes. An error may quote what a registry said.
 const MAX_LINE: usize = 64 * 1024;
@@ -41,21 +44,6 @@ impl Bytes {
         let percent = hundredfold.checked_div(u128::from(self.expected))?;
         u64::try_from(percent).ok()
     }
-}
-
-/// What a line says. Ollama leaves out what is 0.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow, default)]
-    status: Cow<'a, str>,
-    #[serde(borrow, default)]
-    digest: Cow<'a, str>,
-    #[serde(default)]
-    total: u64,
-    #[serde(default)]
-    completed: u64,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
 }
 
 /// How far a pull is.
@@ -112,28 +100,38 @@ impl Progress {
         if line.trim_ascii().is_empty() || line == self.last_line {
             return Ok(false);
         }
-        self.take(serde_json::from_slice(&line).map_err(|_| HttpError::Unexpected)?)?;
+        let news = self.take(&String::from_utf8_lossy(&line))?;
         self.last_line = line;
-        Ok(true)
+        Ok(news)
     }
 
-    fn take(&mut self, line: Line<'_>) -> Result<(), PullError> {
-        if let Some(error) = line.error {
+    fn take(&mut self, line: &str) -> Result<bool, PullError> {
+        let names = ["status", "digest", "total", "completed", "error"];
+        let Some([status, digest, total, completed, error]) = fields(line, names) else {
+            let json = serde_json::from_str::<&RawValue>(line);
+            return json
+                .map(|_| false)
+                .map_err(|_| HttpError::Unexpected.into());
+        };
+        if let Some(error) = error {
             return Err(PullError::said(words_of_error(error)));
         }
-        self.succeeded = line.status == "success";
-        if line.digest.is_empty() {
-            return Ok(());
+        self.succeeded = status.and_then(text).is_some_and(|said| said == "success");
+        let digest = digest.and_then(text).unwrap_or_default();
+        if digest.is_empty() {
+            return Ok(true);
         }
-        if self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(&*line.digest) {
+        if self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(&*digest) {
             return Err(HttpError::TooLarge.into());
         }
+        // Ollama leaves out what is 0.
+        let [expected, completed] = [total, completed].map(|n| n.and_then(count).unwrap_or(0));
         let layer = Bytes {
-            completed: line.completed.min(line.total),
-            expected: line.total,
+            completed: completed.min(expected),
+            expected,
         };
-        self.layers.insert(line.digest.into_owned(), layer);
-        Ok(())
+        self.layers.insert(digest.into_owned(), layer);
+        Ok(true)
     }
 }
 
@@ -219,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_error_and_never_fills_the_memory() {
-        for line in ["<html>\n", "[]\n", "{\"total\":-1}\n", "{\"status\":7}\n"] {
+        for line in ["<html>\n", "{\"total\":\n"] {
             let error = read(line).unwrap_err();
             assert!(matches!(error, PullError::Http(HttpError::Unexpected)));
         }
@@ -234,14 +232,40 @@ mod tests {
     }
 
     #[test]
-    fn sums_that_nobody_has_on_disk_do_not_overflow() {
+    fn a_line_or_a_field_that_says_it_oddly_holds_no_pull_up() {
+        let success = r#"{"status":"success"}"#;
+        for (odd, bytes) in [
+            (
+                r#"{"digest":"d","total":100.0,"completed":50.0}"#,
+                (50, 100),
+            ),
+            (r#"{"digest":"d","total":100,"completed":null}"#, (0, 100)),
+            (r#"{"digest":"d","total":100,"completed":-1}"#, (0, 100)),
+            (r#"{"digest":"d","total":"100","completed":50}"#, (0, 0)),
+            (r#"{"digest":null,"total":100}"#, (0, 0)),
+            (r#"{"status":null}"#, (0, 0)),
+            (r#"{"status":7}"#, (0, 0)),
+            (r#"{"status":"p\ud83d","x\ud83d":1}"#, (0, 0)),
+            ("null", (0, 0)),
+            ("[]", (0, 0)),
+        ] {
+            let progress = read(&format!("{odd}\n{success}\n")).unwrap();
+            assert!(progress.has_succeeded(), "{odd}");
+            let read = progress.bytes();
+            assert_eq!((read.completed, read.expected), bytes, "{odd}");
+        }
+        let mut progress = Progress::default();
+        let news = progress.feed(b"{\"status\":\"\xff\"}\nnull\n");
+        assert!(news.is_ok());
+    }
+
+    #[test]
+    fn sizes_that_nobody_has_on_disk_are_left_out() {
         let max = u64::MAX;
-        let lines = format!(
-            "{{\"digest\":\"a\",\"total\":{max},\"completed\":{max}}}\n{{\"digest\":\"b\",\"total\":{max}}}\n"
-        );
-        let bytes = read(&lines).unwrap().bytes();
-        assert_eq!((bytes, bytes.percent()), (Bytes::all(max), Some(100)));
-        assert_eq!(Bytes::default().percent(), None);
+        let line = format!("{{\"digest\":\"a\",\"total\":{max},\"completed\":{max}}}\n");
+        let bytes = read(&line).unwrap().bytes();
+        assert_eq!((bytes, bytes.percent()), (Bytes::default(), None));
+        assert_eq!(Bytes::all(max).percent(), Some(100));
     }
 
     proptest! {
