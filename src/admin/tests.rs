@@ -278,6 +278,12 @@ fn not_being_ready_says_why_and_harms_no_liveness() {
         answer.body,
         "{\"ready\":false,\"pending\":[\"Ollama does not answer: is it running?\"]}\n"
     );
+    let for_the_page = fixture.ask("GET", "/readyz?always_ok");
+    assert_eq!(
+        (for_the_page.status(), for_the_page.body),
+        (200, answer.body)
+    );
+    assert_eq!(fixture.ask("GET", "/readyz?verbose").status(), 503);
     assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
     let own = Target::Own(fixture.addr);
     assert!(healthcheck(&own, false).is_ok());
