@@ -160,7 +160,8 @@ fn summary(status: &Value) -> String {
         .into_iter()
         .flatten()
         .filter_map(|(_, usd)| usd.as_f64())
-        .sum();
+        // From zero, since the sum of none is -0.
+        .fold(0.0, |sum, usd| sum + usd);
     let _ = writeln!(
         text,
         "Earned since the start, by an estimate: {earned:.4} USD"
@@ -189,6 +190,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn who_has_earned_nothing_yet_owes_nothing_either() {
+        let told = summary(&json!({"counts": {"earnings_estimate_usd": {}}}));
+        assert!(told.ends_with("estimate: 0.0000 USD\n"), "{told}");
+    }
 
     #[test]
     fn a_status_is_told_in_a_few_lines_without_what_steers_a_terminal() {
