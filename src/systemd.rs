@@ -1,4 +1,4 @@
-//! What systemd is told where it has started the process (`Type=notify-reload`), so that `systemctl status` says what `/readyz`
+//! What systemd is told where it has started the process (`Type=notify`), so that `systemctl status` says what `/readyz`
 //! says, and a process whose data path hangs is started anew.
 //!
 //! Invariant: without `NOTIFY_SOCKET` nothing of this is done, and nothing here can fail the sidecar.

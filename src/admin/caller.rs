@@ -119,15 +119,16 @@ impl Access {
         if called == Called::Foreign {
             return Err(Refusal::ForeignHost);
         }
-        if !self.is_from_own_page(headers) {
+        let page_called = self.page_called(headers);
+        if page_called == Called::Foreign {
             return Err(Refusal::ForeignOrigin);
         }
         let elsewhere = if !caller.to_canonical().is_loopback() {
             Refusal::NotLocal
         } else if headers.keys().any(is_of_a_proxy) {
             Refusal::Forwarded
-        } else if called == Called::Allowed {
-            // It came by a name that others know, through whatever stands behind that.
+        } else if called == Called::Allowed || page_called == Called::Allowed {
+            // It came by a name that others know, through whatever stands behind that, even if that tells us nothing of it.
             Refusal::Forwarded
         } else {
             return Ok(());
@@ -151,21 +152,26 @@ impl Access {
         }
     }
 
-    /// Browsers send the origin of the page with every POST (Fetch standard, "Origin" header); other programs send none. A
-    /// proxy may have given another host than the browser named, which then is an allowed one.
-    fn is_from_own_page(&self, headers: &HeaderMap) -> bool {
+    /// By what name the page that sends this was asked for. Browsers send its origin with every POST (Fetch standard, "Origin"
+    /// header); other programs send none. A proxy may have given another host than the browser named, which then is an
+    /// allowed one.
+    fn page_called(&self, headers: &HeaderMap) -> Called {
         let own = headers.get(HOST).map(HeaderValue::as_bytes);
-        headers.get_all(ORIGIN).iter().all(|origin| {
-            let Ok(origin) = origin.to_str() else {
-                return false;
-            };
+        let mut called = Called::Own;
+        for origin in headers.get_all(ORIGIN) {
+            let origin = origin.to_str().unwrap_or_default();
             let host = origin
                 .strip_prefix("http://")
                 .or_else(|| origin.strip_prefix("https://"));
-            host.is_some_and(|host| {
-                Some(host.as_bytes()) == own || host::by_name(host, &self.hosts) == Called::Allowed
-            })
-        })
+            match host {
+                Some(host) if Some(host.as_bytes()) == own => {}
+                Some(host) if host::by_name(host, &self.hosts) == Called::Allowed => {
+                    called = Called::Allowed;
+                }
+                _ => return Called::Foreign,
+            }
+        }
+        called
     }
 }
 
@@ -316,6 +322,8 @@ mod tests {
             TOKEN,
         ];
         assert_eq!(of(&access, LOCAL, &named).await, Ok(()));
+        let refused = of(&access, LOCAL, &named[..2]).await;
+        assert_eq!(refused, Err(Refusal::NoToken));
         let foreign = headers(&[("host", "other.example"), TOKEN]);
         assert_eq!(access.may_open(&foreign), Err(Refusal::ForeignHost));
         assert_eq!(access.may_read(&foreign).await, Err(Refusal::ForeignHost));

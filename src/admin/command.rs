@@ -84,7 +84,7 @@ pub fn command(
         return Ok(Value::Object(done).to_string());
     }
     let mut status = object(accepted(said(Method::GET, "/status")?)?)?;
-    status.extend(object(accepted(said(Method::GET, "/reasons")?)?)?);
+    status.extend(object(accepted(said(Method::GET, "/readyz?always_ok")?)?)?);
     let status = Value::Object(status);
     Ok(if json {
         status.to_string()
@@ -109,7 +109,7 @@ fn object(response: Response) -> Result<Map<String, Value>, CommandError> {
     serde_json::from_slice(&response.body).map_err(|_| CommandError::Strange(response.place))
 }
 
-/// What `/status` and `/reasons` say, in a few lines.
+/// What `/status` and `/readyz` say, in a few lines.
 fn summary(status: &Value) -> String {
     let mut text = String::new();
     let sentences = |key: &str| {
@@ -159,7 +159,8 @@ fn summary(status: &Value) -> String {
         .into_iter()
         .flatten()
         .filter_map(|(_, usd)| usd.as_f64())
-        .sum();
+        // From zero, since the sum of none is -0.
+        .fold(0.0, |sum, usd| sum + usd);
     let _ = writeln!(
         text,
         "Earned since the start, by an estimate: {earned:.4} USD"
@@ -188,6 +189,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn who_has_earned_nothing_yet_owes_nothing_either() {
+        let told = summary(&json!({"counts": {"earnings_estimate_usd": {}}}));
+        assert!(told.ends_with("estimate: 0.0000 USD\n"), "{told}");
+    }
 
     #[test]
     fn a_status_is_told_in_a_few_lines_without_what_steers_a_terminal() {

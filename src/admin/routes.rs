@@ -44,6 +44,9 @@ pub(super) struct Routes {
     pub(super) access: Access,
 }
 
+/// What the page adds to `/readyz`: browsers tell an answer of 503 as an error, however well it is understood.
+const ALWAYS_OK: &str = "always_ok";
+
 #[derive(Clone, Copy)]
 enum Endpoint {
     Question(Question),
@@ -54,7 +57,6 @@ enum Endpoint {
 enum Question {
     Health,
     Readiness,
-    Reasons,
     Metrics,
     Status,
     History,
@@ -74,7 +76,6 @@ impl Endpoint {
         Some(match path {
             "/healthz" | "/livez" => Self::Question(Question::Health),
             "/readyz" => Self::Question(Question::Readiness),
-            "/reasons" => Self::Question(Question::Reasons),
             "/metrics" => Self::Question(Question::Metrics),
             "/status" => Self::Question(Question::Status),
             "/history" => Self::Question(Question::History),
@@ -145,7 +146,7 @@ impl Routes {
         match Endpoint::of(request.uri().path()) {
             None => text(
                 StatusCode::NOT_FOUND,
-                "Not found. There are /, /healthz, /livez, /readyz, /reasons, /metrics, /status and /history, and to POST /drain, \
+                "Not found. There are /, /healthz, /livez, /readyz, /metrics, /status and /history, and to POST /drain, \
                  /session/disconnect, /session/connect and /check.\n",
             ),
             Some(Endpoint::Question(question)) => self.tell(question, caller, &request).await,
@@ -159,14 +160,7 @@ impl Routes {
         }
         match question {
             Question::Health => self.health(),
-            Question::Readiness => {
-                let readiness = self.readiness();
-                json(ok_or_unavailable(readiness.ready), &readiness)
-            }
-            Question::Reasons => match self.access.may_read(request.headers()).await {
-                Ok(()) => json(StatusCode::OK, &self.readiness()),
-                Err(refusal) => refused(refusal),
-            },
+            Question::Readiness => self.readiness(request.uri().query()),
             Question::Metrics => answer(StatusCode::OK, PROMETHEUS, self.metrics.render()),
             Question::Status => self.status(caller, request.headers()).await,
             Question::History => self.history(request).await,
@@ -255,13 +249,18 @@ impl Routes {
         )
     }
 
-    fn readiness(&self) -> Readiness {
+    fn readiness(&self, query: Option<&str>) -> Answer {
         let pending = self.overview.pending();
-        Readiness {
-            ready: pending.is_empty(),
-            pending,
-            warnings: self.overview.warnings(),
-        }
+        let ready = pending.is_empty();
+        let warnings = self.overview.warnings();
+        json(
+            ok_or_unavailable(ready || query == Some(ALWAYS_OK)),
+            &Readiness {
+                ready,
+                pending,
+                warnings,
+            },
+        )
     }
 
     async fn status(&self, caller: IpAddr, headers: &HeaderMap) -> Answer {

@@ -278,6 +278,12 @@ fn not_being_ready_says_why_and_harms_no_liveness() {
         answer.body,
         "{\"ready\":false,\"pending\":[\"Ollama does not answer: is it running?\"]}\n"
     );
+    let for_the_page = fixture.ask("GET", "/readyz?always_ok");
+    assert_eq!(
+        (for_the_page.status(), for_the_page.body),
+        (200, answer.body)
+    );
+    assert_eq!(fixture.ask("GET", "/readyz?verbose").status(), 503);
     assert_eq!(fixture.ask("GET", "/healthz").status(), 200);
     let own = Target::Own(fixture.addr);
     assert!(healthcheck(&own, false).is_ok());
@@ -318,20 +324,6 @@ fn status_is_json_whose_fields_keep_their_order() {
     );
     assert!(answer.body.starts_with(expected), "{}", answer.body);
     assert_eq!(answer.json()["last_errors"][0]["reason"], "timeout");
-}
-
-#[test]
-fn reasons_are_told_to_a_page_without_an_error_and_not_under_somebody_elses_name() {
-    let fixture = Fixture::start();
-    let reason = "Ollama does not answer.".to_owned();
-    *fixture.sidecar.pending.lock().unwrap() = vec![reason];
-    let answer = fixture.ask("GET", "/reasons");
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.body, fixture.ask("GET", "/readyz").body);
-    assert_eq!(
-        fixture.ask_as("evil.example", "GET", "/reasons").status(),
-        421
-    );
 }
 
 #[test]

@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 
 use crate::chart::{Chart, DIRECTORY, Rendered, examples, one_document, versions};
 
-/// Those that neither a value nor `settings` has: the Secret is a file, and where to listen is the image's affair.
-const NOT_FOR_OPERATORS: [&str; 2] = ["PIN_API_SECRET", "PIN_LISTEN_ADDR"];
+/// Those that neither a value nor `settings` has: secrets are files, and where to listen is the image's affair.
+const NOT_FOR_OPERATORS: [&str; 3] = ["PIN_API_SECRET", "PIN_ADMIN_TOKEN", "PIN_LISTEN_ADDR"];
 
 /// Every value that becomes a setting, each with one that is not its default.
 fn values_with_a_setting_of_their_own() -> Value {
     json!({
         "clientId": "pin_other",
+        "admin": {"existingSecret": "pin-admin-token"},
         "node": {
             "alias": "my-gpu",
             "region": "eu-west",
@@ -40,14 +41,14 @@ fn variables(rendered: &Rendered) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Reads the variables as the sidecar does, with the secret where this machine has one.
+/// Reads the variables as the sidecar does, with the secrets where this machine has one.
 fn read(rendered: &Rendered) -> Result<Config, String> {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     fs::write(&secret, "not-a-real-secret").unwrap();
     let variables = variables(rendered).into_iter().map(|(name, value)| {
         let value = match name.as_str() {
-            "PIN_API_SECRET_FILE" => secret.clone().into_os_string(),
+            "PIN_API_SECRET_FILE" | "PIN_ADMIN_TOKEN_FILE" => secret.clone().into_os_string(),
             _ => OsString::from(value),
         };
         (OsString::from(name), value)

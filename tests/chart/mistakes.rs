@@ -119,6 +119,10 @@ fn mistakes() -> Vec<(Value, &'static [&'static str])> {
             json!({"secret": {"existingSecret": ""}}),
             &["secret.existingSecret is not given"],
         ),
+        (
+            json!({"settings": {"PIN_ADMIN_HOSTS": "gpu.example"}}),
+            &["settings.PIN_ADMIN_HOSTS", "admin.existingSecret"],
+        ),
         // What does not go together.
         (
             json!({"secret": {"value": "x"}}),

@@ -67,6 +67,37 @@ fn external_has_no_ollama() {
 }
 
 #[test]
+fn the_token_is_a_file_from_a_secret_that_exists_and_without_one_there_is_nothing_of_it() {
+    let Some(chart) = Chart::find() else { return };
+    for kind in ["bundled", "sidecar"] {
+        let without = topology(chart, kind);
+        assert!(!without.text.contains("admin"), "{}", without.text);
+        let given = json!({"topology": kind, "admin": {"existingSecret": "tokens", "key": "page"}});
+        let rendered = chart.render(&given);
+        let volumes = rendered.pod()["volumes"].as_array().unwrap();
+        let of = |name: &str| &volumes.iter().find(|one| one["name"] == name).unwrap()["secret"];
+        let token = of("admin-token");
+        assert_eq!(token["secretName"], "tokens");
+        assert_eq!(token["items"], json!([{"key": "page", "path": "page"}]));
+        // Whoever can read the one can read the other.
+        assert_eq!(token["defaultMode"], of("secret")["defaultMode"]);
+        let mounts = rendered.container("pin-sidecar")["volumeMounts"]
+            .as_array()
+            .unwrap();
+        let mount = mounts
+            .iter()
+            .find(|one| one["name"] == "admin-token")
+            .unwrap();
+        let file = format!("{}/page", mount["mountPath"].as_str().unwrap());
+        assert_eq!(mount["readOnly"], true);
+        assert_eq!(
+            rendered.variable("pin-sidecar", "PIN_ADMIN_TOKEN_FILE"),
+            file.as_str()
+        );
+    }
+}
+
+#[test]
 fn the_pod_has_ten_seconds_more_than_the_drain() {
     let Some(chart) = Chart::find() else { return };
     for (drain, grace) in [(0, 10), (25, 35), (600, 610)] {

@@ -64,6 +64,7 @@ fn everything_called(name: &str) -> Value {
         "nameOverride": name,
         "fullnameOverride": name,
         "secret": {"existingSecret": name, "key": name},
+        "admin": {"existingSecret": name, "key": name},
         "serviceAccount": {"name": name},
         "priorityClassName": name,
         "runtimeClassName": name,
@@ -93,9 +94,11 @@ fn names_that_yaml_would_take_for_numbers_or_truths_stay_names() {
         assert_eq!(pod["priorityClassName"], name);
         assert_eq!(pod["runtimeClassName"], name);
         let volumes = &pod["volumes"];
-        assert_eq!(volumes[0]["secret"]["secretName"], name);
-        assert_eq!(volumes[0]["secret"]["items"][0]["key"], name);
-        assert_eq!(volumes[1]["persistentVolumeClaim"]["claimName"], name);
+        for secret in [&volumes[0]["secret"], &volumes[1]["secret"]] {
+            assert_eq!(secret["secretName"], name);
+            assert_eq!(secret["items"][0]["key"], name);
+        }
+        assert_eq!(volumes[2]["persistentVolumeClaim"]["claimName"], name);
         let image = &rendered.container("pin-sidecar")["image"];
         assert_eq!(image, &json!(format!("{name}:30")));
         let host = rendered.variable("ollama", "OLLAMA_HOST");

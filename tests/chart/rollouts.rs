@@ -93,6 +93,7 @@ fn pods_are_replaced_when_something_changes_that_they_need() {
         json!({"image": {"tag": "next"}}),
         json!({"ollama": {"image": {"tag": "0.17.5"}}}),
         json!({"secret": {"key": "other"}}),
+        json!({"admin": {"existingSecret": "pin-admin-token"}}),
     ] {
         let after = chart.render(&needed);
         assert_ne!(after.template(), before.template(), "{needed}");

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// What docs/docker.md names besides docker-compose.yml alone.
-const OVERLAYS: [&str; 4] = ["gpu", "monitoring", "host-ollama", "demo"];
+const OVERLAYS: [&str; 5] = ["gpu", "monitoring", "host-ollama", "admin-token", "demo"];
 
 fn of(overlays: &[&str]) -> String {
     let overlays = overlays
@@ -23,6 +23,7 @@ fn every_combination_that_the_page_names_is_taken_without_a_word() {
         of(&[]),
         of(&["gpu", "monitoring"]),
         of(&["host-ollama", "monitoring"]),
+        of(&["gpu", "monitoring", "admin-token"]),
         of(&["demo", "monitoring"]),
         of(&["demo", "host-ollama"]),
     ];
@@ -46,6 +47,23 @@ fn one_number_in_env_is_the_capacity_of_both() {
         let config = stack.compose_well("config").replace(['"', '\''], "");
         for line in ["OLLAMA_NUM_PARALLEL: 7", "PIN_CAPACITY: 7"] {
             assert!(config.contains(line), "{generation}: {config}");
+        }
+    }
+}
+
+#[test]
+fn the_token_comes_beside_the_secret_and_not_in_its_place() {
+    let Some(lab) = Lab::find() else { return };
+    for generation in GENERATIONS {
+        let stack = Stack::new(lab, generation, &of(&["admin-token"]));
+        stack.fill_in();
+        let config = stack.compose_well("config");
+        for words in [
+            "PIN_ADMIN_TOKEN_FILE: /run/secrets/pin_admin_token",
+            "source: pin_admin_token",
+            "source: pin_api_secret",
+        ] {
+            assert!(config.contains(words), "{generation}, {words}: {config}");
         }
     }
 }

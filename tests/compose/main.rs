@@ -13,3 +13,4 @@ mod host_ollama;
 mod lab;
 mod mistakes;
 mod stack;
+mod token;

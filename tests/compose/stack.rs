@@ -90,9 +90,18 @@ impl Stack {
 
     /// Writes the secret's file.
     pub(crate) fn put_secret(&self, owner: u32, mode: u32) {
-        let path = self.path("secrets/pin_api_secret");
+        self.put("secrets/pin_api_secret", "s3cret", owner, mode);
+    }
+
+    /// Writes the file of the token for the page's buttons, as docs/docker.md has an operator do.
+    pub(crate) fn put_token(&self, token: &str) {
+        self.put("secrets/pin_admin_token", token, SIDECAR_UID, 0o600);
+    }
+
+    fn put(&self, name: &str, line: &str, owner: u32, mode: u32) {
+        let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, "s3cret\n").unwrap();
+        fs::write(&path, format!("{line}\n")).unwrap();
         chown(&path, Some(owner), None).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }

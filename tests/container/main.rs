@@ -12,6 +12,7 @@ mod lab;
 mod memory;
 mod names;
 mod node;
+mod published;
 mod secrets;
 mod stop;
 #[path = "../support/mod.rs"]

@@ -107,6 +107,7 @@ impl Browser {
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
                 "--no-first-run",
+                "--ignore-certificate-errors",
             ])
             .args([
                 "--lang=en-US",

@@ -8,7 +8,7 @@ use crate::{
     sidecar::{Sidecar, TOKEN},
 };
 
-const HAS_FORM: &str = "document.querySelector('#token') !== null";
+pub const HAS_FORM: &str = "document.querySelector('#token') !== null";
 
 /// As if the request had come through a proxy, so that it is not of this machine.
 async fn from_elsewhere(browser: &mut Browser) {
@@ -16,7 +16,7 @@ async fn from_elsewhere(browser: &mut Browser) {
     browser.call("Network.setExtraHTTPHeaders", headers).await;
 }
 
-async fn bring(browser: &mut Browser, token: &str) {
+pub async fn bring(browser: &mut Browser, token: &str) {
     browser.wait_for(HAS_FORM).await;
     browser
         .eval("document.querySelector('#token').focus()")
@@ -25,7 +25,7 @@ async fn bring(browser: &mut Browser, token: &str) {
     browser.strike("Enter").await;
 }
 
-fn word_is(word: &str) -> String {
+pub fn word_is(word: &str) -> String {
     format!("document.querySelector('#word').innerText === '{word}'")
 }
 

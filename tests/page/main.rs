@@ -4,7 +4,9 @@
 
 mod browser;
 mod buttons;
+mod crowd;
 mod history;
+mod nginx;
 mod scenes;
 mod sidecar;
 mod states;

@@ -1,5 +1,7 @@
 //! `pin-sidecar check`, as an operator runs it: what it finds, what it says to do, and what it never shows.
 
+mod troubles;
+
 use std::{
     fs::{self, File},
     io,

@@ -1,12 +1,12 @@
 //! What systemd hears of the program (sd_notify).
 
-use std::time::Duration;
+use std::{fs, process::Command, time::Duration};
 
 use devnet::{agent::Signal, ollama::ModelShape};
 use tokio::{net::UnixDatagram, time::timeout};
 
 use crate::{
-    program::{Net, program},
+    program::{Net, PROGRAM, program},
     support::gateway,
 };
 
@@ -76,7 +76,7 @@ async fn systemd_hears_when_it_is_ready_why_it_is_offline_that_it_lives_reloads_
 #[tokio::test]
 async fn a_credential_of_systemd_is_the_secret() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("pin_api_secret"), crate::support::SECRET).unwrap();
+    fs::write(folder.path().join("pin_api_secret"), crate::support::SECRET).unwrap();
     let settings = [
         ("PIN_API_SECRET", ""),
         ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()),
@@ -112,4 +112,34 @@ async fn a_program_that_hangs_gives_no_sign_of_life() {
     assert!(!silent.is_zero());
     net.agent.signal(Signal::CONT);
     systemd.hears("WATCHDOG=1").await;
+}
+
+/// Also that of Debian 12 and Ubuntu 22.04, which know no `Type=notify-reload`.
+#[test]
+fn systemd_finds_nothing_to_say_about_the_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/deploy/systemd/pin-sidecar.service"
+    );
+    let unit = fs::read_to_string(ours).unwrap();
+    let here = unit.replace(
+        "ExecStart=/usr/local/bin/pin-sidecar",
+        &format!("ExecStart={PROGRAM}"),
+    );
+    assert_ne!(here, unit);
+    let file = folder.path().join("pin-sidecar.service");
+    fs::write(&file, here).unwrap();
+    let verify = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(file)
+        .output();
+    let Ok(verified) = verify else {
+        devnet::skip_without("systemd-analyze");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && said.is_empty(), "{said}");
+    // The type decides whether `systemctl reload` is known.
+    assert!(unit.contains("\nType=notify\n") && unit.contains("\nExecReload=kill -HUP $MAINPID\n"));
 }

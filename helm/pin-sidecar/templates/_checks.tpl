@@ -4,6 +4,7 @@
 {{- define "pin-sidecar.check" -}}
 {{- $mistakes := concat
   (include "pin-sidecar.checkSecret" . | fromJsonArray)
+  (include "pin-sidecar.checkAdmin" . | fromJsonArray)
   (include "pin-sidecar.checkTimes" . | fromJsonArray)
   (include "pin-sidecar.checkNode" . | fromJsonArray)
   (include "pin-sidecar.checkGateway" . | fromJsonArray)
@@ -34,6 +35,16 @@
 {{- $mistakes = append $mistakes "secret.existingSecret and secret.value are both given; keep one of them" -}}
 {{- else if not (or $secret.existingSecret $secret.value) -}}
 {{- $mistakes = append $mistakes "secret.existingSecret is not given: name the Secret that has the API secret (or give the API secret itself as secret.value)" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkAdmin" -}}
+{{- $names := list -}}
+{{- range include "pin-sidecar.env" . | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
+{{- $mistakes := list -}}
+{{- if and (has "PIN_ADMIN_HOSTS" $names) (not (or (has "PIN_ADMIN_TOKEN_FILE" $names) (has "PIN_ADMIN_TOKEN" $names))) -}}
+{{- $mistakes = append $mistakes "settings.PIN_ADMIN_HOSTS needs a token: name the Secret that has it in admin.existingSecret" -}}
 {{- end -}}
 {{- toJson $mistakes -}}
 {{- end -}}

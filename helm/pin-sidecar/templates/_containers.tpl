@@ -63,6 +63,11 @@
     - name: secret
       mountPath: /run/secrets/pin-sidecar
       readOnly: true
+    {{- if (.Values.admin).existingSecret }}
+    - name: admin-token
+      mountPath: /run/secrets/pin-sidecar-admin
+      readOnly: true
+    {{- end }}
     {{- with .Values.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

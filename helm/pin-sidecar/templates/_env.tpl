@@ -9,6 +9,10 @@
   value: {{ .Values.clientId | quote }}
 - name: PIN_API_SECRET_FILE
   value: {{ include "pin-sidecar.secretKey" . | printf "/run/secrets/pin-sidecar/%s" | quote }}
+{{- if (.Values.admin).existingSecret }}
+- name: PIN_ADMIN_TOKEN_FILE
+  value: {{ include "pin-sidecar.adminKey" . | printf "/run/secrets/pin-sidecar-admin/%s" | quote }}
+{{- end }}
 - name: PIN_NODE_ALIAS
   {{- include "pin-sidecar.alias" . | trim | nindent 2 }}
 - name: PIN_OLLAMA_URL

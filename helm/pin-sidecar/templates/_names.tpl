@@ -65,6 +65,10 @@ labels:
 {{- default "pin_api_secret" (.Values.secret).key -}}
 {{- end -}}
 
+{{- define "pin-sidecar.adminKey" -}}
+{{- default "pin_admin_token" (.Values.admin).key -}}
+{{- end -}}
+
 {{- /* Takes (dict "image" $image "name" "repository by default" "tag" "tag by default"). */ -}}
 {{- define "pin-sidecar.image" -}}
 {{- $image := default dict .image -}}

@@ -69,14 +69,24 @@ spec:
 {{- $kept := default dict (.Values.ollama).persistence -}}
 {{- $models := include "pin-sidecar.models" . -}}
 {{- $group := (include "pin-sidecar.podSecurityContext" . | fromYaml).fsGroup -}}
+{{- $mode := not $group | ternary 292 288 -}}
 - name: secret
   secret:
     secretName: {{ include "pin-sidecar.secret" . | quote }}
     # 0440, or 0444 where the pod has no group to read it by; in decimal, since not every parser knows a leading 0.
-    defaultMode: {{ not $group | ternary 292 288 }}
+    defaultMode: {{ $mode }}
     items:
       - key: {{ include "pin-sidecar.secretKey" . | quote }}
         path: {{ include "pin-sidecar.secretKey" . | quote }}
+{{- with (.Values.admin).existingSecret }}
+- name: admin-token
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: {{ $mode }}
+    items:
+      - key: {{ include "pin-sidecar.adminKey" $ | quote }}
+        path: {{ include "pin-sidecar.adminKey" $ | quote }}
+{{- end }}
 {{- if eq $models "empty" }}
 - name: models
   emptyDir: {}

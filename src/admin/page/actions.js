@@ -13,7 +13,8 @@ const PROGRAM = "docker compose exec pin-sidecar /pin-sidecar ";
 const CHECK_PATIENCE = 900000;
 
 let refresh = () => {};
-let tokenWasRefused = false;
+// `wanted`: why a button, unlike `may`, wants the token.
+let tokenWasRefused = false, wanted;
 let busy = false;
 let drawn = null;
 
@@ -29,7 +30,11 @@ async function post(path, patience, told) {
     const answer = await ask(path, { method: "POST" }, patience);
     const type = answer.headers.get("content-type") ?? "";
     if (type.includes("json")) told(await answer.json(), answer.status);
-    else say("bad", L.notDone((await answer.text()).trim() || `HTTP ${answer.status}`));
+    else {
+      const why = (await answer.text()).trim() || `HTTP ${answer.status}`;
+      if (answer.status === 401) [wanted, tokenWasRefused, store.token] = [why, !!store.token, null];
+      say("bad", L.notDone(why));
+    }
   } catch {
     say("bad", L.notDone(L.noReply));
   }
@@ -107,28 +112,27 @@ function commands(why) {
     el("dl", { class: "commands" }, L.commands.map(([what, verb]) => [el("dt", {}, what), el("dd", {}, el("code", {}, PROGRAM + verb))]))];
 }
 
-/** Which of the three is shown, as a word that changes when it has to be drawn anew. */
+/** Draws one of the three, anew where it differs. */
 export function showActions() {
   const { status, refusal } = store;
   const isLocked = refusal?.status === 401;
-  const may = status?.may ?? { command: true };
+  const may = wanted && !store.token ? { token: true, why: wanted } : status?.may ?? { command: true };
   // A token that was brought and does not help is none.
   if (store.token && store.token === store.brought && (isLocked || (status && !may.command && may.token))) {
     tokenWasRefused = true;
     store.token = null;
   }
   const isPaused = Boolean(status?.draining);
-  const which = isLocked ? "locked" : may.command ? `buttons ${isPaused}` : may.token ? "token" : `commands ${may.why}`;
-  const key = `${which} ${tokenWasRefused}`;
+  const key = [isLocked, may.command, may.command && isPaused, may.token, may.why, tokenWasRefused].join();
   byId("actions").hidden = !status && !isLocked;
   if (key === drawn) return;
   byId("actions-title").textContent = isLocked ? L.token : L.actionsTitle;
-  const had = byId("controls").contains(document.activeElement);
+  const controls = byId("controls");
+  const had = controls.contains(document.activeElement);
   drawn = key;
-  if (which === "locked") byId("controls").replaceChildren(tokenForm(L.tokenReading));
-  else if (which.startsWith("buttons")) byId("controls").replaceChildren(...buttons(isPaused).filter(Boolean));
-  else if (which === "token") byId("controls").replaceChildren(tokenForm(may.why));
-  else byId("controls").replaceChildren(...commands(may.why));
+  const parts = isLocked ? [tokenForm(L.tokenReading)] : may.command ? buttons(isPaused)
+    : may.token ? [tokenForm(may.why)] : commands(may.why);
+  controls.replaceChildren(...parts.filter(Boolean));
   // Whoever was here by the keyboard stays here.
-  if (had) (byId("controls").querySelector("input, button") ?? byId("actions")).focus();
+  if (had) (controls.querySelector("input, button") ?? byId("actions")).focus();
 }

@@ -34,7 +34,7 @@ async function askForStatus() {
   const answer = await ask("/status");
   store.brought = brought;
   store.refusal = answer.ok ? null : { status: answer.status, why: (await answer.text()).trim() };
-  if (answer.ok) store.status = { warnings: [], ...await answer.json(), ...await (await ask("/reasons")).json() };
+  if (answer.ok) store.status = { warnings: [], ...await answer.json(), ...await (await ask("/readyz?always_ok")).json() };
   else if (answer.status === 401 || answer.status === 403) store.status = store.history = null;
   store.answeredAt = performance.now();
   store.askedAt = null;

@@ -50,6 +50,10 @@ fn explain(stage: &Stage, control: &str, terminal: &mut Terminal) {
     }
     terminal.verbatim(&format!("curl -X POST {control}/gateway/interview"));
     terminal.part("Watch");
+    let page = stage.sidecar.url("/");
+    terminal.verbatim(&format!(
+        "{page}    # in a browser, which can pause it, too"
+    ));
     terminal.verbatim(&format!("curl {control}/nodes"));
     for path in ["/readyz", "/status", "/metrics"] {
         terminal.verbatim(&format!("curl {}", stage.sidecar.url(path)));
