@@ -397,11 +397,21 @@ impl Run {
         });
     }
 
+    /// Has the node serve again, whatever it was told before, unless the process ends.
     fn resume(&self) {
         self.trace.say(format_args!("resume"));
-        // It serves again now, or once it has drained, unless the process ends; whoever waits for that tells the books.
-        if self.service.reopen() != Connecting::Never {
-            self.books.pauses(Instant::now());
+        let was_draining = self.books.is_draining();
+        match self.service.reopen() {
+            Connecting::Now if was_draining => self.books.serves_again(),
+            Connecting::OnceDrained => {
+                self.books.pauses(Instant::now());
+                let (stages, books) = (self.service.stages(), self.books.clone());
+                tokio::spawn(async move {
+                    stages.opened().await;
+                    books.serves_again();
+                });
+            }
+            Connecting::Now | Connecting::Never => {}
         }
     }
 

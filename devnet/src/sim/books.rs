@@ -249,7 +249,8 @@ impl Books {
         let mut ledger = self.ledger();
         let facts = ledger.gateway.facts(session);
         let is_there = facts.is_some_and(|facts| facts.client_closed.is_none());
-        let rests = ledger.rests_since.is_some();
+        // A process that ends may have something left to deliver.
+        let rests = ledger.rests_since.is_some() && !ledger.is_ending;
         if is_there && rests && ledger.paused_until.is_some_and(|until| now < until) {
             ledger.breach(
                 &format!("session {session}"),
