@@ -73,7 +73,7 @@ impl<T: Clone> ByModel<T> {
     }
 }
 
-/// Counters per model. A model's series starts with its first use, at 0 where that is [`CounterByModel::start`]: of a series
+/// Counters per model. A model's series starts with its first use, at 0 where the model is offered before that: of a series
 /// that starts with more Prometheus does not see the increase.
 pub struct CounterByModel<P: Atomic = AtomicU64> {
     series: ByModel<GenericCounter<P>>,
