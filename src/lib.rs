@@ -13,6 +13,11 @@ pub mod check;
 pub mod clock;
 pub mod config;
 mod controls;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "until the first backend that reads event streams")
+)]
+mod event_stream;
 pub mod file_access;
 pub mod history;
 pub mod inference;
