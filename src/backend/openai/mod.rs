@@ -107,9 +107,6 @@ impl Backend {
 impl OpenAi {
     async fn seen(&self) -> Result<Seen, HttpError> {
         let is_new = self.key.hand_to(&self.client).await;
-        if let Some(status) = self.refused(is_new) {
-            return Err(HttpError::Status(status));
-        }
         let models = match self.list().await {
             Ok(models) if !models.is_empty() => models,
             // Some servers list none of what they serve, or fail to.
@@ -119,6 +116,9 @@ impl OpenAi {
                 _ => return Err(error),
             },
         };
+        if let Some(status) = self.refused(is_new) {
+            return Err(HttpError::Status(status));
+        }
         Ok(Seen {
             is_memory_unknown: true,
             models,
