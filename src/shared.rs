@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, speech::SpeechServer},
     clock::WallClock,
     config::Config,
     history::History,
@@ -40,6 +40,14 @@ impl Shared {
         connections: Connections,
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
+        let speech = config.speech.clone().map(|settings| {
+            SpeechServer::new(
+                settings,
+                Arc::clone(&backend),
+                &metrics,
+                connections.clone(),
+            )
+        });
         let backend = Backend::ollama(
             config.backend.clone(),
             config.policy.clone(),
@@ -47,9 +55,8 @@ impl Shared {
             &metrics,
             connections,
         );
-        let nodes: Nodes = [Node::new(config.node.clone(), backend)]
-            .into_iter()
-            .collect();
+        let node = Node::new(config.node.clone(), backend).with_speech(speech);
+        let nodes: Nodes = [node].into_iter().collect();
         for node in nodes.iter() {
             let region = node.settings.region.as_str();
             metrics.set_node(&node.alias, &node.alias, "", region);

@@ -21,6 +21,7 @@ pub mod ollama;
 mod preload;
 mod restart;
 mod server;
+pub mod speech;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -108,7 +108,7 @@ impl Announcer {
         let health = Health {
             current_load,
             capacity: self.nodes.iter().map(|node| node.slots.capacity()).sum(),
-            models: offers.iter().map(|offer| offer.models.len()).sum(),
+            models: offers.iter().map(|offer| offer.names().count()).sum(),
             gpu_memory_used: vram.fold(0, u64::saturating_add),
         };
         self.outbox.control(Control::Heartbeat { health });
@@ -150,14 +150,20 @@ impl Announcer {
         }));
     }
 
-    /// The models of all nodes that the gateway knows of, each once.
+    /// The models of all nodes that the gateway knows of, each once. Speech models wait for no registration, since that
+    /// starts an interview of chat models; but those of a node that the network does not want to see do.
     fn models(&self, told: &Told, offers: &[Offer]) -> Vec<Arc<str>> {
         let mut listed = HashSet::new();
-        let known = |(_, is_registered): &(&Offer, &bool)| {
-            self.generation == Generation::Desktop || **is_registered
-        };
-        let known = offers.iter().zip(&told.registered).filter(known);
-        let names = known.flat_map(|(offer, _)| offer.names());
+        let nodes = self.nodes.iter().zip(offers).zip(&told.registered);
+        let names = nodes.flat_map(|((node, offer), is_registered)| {
+            let is_known = self.generation == Generation::Desktop || *is_registered;
+            let is_barred = self.barred_until(node).is_some();
+            let all = is_known.then(|| offer.names());
+            let speech = (!is_known && !is_barred).then_some(&offer.speech);
+            all.into_iter()
+                .flatten()
+                .chain(speech.into_iter().flatten())
+        });
         names.filter(|name| listed.insert(*name)).cloned().collect()
     }
 

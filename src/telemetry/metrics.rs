@@ -210,6 +210,11 @@ impl Metrics {
         self.earnings_estimate_usd_total.start(model);
     }
 
+    /// The same of a speech model, of which no tokens are counted.
+    pub fn start_speech(&self, model: &str) {
+        self.requests_total.start(model, Operation::Speech);
+    }
+
     /// Tells the version of the Ollama that answers.
     pub fn set_ollama_version(&self, version: &str) {
         self.ollama_info.set("", [version]);
