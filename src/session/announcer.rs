@@ -275,6 +275,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn speech_models_follow_those_that_chat_and_wait_for_no_registration() {
+        let bench = bench("op_test", &[("one", 1, &["a"]), ("two", 1, &["b"])]).await;
+        let mut offers = bench.offers();
+        offers[0].speech = vec!["tts:x".into(), "tts:y".into()];
+        offers[1].speech = vec!["tts:y".into(), "tts:z".into()];
+        offers[1].is_warm = false;
+        bench.announcer.introduce(&offers);
+        assert_eq!(bench.told(), ["one", "a tts:x tts:y tts:z"]);
+        offers[1].is_warm = true;
+        bench.announcer.update(&offers);
+        assert_eq!(bench.told(), ["two", "a tts:x tts:y b tts:z"]);
+        bench.announcer.register(&bench.nodes[0], &offers[0]);
+        let batch = bench.outbox.take().into_iter();
+        let frames = batch.flat_map(|batch| batch.outgoing);
+        let models = frames.filter_map(|frame| match frame {
+            Outgoing::Control(Control::RegisterNode(node)) => Some(node.models.join(" ")),
+            _ => None,
+        });
+        assert_eq!(models.collect::<Vec<_>>(), ["a tts:x tts:y"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_the_network_does_not_want_to_see_lists_no_speech_either() {
+        let bench = bench("op_test", &[("one", 1, &["a"]), ("two", 1, &[])]).await;
+        let mut offers = bench.offers();
+        offers[0].speech = vec!["tts:x".into()];
+        offers[1].speech = vec!["tts:y".into()];
+        bench.nodes[0]
+            .standing
+            .judge(failed(Duration::from_secs(60)));
+        bench.announcer.introduce(&offers);
+        assert_eq!(bench.told(), ["tts:y"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_node_of_several_that_failed_is_not_registered_before_its_time_and_the_others_are()
     {
         let bench = bench("op_test", &[("one", 1, &["a"]), ("two", 1, &["b"])]).await;

@@ -94,6 +94,7 @@ impl Clip {
         if self.what_else.is_none() && encoded_len(self.bytes) > self.max {
             return Err(too_large());
         }
+        self.make_room();
         let looked_at = bytes.len().min(LOOKED_AT - self.beginning.len());
         self.beginning.extend_from_slice(&bytes[..looked_at]);
         if !self.rest.is_empty() {
@@ -110,6 +111,17 @@ impl Clip {
         BASE64.encode_append(&bytes[..whole], &mut self.base64);
         self.rest.extend_from_slice(&bytes[whole..]);
         Ok(())
+    }
+
+    /// Room for what has come by now, which at most doubles: the audio is the largest thing that a job holds.
+    fn make_room(&mut self) {
+        let needed = encoded_len(self.bytes).saturating_add(Self::HEAD);
+        let room = self.base64.capacity();
+        if needed > room {
+            let most = self.max.saturating_add(Self::HEAD);
+            let wanted = room.saturating_mul(2).min(most).max(needed);
+            self.base64.reserve_exact(wanted - self.base64.len());
+        }
     }
 
     /// The result for this request, once the answer has been read to its end.

@@ -6,6 +6,8 @@
 mod clip;
 mod format;
 mod request;
+#[cfg(test)]
+mod tests;
 
 pub use self::{clip::Clip, request::SpeechRequest};
 
@@ -23,6 +25,7 @@ use tokio::{
     sync::{Mutex, Notify, watch},
     time::{Instant, sleep, timeout},
 };
+use tracing::info;
 
 use super::{
     AskError,
@@ -251,9 +254,12 @@ impl SpeechServer {
         // The first look is news whatever it shows: somebody waits for it.
         let is_first = self.last_look.borrow().is_none();
         self.offer.send_if_modified(|current| {
-            let is_news = is_first || *current != offer;
+            let is_news = *current != offer;
+            if is_news && !offer.names.is_empty() {
+                info!(models = offer.names.join(" "), "speech models offered");
+            }
             *current = offer;
-            is_news
+            is_news || is_first
         });
     }
 
