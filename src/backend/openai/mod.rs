@@ -107,9 +107,6 @@ impl Backend {
 impl OpenAi {
     async fn seen(&self) -> Result<Seen, HttpError> {
         let is_new = self.key.hand_to(&self.client).await;
-        if let Some(status) = self.refused(is_new) {
-            return Err(HttpError::Status(status));
-        }
         let models = match self.list().await {
             Ok(models) if !models.is_empty() => models,
             // Some servers list none of what they serve, or fail to.
@@ -119,6 +116,9 @@ impl OpenAi {
                 _ => return Err(error),
             },
         };
+        if let Some(status) = self.refused(is_new) {
+            return Err(HttpError::Status(status));
+        }
         Ok(Seen {
             is_memory_unknown: true,
             models,
@@ -127,9 +127,13 @@ impl OpenAi {
     }
 
     async fn list(&self) -> Result<Vec<(Model, Suitability)>, HttpError> {
-        let body = read_answer(self.client.get(MODELS), MAX_LIST, self.limit).await?;
-        let json = String::from_utf8_lossy(&body);
+        let list = self.unread_list().await?;
+        let json = String::from_utf8_lossy(&list);
         list::models(&json).ok_or(HttpError::Unexpected)
+    }
+
+    async fn unread_list(&self) -> Result<Bytes, HttpError> {
+        read_answer(self.client.get(MODELS), MAX_LIST, self.limit).await
     }
 
     /// The models that the operator names in full.
@@ -218,7 +222,7 @@ impl ModelServer for OpenAi {
 
     fn answers(&self) -> BoxFuture<'_, bool> {
         async {
-            match self.list().await {
+            match self.unread_list().await {
                 Ok(_) => true,
                 Err(error) => is_only_its_list(&error),
             }
