@@ -92,11 +92,21 @@ fn a_llama_server_stands_in_ollamas_place_with_the_sidecars_capacity() {
             "PIN_API_MODE: openai",
             "PIN_OLLAMA_URL: http://model-server:8080",
             "scale: 0",
-            "--model=/models/model.gguf",
-            "--alias=my-model",
-            "--parallel=7",
         ] {
             assert!(config.contains(line), "{generation}, {line}: {config}");
+        }
+        let words: Vec<_> = config
+            .lines()
+            .map(|line| line.trim_start_matches([' ', '-']))
+            .collect();
+        // The generations indent differently and leave out other dashes.
+        for pair in [
+            ["model", "/models/model.gguf"],
+            ["alias", "my-model"],
+            ["parallel", "7"],
+        ] {
+            let is_there = words.windows(2).any(|two| two == pair);
+            assert!(is_there, "{generation}, {pair:?}: {config}");
         }
     }
 }

@@ -10,7 +10,9 @@ use crate::tools::{Copied, Tool};
 struct Example {
     name: &'static str,
     port: u16,
-    /// The argument by which it takes as many chats as the sidecar.
+    /// The arguments by which it listens for the pod alone.
+    listens: &'static str,
+    /// Those by which it takes as many chats as the sidecar.
     capacity: &'static str,
 }
 
@@ -18,12 +20,14 @@ const EXAMPLES: [Example; 2] = [
     Example {
         name: "vllm",
         port: 8000,
-        capacity: "--max-num-seqs=$(PIN_CAPACITY)",
+        listens: "        - --host=127.0.0.1\n        - --port=8000\n",
+        capacity: "        - --max-num-seqs=$(PIN_CAPACITY)\n",
     },
     Example {
         name: "llama-server",
         port: 8080,
-        capacity: "--parallel=$(PIN_CAPACITY)",
+        listens: "        - --host\n        - 127.0.0.1\n        - --port\n        - \"8080\"\n",
+        capacity: "        - --parallel\n        - $(PIN_CAPACITY)\n",
     },
 ];
 
@@ -105,13 +109,12 @@ fn it_is_the_pods_own_has_a_gpu_and_is_asked_where_it_listens_whether_it_has_loa
         let health = format!("- http://127.0.0.1:{}/health\n", example.port);
         assert_eq!(server.matches(&health).count(), 2, "{server}");
         for words in [
-            "- --host=127.0.0.1\n".to_owned(),
-            format!("- --port={}\n", example.port),
-            "nvidia.com/gpu: 1\n".to_owned(),
-            "startupProbe:\n".to_owned(),
-            "livenessProbe:\n".to_owned(),
+            example.listens,
+            "nvidia.com/gpu: 1\n",
+            "startupProbe:\n",
+            "livenessProbe:\n",
         ] {
-            assert!(server.contains(&words), "{words} is not in\n{server}");
+            assert!(server.contains(words), "{words} is not in\n{server}");
         }
         assert!(!server.contains("latest"), "{server}");
     }
