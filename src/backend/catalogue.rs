@@ -327,7 +327,8 @@ impl Catalogue {
                 .rules
                 .why_hidden(&model.name, Suitability::Suits)
                 .is_none();
-            *suitability == Suitability::Unknown && would_be_offered
+            let is_unknown = matches!(suitability, Suitability::Unknown | Suitability::NotReady);
+            is_unknown && would_be_offered
         };
         let has_unknown = seen.models.iter().any(is_unknown);
         let why_unknown = seen.why_unknown.filter(|_| has_unknown);

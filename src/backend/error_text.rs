@@ -52,8 +52,17 @@ fn words_of(error: &str) -> Option<String> {
         b'[' => elements(error)?.find_map(|one| field(one, "msg"))?,
         _ => error,
     };
-    let cleaned = clean(&text(words)?);
+    let cleaned = clean(without_echo(&text(words)?));
     (!cleaned.is_empty()).then_some(cleaned)
+}
+
+/// The words less what of the request they repeat, which may be its prompt: pydantic's errors end with the input (vLLM).
+fn without_echo(words: &str) -> &str {
+    const ECHOES: [&str; 3] = ["'input':", "\"input\":", "input_value="];
+    match ECHOES.iter().filter_map(|echo| words.find(echo)).min() {
+        Some(at) => words[..at].trim_end_matches([' ', ',', '[', '{']),
+        None => words,
+    }
 }
 
 fn clean(words: &str) -> String {
@@ -278,6 +287,14 @@ mod tests {
             (
                 r#"{"object":"error","message":"too long"}"#,
                 "backend: too long",
+            ),
+            (
+                r#"{"error":{"message":"1 validation error:\n  {'type': 'float_parsing', 'msg': 'not a number', 'input': 'my secret'}"}}"#,
+                "backend: 1 validation error:   {'type': 'float_parsing', 'msg': 'not a number'",
+            ),
+            (
+                r#"{"message":"Input should be a string [type=string_type, input_value=['my secret'], input_type=list]"}"#,
+                "backend: Input should be a string [type=string_type",
             ),
             (
                 r#"{"message":"c","detail":"b","error":{"message":"a"}}"#,

@@ -49,7 +49,7 @@ pub struct Seen {
     pub vram_bytes: u64,
     /// Whether it does not tell which models are in memory: then that none seems to be says nothing.
     pub is_memory_unknown: bool,
-    /// Why it does not tell of those models that are [`Suitability::Unknown`], where there are any.
+    /// Why those models are not offered that are [`Suitability::Unknown`] or [`Suitability::NotReady`], where there are any.
     pub why_unknown: Option<String>,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,

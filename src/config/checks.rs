@@ -107,6 +107,7 @@ pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
         key_beside_password,
         pulls,
         context,
+        paths,
     ];
     let conflicts = checks.into_iter().filter_map(|check| check(fields));
     conflicts
@@ -192,6 +193,15 @@ fn context(fields: &Fields) -> Option<Conflict> {
         let sentence = "only Ollama takes a context with each chat; leave it out with PIN_API_MODE=openai, and start the model \
                         server with the context that it is to have";
         ("PIN_MAX_CONTEXT", sentence.to_owned())
+    })
+}
+
+/// Ollama's models have no paths for names.
+fn paths(fields: &Fields) -> Option<Conflict> {
+    let is_in_vain = fields.allow_models.right()?.0.has_path() && !is_openai(fields);
+    is_in_vain.then(|| {
+        let sentence = "has a path, which no model of Ollama's has for a name; write the names in `ollama list`";
+        ("PIN_ALLOW_MODELS", sentence.to_owned())
     })
 }
 
