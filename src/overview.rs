@@ -113,9 +113,14 @@ impl Overview for View {
             nodes.filter_map(|node| barred_sentence(node).or_else(|| failed_sentence(node)));
         let preloads = self.shared.nodes.iter();
         let preloads = preloads.filter_map(|node| node.backend.preload_sentence());
+        let keys = self.shared.nodes.iter();
+        let keys = keys.filter_map(|node| node.backend.trouble());
+        let keys = keys
+            .map(|trouble| format!("The last good key of the model server is in use: {trouble}."));
         secret
             .into_iter()
             .chain(roots)
+            .chain(keys)
             .chain(interviews)
             .chain(preloads)
             .collect()

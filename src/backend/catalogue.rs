@@ -34,8 +34,10 @@ const RECOVERY: Duration = Duration::from_secs(1);
 /// A model that is offered to the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
-    /// The full name as the backend lists it, tag included: `llama3.2:latest`.
+    /// The name by which it is offered. Ollama's have their tag: `llama3.2:latest`.
     pub name: Arc<str>,
+    /// What the backend itself calls it: its name, or the operator's path to it.
+    pub id: Arc<str>,
     /// The longest context that the model was made for, in tokens; `None` where the backend does not say.
     pub context_length: Option<u64>,
     /// How the model can be made to think.
@@ -63,15 +65,23 @@ impl Model {
     pub fn named(name: &str) -> Self {
         Self {
             name: name.into(),
+            id: name.into(),
             ..Self::default()
         }
     }
 
-    /// Whether this is its name, whatever its case; no tag means `latest`.
+    /// Whether this is its name, whatever its case; no tag means `latest`, to whoever lists it as to whoever asks for it.
     pub fn is_called(&self, name: &str) -> bool {
-        let short = self.name.strip_suffix(":latest");
-        let mut names = [Some(&*self.name), short].into_iter().flatten();
-        names.any(|known| known.eq_ignore_ascii_case(name))
+        untagged(&self.name).eq_ignore_ascii_case(untagged(name))
+    }
+}
+
+/// A name without the tag that goes without saying.
+fn untagged(name: &str) -> &str {
+    const LATEST: &str = ":latest";
+    match name.split_at_checked(name.len().saturating_sub(LATEST.len())) {
+        Some((untagged, tag)) if tag.eq_ignore_ascii_case(LATEST) => untagged,
+        Some(_) | None => name,
     }
 }
 
@@ -152,6 +162,7 @@ impl Rules {
         let why = match suitability {
             Suitability::Suits => return None,
             Suitability::Unknown => return Some("It is not known yet whether it can chat."),
+            Suitability::NotReady => return Some("Its server says that it is not ready."),
             Suitability::CannotChat => {
                 "It is not made for chats; named in full in PIN_ALLOW_MODELS it would be offered."
             }

@@ -30,11 +30,14 @@ pub(super) fn what_came(body: &[u8]) -> Option<&'static str> {
 
 /// The words that come with a status other than 2xx.
 pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
-    let body = String::from_utf8_lossy(body);
-    let said = fields(&body, ["error", "detail", "message"]);
+    words_in(&String::from_utf8_lossy(body)).unwrap_or_else(|| format!("HTTP {status}"))
+}
+
+/// The words of a body that tells of an error, in whichever of its fields they are.
+pub(super) fn words_in(body: &str) -> Option<String> {
+    let said = fields(body, ["error", "detail", "message"]);
     let mut said = said.into_iter().flatten().flatten();
     said.find_map(words_of)
-        .unwrap_or_else(|| format!("HTTP {status}"))
 }
 
 /// The words of an `error` field, as Ollama (`"…"`), OpenAI (`{"message": "…"}`) or FastAPI (`[{"msg": "…"}]`) spells it.

@@ -16,8 +16,11 @@ mod completion;
 mod error_text;
 mod fields;
 mod halves;
+mod key;
+mod names;
 mod object;
 pub mod ollama;
+mod openai;
 mod preload;
 mod restart;
 mod server;
@@ -25,7 +28,7 @@ mod server;
 pub(crate) mod tests;
 
 pub use self::{
-    answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
+    answer::{Arrival, ChatStream, Completion, Decoder, Deltas, ResultContext},
     catalogue::{Catalogue, Hidden, Loaded, Model, Offer, Rules, Thinking},
     chat::RequestHead,
     preload::{PreloadState, PreloadStatus},
@@ -104,10 +107,15 @@ impl Backend {
                 Some(pull.unwrap_or_else(|| trouble.clone()))
             }
             None if offer.models.is_empty() => {
-                Some("Ollama has not been asked for its models yet.".to_owned())
+                Some("The model server has not been asked for its models yet.".to_owned())
             }
             None => None,
         }
+    }
+
+    /// Why the last good key is used, if the one that is set cannot be read.
+    pub fn trouble(&self) -> Option<String> {
+        self.server.trouble()
     }
 
     /// The models that are there and not offered; a hundred at most.
@@ -185,7 +193,13 @@ impl Backend {
     fn failure(&self, error: AskError) -> Failure {
         match error {
             AskError::Http(error) => self.unreachable(&error),
-            AskError::Refused { status, words } => Failure::new(AskError::code_of(status), words),
+            AskError::Refused { status, words } => {
+                if matches!(status, 401 | 403) {
+                    // That is the operator's to mend, whom the next look tells.
+                    self.catalogue.doubt();
+                }
+                Failure::new(AskError::code_of(status), words)
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Suitability {
     CannotChat,
     /// It runs in somebody's cloud: likewise.
     RunsElsewhere,
+    /// The server says that it cannot be asked just now: not offered until it can.
+    NotReady,
     /// The server does not tell yet: not offered until it does.
     Unknown,
 }
@@ -121,6 +123,11 @@ pub trait ModelServer: Send + Sync {
     /// What the operator is told when none of the `models` that it has is offered; `why_unknown` is [`Seen::why_unknown`] where
     /// that alone keeps one back.
     fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String;
+
+    /// What is wrong with it that does not keep it from being asked, as a sentence for the operator.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 
     /// See [`super::Backend::prepare`].
     ///

@@ -129,7 +129,7 @@ impl<'a> Trial<'a> {
             "model": self.model.name,
             "messages": [{"role": "user", "content": "Count from one to thirty in words."}],
             "stream": true,
-            "options": {"num_predict": TOKENS},
+            "max_tokens": TOKENS,
         });
         chat.ask(payload.to_string().as_bytes(), REQUEST_ID, 0)
             .await

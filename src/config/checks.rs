@@ -13,7 +13,7 @@ use super::{
     field::{Field, Value},
     proxy::on_the_way_to,
     table::Fields,
-    value::{Choice, Count, FilePath, Secret, Text, Time, UserAgent},
+    value::{ApiMode, Choice, Count, FilePath, Secret, Text, Time, UserAgent},
 };
 use crate::{protocol::Generation, secret::SecretSource, transport::AGENT};
 
@@ -104,6 +104,9 @@ pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
         plaintext,
         proxy,
         admin_hosts,
+        key_beside_password,
+        pulls,
+        context,
     ];
     let conflicts = checks.into_iter().filter_map(|check| check(fields));
     conflicts
@@ -165,17 +168,68 @@ fn admin_hosts(fields: &Fields) -> Option<Conflict> {
     })
 }
 
+fn key_beside_password(fields: &Fields) -> Option<Conflict> {
+    let has_key = fields.backend_api_key.is_set() || fields.backend_api_key_file.is_set();
+    let has_password = fields.ollama_url.right()?.authorization().is_some();
+    (has_key && has_password).then(|| {
+        let sentence = "has a user and password, and PIN_BACKEND_API_KEY is set too; a request has room for one of them";
+        ("PIN_OLLAMA_URL", sentence.to_owned())
+    })
+}
+
+/// What only Ollama has, and an operator would believe to hold.
+fn pulls(fields: &Fields) -> Option<Conflict> {
+    let is_in_vain = is_openai(fields) && fields.pull_models.is_set();
+    is_in_vain.then(|| {
+        let sentence = "only Ollama pulls models; leave it out with PIN_API_MODE=openai, and have the model server get them";
+        ("PIN_PULL_MODELS", sentence.to_owned())
+    })
+}
+
+fn context(fields: &Fields) -> Option<Conflict> {
+    let is_in_vain = is_openai(fields) && fields.max_context.is_set();
+    is_in_vain.then(|| {
+        let sentence = "only Ollama takes a context with each chat; leave it out with PIN_API_MODE=openai, and start the model \
+                        server with the context that it is to have";
+        ("PIN_MAX_CONTEXT", sentence.to_owned())
+    })
+}
+
+fn is_openai(fields: &Fields) -> bool {
+    let mode = fields.api_mode.right();
+    mode.is_some_and(|mode| mode.0 == ApiMode::OpenAi)
+}
+
 /// Finds the token for commands, if one is set, and reads it once.
 pub(super) fn find_admin_token(
     fields: &Fields,
     errors: &mut Vec<ConfigError>,
 ) -> Option<SecretSource> {
     let names = ("PIN_ADMIN_TOKEN", "PIN_ADMIN_TOKEN_FILE");
-    if is_twice(names, &fields.admin_token, &fields.admin_token_file, errors) {
+    find_optional(names, &fields.admin_token, &fields.admin_token_file, errors)
+}
+
+/// Finds the model server's key, if one is set, and reads it once.
+pub(super) fn find_backend_key(
+    fields: &Fields,
+    errors: &mut Vec<ConfigError>,
+) -> Option<SecretSource> {
+    let names = ("PIN_BACKEND_API_KEY", "PIN_BACKEND_API_KEY_FILE");
+    let (key, file) = (&fields.backend_api_key, &fields.backend_api_key_file);
+    find_optional(names, key, file, errors)
+}
+
+fn find_optional(
+    names: (&'static str, &'static str),
+    value: &Field<Secret>,
+    file: &Field<FilePath>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<SecretSource> {
+    if is_twice(names, value, file, errors) {
         return None;
     }
-    let source = match (fields.admin_token.right(), fields.admin_token_file.right()) {
-        (Some(token), _) => SecretSource::Value(token.0.clone()),
+    let source = match (value.right(), file.right()) {
+        (Some(secret), _) => SecretSource::Value(secret.0.clone()),
         (None, Some(file)) => SecretSource::File {
             path: file.0.clone(),
             setting: names.1,

@@ -55,6 +55,15 @@ impl ModelGlobs {
         names.any(|glob| glob.matches(model))
     }
 
+    /// Those without a wildcard, as they were written.
+    pub fn full_names(&self) -> impl Iterator<Item = &str> {
+        let names = self
+            .0
+            .iter()
+            .filter(|glob| matches!(glob.models, Models::One(_)));
+        names.map(|glob| glob.written.as_str())
+    }
+
     fn parse(text: &str, denies: bool) -> Result<Self, Invalid> {
         let patterns = text.split(',').map(str::trim);
         let patterns = patterns.filter(|pattern| !pattern.is_empty());

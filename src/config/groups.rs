@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use hyper::header::HeaderValue;
 use tracing_subscriber::filter::Targets;
 
-use super::{BackendUrl, GatewayUrl, ModelGlobs, PreloadModels, Price, ProxyUrl, Region};
+use super::{ApiMode, BackendUrl, GatewayUrl, ModelGlobs, PreloadModels, Price, ProxyUrl, Region};
 use crate::{
     protocol::{Generation, SignatureScheme},
     secret::SecretSource,
@@ -72,8 +72,12 @@ pub struct NodeSettings {
 /// The model server.
 #[derive(Clone, Debug)]
 pub struct BackendSettings {
+    /// Which interface it has.
+    pub mode: ApiMode,
     /// Its base URL.
     pub url: BackendUrl,
+    /// The token that it wants to be asked with. It was readable when the settings were read.
+    pub key: Option<SecretSource>,
     /// For DNS, TCP and TLS, each.
     pub connect_timeout: Duration,
     /// Time between looks at its models.

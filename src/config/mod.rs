@@ -33,7 +33,7 @@ pub use self::{
     proxy::ProxyUrl,
     table::{Fallback, Setting, help, settings},
     url::{BackendUrl, GatewayUrl, Origin},
-    value::{Price, Region},
+    value::{ApiMode, Price, Region},
 };
 use secrecy::SecretString;
 
@@ -102,15 +102,19 @@ impl Config {
         let mut conflicts = checks::find_conflicts(&fields);
         let secret = checks::find_secret(&fields, surroundings, &mut conflicts);
         let admin_token = checks::find_admin_token(&fields, &mut conflicts);
+        let backend_key = checks::find_backend_key(&fields, &mut conflicts);
 
         let mut errors = Vec::new();
         let values = fields.into_values(&mut errors);
         errors.append(&mut conflicts);
         errors.append(&mut unknown);
         match (values, secret) {
-            (Some(values), Some(secret)) if errors.is_empty() => {
-                Ok(Self::assemble(values, secret, admin_token, effective))
-            }
+            (Some(values), Some(secret)) if errors.is_empty() => Ok(Self::assemble(
+                values,
+                secret,
+                (admin_token, backend_key),
+                effective,
+            )),
             _ => Err(errors.into()),
         }
     }
@@ -130,7 +134,7 @@ impl Config {
     fn assemble(
         values: Values,
         secret: SecretSource,
-        admin_token: Option<SecretSource>,
+        (admin_token, backend_key): (Option<SecretSource>, Option<SecretSource>),
         effective: Vec<(&'static str, String)>,
     ) -> Self {
         let interview_model = values.interview_model.map(|model| model.0);
@@ -168,7 +172,9 @@ impl Config {
                 capacity: values.capacity.0,
             },
             backend: BackendSettings {
+                mode: values.api_mode.0,
                 url: values.ollama_url,
+                key: backend_key,
                 connect_timeout: values.connect_timeout.0,
                 refresh_interval: values.model_refresh_interval.0,
                 allow: values.allow_models.0,

@@ -17,8 +17,8 @@ use super::{
     proxy::{NoProxy, SharedProxy},
     url::{BackendUrl, GatewayUrl},
     value::{
-        Choice, ClientId, Count, FilePath, Interval, ListenAddr, PayoutAddress, Price, Region,
-        Secret, Size, Text, Timeout, Tokens, UserAgent,
+        ApiMode, Choice, ClientId, Count, FilePath, Interval, ListenAddr, PayoutAddress, Price,
+        Region, Secret, Size, Text, Timeout, Tokens, UserAgent,
     },
 };
 use crate::{
@@ -152,8 +152,16 @@ settings! {
     no_proxy: Option<NoProxy>, "NO_PROXY", Unset,
         "what not to reach through the proxy, separated by commas: hosts, domains (with their subdomains), addresses, \
          networks such as `10.0.0.0/8`, each with or without a port; `*` for all";
+    api_mode: Choice<ApiMode>, "PIN_API_MODE", Is("ollama"),
+        "the model server's interface: `ollama`, or `openai` for vLLM, llama-server, LM Studio and all others that have \
+         `/v1/chat/completions`";
     ollama_url: BackendUrl, "PIN_OLLAMA_URL", Is("http://localhost:11434"),
-        "where Ollama is; the URL may have a user, a password and a base path";
+        "where Ollama is, or the OpenAI-compatible server (with `/v1` at the end or without); the URL may have a user, a \
+         password and a base path";
+    backend_api_key: Option<Secret>, "PIN_BACKEND_API_KEY", Unset,
+        "the key that the model server wants (`Authorization: Bearer KEY`); a file is better, as for the secret";
+    backend_api_key_file: Option<FilePath>, "PIN_BACKEND_API_KEY_FILE", Unset,
+        "the file with that key; it is read again at every look at the server";
     capacity: Count<1>, "PIN_CAPACITY", Is("4"),
         "how many chats run at once; the network is told the same number";
     queue: Count<0>, "PIN_QUEUE", FoundOut("as PIN_CAPACITY"),

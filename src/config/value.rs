@@ -442,6 +442,20 @@ impl Words for Region {
     ];
 }
 
+/// The interface of a model server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiMode {
+    /// Ollama's own.
+    Ollama,
+    /// OpenAI's, which most others have.
+    OpenAi,
+}
+
+impl Words for ApiMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ollama", Self::Ollama), ("openai", Self::OpenAi)];
+}
+
 impl Words for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }

@@ -68,6 +68,7 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
     } else {
         Chunks::unwanted()
     };
+    let model = chat.head.as_ref().map(|head| head.model.clone());
     let mut generation = AnswerReader::new(task.settings, task.deadline, chunks);
     if chat.head.as_ref().is_ok_and(|head| head.has_tools) {
         generation.allow_for_calls();
@@ -79,6 +80,7 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
         generation: task.generation,
         request_id: task.request_id.as_str().to_owned(),
         created: task.shared.clock.unix_seconds(),
+        model: model.unwrap_or_default(),
     };
     let completion = generation.finish(decoder, &context)?;
     progress.done = Some(Done {

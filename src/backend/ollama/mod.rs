@@ -30,10 +30,12 @@ use self::{
 use super::{
     AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Prepared, Rules, Seen,
     Suitability,
+    key::{ApiKey, refused},
 };
 use crate::{
     config::{BackendSettings, PolicySettings},
     protocol::Failure,
+    secret::SecretError,
     telemetry::Metrics,
     transport::{
         Connections, Dial,
@@ -53,13 +55,16 @@ struct Ollama {
 
 impl Backend {
     /// The Ollama that the settings name.
+    ///
+    /// # Errors
+    /// The key of what stands before it cannot be had.
     pub fn ollama(
         settings: BackendSettings,
         policy: PolicySettings,
         dial: Arc<dyn Dial>,
         metrics: &Arc<Metrics>,
         connections: Connections,
-    ) -> Self {
+    ) -> Result<Self, SecretError> {
         let rules = Rules {
             allow: settings.allow,
             deny: settings.deny,
@@ -68,17 +73,19 @@ impl Backend {
         let client = HttpClient::new(dial, settings.url, connections);
         let server = Ollama {
             pulls: Arc::new(PullBoard::new(settings.pull, &rules, metrics)),
-            api: Api::new(client, settings.connect_timeout),
+            api: Api::new(client, ApiKey::new(settings.key)?, settings.connect_timeout),
             descriptions: Mutex::new(Descriptions::new()),
             policy,
             contexts: Contexts::default(),
         };
-        Self::new(Arc::new(server), rules, settings.refresh_interval, metrics)
+        let refresh = settings.refresh_interval;
+        Ok(Self::new(Arc::new(server), rules, refresh, metrics))
     }
 }
 
 impl Ollama {
     async fn seen(&self) -> Result<Seen, HttpError> {
+        self.api.key.hand_to(&self.api.client).await;
         let version = self.api.version().await?;
         let tags = self.api.tags().await?;
         let running = self.api.running().await;
@@ -101,11 +108,10 @@ impl Ollama {
 
 fn seen_model(tag: &Tag, facts: Option<&Facts>, running: &Running) -> (Model, Suitability) {
     let model = Model {
-        name: tag.name.as_str().into(),
         context_length: facts.and_then(|facts| facts.context_length),
         thinking: facts.map(|facts| facts.thinking).unwrap_or_default(),
         loaded: running.loaded(&tag.name),
-        is_preloaded: false,
+        ..Model::named(&tag.name)
     };
     let suitability = match facts {
         None => Suitability::Unknown,
@@ -134,7 +140,22 @@ impl ModelServer for Ollama {
     }
 
     fn why_silent(&self, error: &HttpError) -> String {
-        format!("Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
+        match error {
+            HttpError::Status(status @ (401 | 403)) => refused(*status),
+            HttpError::Status(404) | HttpError::Unexpected => format!(
+                "What answers is no Ollama: {error}. Correct PIN_OLLAMA_URL, or set PIN_API_MODE=openai for vLLM, llama-server, \
+                 LM Studio and the like."
+            ),
+            HttpError::Dial(_)
+            | HttpError::Broken
+            | HttpError::NotHttp(_)
+            | HttpError::Encoded(_)
+            | HttpError::Status(_)
+            | HttpError::TooLarge
+            | HttpError::Silent(_) => {
+                format!("Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
+            }
+        }
     }
 
     fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String {
@@ -151,6 +172,10 @@ impl ModelServer for Ollama {
                  embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full."
             ),
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.api.key.trouble()
     }
 
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
