@@ -1,0 +1,96 @@
+//! What llama-server alone can be made to do with a tiny model: think, call a tool, want a key, be loading, and tell what it
+//! is at.
+
+use std::time::Duration;
+
+use devnet::http;
+use serde_json::json;
+
+use crate::{
+    Net,
+    server::{Place, Server, cases},
+    support::CLIENT,
+};
+
+cases! {
+    llama => {
+        what_is_thought_goes_out_as_thinking
+        a_tool_is_called
+        a_key_is_wanted_and_a_wrong_one_is_told
+        while_it_loads_the_operator_is_told
+    }
+}
+
+async fn what_is_thought_goes_out_as_thinking(place: Place) {
+    let net = Net::start(CLIENT, place.thinking().start().await, &[]).await;
+    let outcome = net.ask(20, &json!({"stream": true})).await;
+    let message = &outcome.result()["choices"][0]["message"];
+    let thinking = message["thinking"].as_str().unwrap();
+    assert!(!thinking.is_empty());
+    assert_eq!(outcome.streamed("thinking"), thinking);
+    assert_eq!(outcome.streamed("content"), outcome.text());
+    assert_eq!(outcome.result()["usage"]["completion_tokens"], 20);
+}
+
+async fn a_tool_is_called(place: Place) {
+    let net = Net::start(CLIENT, place.calling().start().await, &[]).await;
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+    let function = json!({"name": "get_weather", "parameters": parameters});
+    let outcome = net
+        .ask(
+            100,
+            &json!({
+                "stream": true, "tools": [{"type": "function", "function": function}],
+                "tool_choice": "required", "logit_bias": [["{", 30]],
+            }),
+        )
+        .await;
+    let choice = &outcome.result()["choices"][0];
+    let call = &choice["message"]["tool_calls"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls", "{choice}");
+    assert_eq!(call["function"]["name"], "get_weather");
+    assert!(!call["id"].as_str().unwrap().is_empty());
+    let arguments = call["function"]["arguments"].as_str().unwrap();
+    assert!(arguments.starts_with('{'), "{arguments}");
+}
+
+async fn a_key_is_wanted_and_a_wrong_one_is_told(place: Place) {
+    let mut server = place.with_key("K").start().await;
+    for (key, ready) in [("K", true), ("wrong", false), ("", false)] {
+        let settings = [("PIN_BACKEND_API_KEY", key)];
+        let settings = if key.is_empty() { &[][..] } else { &settings };
+        if ready {
+            let net = Net::start(CLIENT, server, settings).await;
+            net.ask(3, &json!({})).await.result();
+            server = net.server;
+        } else {
+            let net = Net::begin(CLIENT, server, settings).await;
+            net.sidecar.wait_until_pending("PIN_BACKEND_API_KEY").await;
+            server = net.server;
+        }
+    }
+}
+
+/// A real one with a tiny model is loaded before anybody can see it: it has to be stopped for a moment.
+async fn while_it_loads_the_operator_is_told(place: Place) {
+    let server = place.start().await;
+    let Server::StandIn {
+        server: stand_in, ..
+    } = &server
+    else {
+        return;
+    };
+    stand_in.load_for(Duration::from_secs(3600));
+    let loading = http::get(&(server.url() + "/health")).await.unwrap();
+    assert_eq!(loading.status, 503);
+    let net = Net::begin(CLIENT, server, &[]).await;
+    net.sidecar.wait_until_pending("503").await;
+    let Server::StandIn {
+        server: stand_in, ..
+    } = &net.server
+    else {
+        return;
+    };
+    stand_in.loaded();
+    net.sidecar.wait_until_pending("").await;
+}
