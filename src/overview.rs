@@ -280,7 +280,7 @@ pub(crate) fn service_sentence(stage: Stage, pause: Option<Pause>) -> Option<Str
         (Stage::Draining(_), _) => "Draining: running chats finish, new ones are refused.",
         (Stage::Drained, Some(pause)) => return Some(pause_sentence(pause)),
         (Stage::Drained, None) => {
-            "Drained as it was asked to. `POST /session/connect` opens the session again, and so does a restart of Ollama."
+            "Drained as it was asked to. `POST /session/connect` opens the session again, and so does a restart of the model server."
         }
         (Stage::Ended, _) => "Drained: the process ends.",
     };

@@ -18,7 +18,7 @@ use tracing::info;
 use super::{ModelServer, Seen, Suitability, preload::Preload};
 use crate::{
     config::{ModelGlobs, PreloadSettings},
-    telemetry::{LogThrottle, Metrics, gauge, throttled},
+    telemetry::{BackendMetrics, LogThrottle, throttled},
     transport::http::HttpError,
 };
 
@@ -188,7 +188,7 @@ pub struct Catalogue {
     look_now: Notify,
     /// Why there is nothing to offer. Held while a look is under way.
     outage: Mutex<LogThrottle<String>>,
-    metrics: Arc<Metrics>,
+    metrics: BackendMetrics,
 }
 
 impl Catalogue {
@@ -197,7 +197,7 @@ impl Catalogue {
         rules: Rules,
         preload: Arc<Preload>,
         refresh: Duration,
-        metrics: Arc<Metrics>,
+        metrics: BackendMetrics,
     ) -> Self {
         Self {
             server,
@@ -370,22 +370,17 @@ impl Catalogue {
                 throttled!(warn, told, [] "no models to offer: {trouble}");
             }
             None => {
-                let (version, name) = (offer.version.as_deref(), self.server.name());
+                let (version, name) = (offer.version.as_deref(), self.server.guide().name);
                 throttled!(info, outage.gone(), [version,] "{name} answers");
             }
         }
     }
 
     fn show(&self, offer: &Offer) {
-        let metrics = &self.metrics;
-        metrics.ollama_up.set(i64::from(offer.is_up));
-        metrics.ollama_models.set(gauge(offer.models.len()));
-        metrics.ollama_vram_bytes.set(gauge(offer.vram_bytes));
-        for name in offer.names() {
-            metrics.start_model(name);
-        }
+        let names = offer.names().map(AsRef::as_ref);
+        self.metrics.seen(offer.is_up, offer.vram_bytes, names);
         if let Some(version) = &offer.version {
-            metrics.set_ollama_version(version);
+            self.metrics.has_version(version);
         }
     }
 }

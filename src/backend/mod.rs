@@ -32,7 +32,7 @@ pub use self::{
     catalogue::{Catalogue, Hidden, Loaded, Model, Offer, Rules, Thinking},
     chat::RequestHead,
     preload::{PreloadState, PreloadStatus},
-    server::{AskError, ModelServer, Prepared, Seen, Suitability},
+    server::{AskError, Guide, ModelServer, Prepared, Seen, Suitability},
 };
 
 use std::{sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use self::{ollama::PullBoard, preload::Preload};
 use crate::{
     protocol::{Code, Failure},
-    telemetry::Metrics,
+    telemetry::BackendMetrics,
     transport::http::HttpError,
 };
 
@@ -60,7 +60,7 @@ impl Backend {
         server: Arc<dyn ModelServer>,
         rules: Rules,
         refresh: Duration,
-        metrics: &Arc<Metrics>,
+        metrics: BackendMetrics,
     ) -> Self {
         let preload = Arc::new(Preload::new(rules.preload.clone()));
         let catalogue = Catalogue::new(
@@ -68,7 +68,7 @@ impl Backend {
             rules,
             Arc::clone(&preload),
             refresh,
-            Arc::clone(metrics),
+            metrics,
         );
         Self {
             server,
@@ -80,6 +80,11 @@ impl Backend {
     /// What the network and `/status` call its interface.
     pub fn mode(&self) -> &'static str {
         self.server.mode()
+    }
+
+    /// What people who run such a server may be told.
+    pub fn guide(&self) -> &'static Guide {
+        self.server.guide()
     }
 
     /// Follows the server's models for as long as it is polled.

@@ -103,13 +103,28 @@ impl AskError {
     }
 }
 
+/// What people who run a kind of model server may be told of it.
+#[derive(Debug)]
+pub struct Guide {
+    /// What they call it, as the subject of a sentence.
+    pub name: &'static str,
+    /// What to do where it fails.
+    pub if_broken: &'static str,
+    /// What to do where it is too slow.
+    pub if_slow: &'static str,
+    /// In tokens a second (protocol, "Interviews"): a node below this fails its interview.
+    pub floor: f64,
+    /// Likewise: one above this gets the best tier.
+    pub best: f64,
+}
+
 /// A model server, in its own dialect. It is looked at and asked by a [`super::Backend`], which keeps what it shows.
 pub trait ModelServer: Send + Sync {
     /// What the network and `/status` call its interface.
     fn mode(&self) -> &'static str;
 
-    /// What people call it.
-    fn name(&self) -> &'static str;
+    /// What people who run it may be told.
+    fn guide(&self) -> &'static Guide;
 
     /// Looks at it. May be dropped in the middle of it.
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>>;

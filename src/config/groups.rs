@@ -72,6 +72,8 @@ pub struct NodeSettings {
 /// The model server.
 #[derive(Clone, Debug)]
 pub struct BackendSettings {
+    /// The name of the node that it serves.
+    pub node: String,
     /// Which interface it has.
     pub mode: ApiMode,
     /// Its base URL.

@@ -138,6 +138,7 @@ impl Config {
         effective: Vec<(&'static str, String)>,
     ) -> Self {
         let interview_model = values.interview_model.map(|model| model.0);
+        let alias = values.node_alias.0;
         let proxies = (values.https_proxy.as_ref(), values.no_proxy.as_ref());
         let skipped = proxy::skipped_entries(&values.server_url, proxies.0, proxies.1);
         // One that cannot be used, though it would be, is among the conflicts.
@@ -165,13 +166,14 @@ impl Config {
                 heartbeat_timeout: values.heartbeat_timeout.0,
             },
             node: NodeSettings {
-                alias: values.node_alias.0,
+                alias: alias.clone(),
                 region: values.region.0,
                 price_per_thousand_tokens: values.price_per_thousand_tokens,
                 interview_model: interview_model.clone(),
                 capacity: values.capacity.0,
             },
             backend: BackendSettings {
+                node: alias,
                 mode: values.api_mode.0,
                 url: values.ollama_url,
                 key: backend_key,

@@ -181,17 +181,17 @@ settings! {
     payout_address: Option<PayoutAddress>, "PIN_PAYOUT_ADDRESS", Unset,
         "the wallet that the network is told; never logged";
     allow_models: Globs<false>, "PIN_ALLOW_MODELS", Is("*"),
-        "models to offer, separated by commas: globs over the names in `ollama list`, upper and lower case alike; \
-         embedding-only and cloud models are offered only if named in full";
+        "models to offer, separated by commas: globs over the names in `ollama list` or `/v1/models`, upper and \
+         lower case alike; embedding-only and cloud models are offered only if named in full";
     deny_models: Option<Globs<true>>, "PIN_DENY_MODELS", Unset,
         "models not to offer, even if allowed";
     pull_models: Option<ModelNames>, "PIN_PULL_MODELS", Unset,
-        "models that Ollama is to pull at start, separated by commas; those that it has are served meanwhile";
+        "models that Ollama is to pull at start, separated by commas; those that it has are served meanwhile (Ollama only)";
     preload_models: PreloadModels, "PIN_PRELOAD_MODELS", Is("auto"),
         "models to load before the node is registered and to keep loaded, separated by commas; `none`; or `auto`: \
          PIN_INTERVIEW_MODEL, else a model that is loaded at start, else none";
     model_refresh_interval: Interval, "PIN_MODEL_REFRESH_INTERVAL", Is("15s"),
-        "time between looks at Ollama's list of models";
+        "time between looks at the model server's list of models";
     max_context: Option<Tokens>, "PIN_MAX_CONTEXT", FoundOut("the model's context length"),
         "the `num_ctx` that every chat gets, in tokens; unset, a chat gets what was last sent for its model, or more if it \
          asks for more";
@@ -203,14 +203,14 @@ settings! {
     max_frame_bytes: Size<1024>, "PIN_MAX_FRAME_BYTES", Is("16MiB"),
         "the largest frame taken from the gateway";
     max_result_bytes: Size<1024>, "PIN_MAX_RESULT_BYTES", Is("8MiB"),
-        "the largest answer taken from Ollama";
+        "the largest answer taken from the model server";
     outbox_bytes: Size<1024>, "PIN_OUTBOX_BYTES", Is("32MiB"),
-        "room for chunks and answers that wait to be delivered; when it is full, Ollama is slowed down and new chats \
+        "room for chunks and answers that wait to be delivered; when it is full, the model server is slowed down and new chats \
          are refused as `busy`";
     first_token_timeout: Interval, "PIN_FIRST_TOKEN_TIMEOUT", Is("5m"),
-        "the longest silence of Ollama before the first token";
+        "the longest silence of the model server before the first token";
     token_timeout: Interval, "PIN_TOKEN_TIMEOUT", Is("60s"),
-        "the longest silence of Ollama between two tokens";
+        "the longest silence of the model server between two tokens";
     request_timeout: Interval, "PIN_REQUEST_TIMEOUT", Is("30m"),
         "the longest time that a request may take, from its receipt";
     connect_timeout: Interval, "PIN_CONNECT_TIMEOUT", Is("10s"),

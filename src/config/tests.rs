@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod model_server;
+
 use std::{collections::HashSet, fs, net::IpAddr, os::unix::ffi::OsStringExt as _};
 
 use proptest::prelude::*;
@@ -738,7 +740,12 @@ fn the_table_has_each_setting_once_and_help_has_them_all() {
         .collect();
     assert_eq!(
         secret,
-        ["PIN_API_SECRET", "PIN_PAYOUT_ADDRESS", "PIN_ADMIN_TOKEN"]
+        [
+            "PIN_API_SECRET",
+            "PIN_BACKEND_API_KEY",
+            "PIN_PAYOUT_ADDRESS",
+            "PIN_ADMIN_TOKEN"
+        ]
     );
 }
 

@@ -28,7 +28,7 @@ use self::{
     wire::{Facts, Running, Tag},
 };
 use super::{
-    AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Prepared, Rules, Seen,
+    AskError, Backend, Catalogue, ChatStream, Guide, Model, ModelServer, Prepared, Rules, Seen,
     Suitability,
     key::{ApiKey, refused},
 };
@@ -36,11 +36,20 @@ use crate::{
     config::{BackendSettings, PolicySettings},
     protocol::Failure,
     secret::SecretError,
-    telemetry::Metrics,
+    telemetry::{BackendMetrics, Metrics},
     transport::{
         Connections, Dial,
         http::{HttpClient, HttpError},
     },
+};
+
+const GUIDE: Guide = Guide {
+    name: "Ollama",
+    if_broken: "Ollama's own log says more (`journalctl -u ollama`, `docker compose logs ollama`), and `ollama run` with that \
+                model shows whether it runs at all.",
+    if_slow: "Have a smaller model interviewed (PIN_INTERVIEW_MODEL), or see with `ollama ps` that this one is on the GPU.",
+    floor: 10.0,
+    best: 20.0,
 };
 
 /// An Ollama server.
@@ -79,6 +88,7 @@ impl Backend {
             contexts: Contexts::default(),
         };
         let refresh = settings.refresh_interval;
+        let metrics = BackendMetrics::new(metrics, &settings.node, server.mode());
         Ok(Self::new(Arc::new(server), rules, refresh, metrics))
     }
 }
@@ -127,8 +137,8 @@ impl ModelServer for Ollama {
         "ollama"
     }
 
-    fn name(&self) -> &'static str {
-        "Ollama"
+    fn guide(&self) -> &'static Guide {
+        &GUIDE
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {

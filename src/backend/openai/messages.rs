@@ -2,6 +2,8 @@
 //!
 //! Invariant: nobody is made to fetch anything. llama.cpp and vLLM would, over HTTP as from the operator's disk.
 
+use std::convert::Infallible;
+
 use crate::{
     backend::{
         chat::invalid,
@@ -18,7 +20,7 @@ const DEEPEST: usize = 8;
 /// What of a part is only read.
 const WORDS: [&str; 5] = ["type", "text", "refusal", "thinking", "reasoning"];
 
-/// Checks the messages; gives them anew where a call's arguments are an object, as Ollama has them: to OpenAI they are text.
+/// Checks the messages; gives them anew where a call is in Ollama's words: to OpenAI its arguments are text, and it has a type.
 ///
 /// # Errors
 /// `invalid`: one has something that is to be fetched.
@@ -28,7 +30,7 @@ pub(super) fn check_messages(messages: &str) -> Result<Option<Value<'_>>, Failur
         for part in content.and_then(elements).into_iter().flatten() {
             check_part(part)?;
         }
-        let Some(calls) = calls.and_then(with_arguments_as_text) else {
+        let Some(calls) = calls.and_then(in_openais_words) else {
             return Ok(None);
         };
         let Ok(mut message) = Object::parse(message) else {
@@ -81,22 +83,30 @@ fn is_enclosed(name: &str, json: &str, depth: usize) -> bool {
     }
 }
 
-fn with_arguments_as_text(calls: &str) -> Option<Value<'_>> {
-    let rewritten = rewrite_elements(calls, |call| {
-        let text = call_with_arguments_as_text(call);
-        Ok::<_, std::convert::Infallible>(text)
+fn in_openais_words(calls: &str) -> Option<Value<'_>> {
+    let Ok(rewritten) = rewrite_elements(calls, |call| {
+        Ok::<_, Infallible>(call_in_openais_words(call))
     });
-    let Ok(rewritten) = rewritten;
     rewritten
 }
 
-fn call_with_arguments_as_text(call: &str) -> Option<Value<'_>> {
-    let function = fields(call, ["function"])?[0]?;
-    let arguments = fields(function, ["arguments"])?[0].filter(|json| json.starts_with('{'))?;
-    let (mut call, mut function) = (Object::parse(call).ok()?, Object::parse(function).ok()?);
-    let text = serde_json::Value::from(arguments).to_string();
-    function.set("arguments", Value::Json(text));
-    call.set("function", Value::Object(function));
+fn call_in_openais_words(call: &str) -> Option<Value<'_>> {
+    let [kind, function] = fields(call, ["type", "function"])?;
+    let function = function?;
+    let arguments = fields(function, ["arguments"])?[0].filter(|json| json.starts_with('{'));
+    if kind.is_some() && arguments.is_none() {
+        return None;
+    }
+    let mut call = Object::parse(call).ok()?;
+    if kind.is_none() {
+        call.set("type", Value::Raw(r#""function""#));
+    }
+    if let Some(arguments) = arguments {
+        let mut function = Object::parse(function).ok()?;
+        let text = serde_json::Value::from(arguments).to_string();
+        function.set("arguments", Value::Json(text));
+        call.set("function", Value::Object(function));
+    }
     Some(Value::Object(call))
 }
 
@@ -125,7 +135,7 @@ mod tests {
     fn messages_that_bring_all_with_them_stay_as_they_are() {
         for fine in [
             r#"[ {"role":"user","content":"see https://example.com and file:///etc/passwd"} , 7,"x"]"#,
-            r#"[{"role":"assistant","content":null,"tool_calls":[{"id":"a","function":{"name":"f","arguments":"{}"}}]}]"#,
+            r#"[{"role":"assistant","content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]}]"#,
             &part(
                 r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,/9j/","detail":"low"}}"#,
             ),
@@ -162,9 +172,19 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_are_an_object_become_text() {
-        let given = r#"[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f","arguments":{"x": "é\n"}}},{"id":"b"}]}]"#;
-        let sent = r#"[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f","arguments":"{\"x\": \"é\\n\"}"}},{"id":"b"}]}]"#;
-        assert_eq!(checked(given).unwrap(), sent);
+    fn a_call_in_ollamas_words_is_written_in_openais() {
+        for (given, sent) in [
+            (
+                r#"{"type":"function","function":{"name":"f","arguments":{"x": "é\n"}}},{"id":"b"}"#,
+                r#"{"type":"function","function":{"name":"f","arguments":"{\"x\": \"é\\n\"}"}},{"id":"b"}"#,
+            ),
+            (
+                r#"{"id":"a","function":{"name":"f","arguments":"{}"}}"#,
+                r#"{"id":"a","function":{"name":"f","arguments":"{}"},"type":"function"}"#,
+            ),
+        ] {
+            let messages = |calls| format!(r#"[{{"role":"assistant","tool_calls":[{calls}]}}]"#);
+            assert_eq!(checked(&messages(given)).unwrap(), messages(sent));
+        }
     }
 }

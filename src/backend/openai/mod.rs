@@ -22,8 +22,8 @@ use tokio::time::Instant;
 
 use self::answer::ChatDecoder;
 use super::{
-    Arrival, AskError, Backend, ChatStream, Deltas, Model, ModelServer, Prepared, Rules, Seen,
-    Suitability,
+    Arrival, AskError, Backend, ChatStream, Deltas, Guide, Model, ModelServer, Prepared, Rules,
+    Seen, Suitability,
     key::{ApiKey, refused},
     server::accepted,
 };
@@ -31,7 +31,7 @@ use crate::{
     config::{BackendSettings, ModelGlobs, PolicySettings},
     protocol::Failure,
     secret::SecretError,
-    telemetry::Metrics,
+    telemetry::{BackendMetrics, Metrics},
     transport::{
         Connections, Dial,
         http::{HttpClient, HttpError, read_answer},
@@ -49,6 +49,15 @@ const MAX_LOAD: usize = 1024 * 1024;
 
 /// How long a chat that was refused for its key counts against the server: its list may be open to everybody.
 const REFUSAL_COUNTS: Duration = Duration::from_secs(60);
+
+const GUIDE: Guide = Guide {
+    name: "the model server",
+    if_broken: "The model server's own log says more, and so does a chat that you send to it by hand (`/v1/chat/completions`).",
+    if_slow: "Have a smaller model interviewed (PIN_INTERVIEW_MODEL), or see in the model server's log that this one is on the \
+              GPU.",
+    floor: 15.0,
+    best: 30.0,
+};
 
 /// A server with OpenAI's interface.
 struct OpenAi {
@@ -90,6 +99,7 @@ impl Backend {
             preload: settings.preload,
         };
         let refresh = settings.refresh_interval;
+        let metrics = BackendMetrics::new(metrics, &settings.node, server.mode());
         Ok(Self::new(Arc::new(server), rules, refresh, metrics))
     }
 }
@@ -97,9 +107,6 @@ impl Backend {
 impl OpenAi {
     async fn seen(&self) -> Result<Seen, HttpError> {
         let is_new = self.key.hand_to(&self.client).await;
-        if let Some(status) = self.refused(is_new) {
-            return Err(HttpError::Status(status));
-        }
         let models = match self.list().await {
             Ok(models) if !models.is_empty() => models,
             // Some servers list none of what they serve, or fail to.
@@ -109,6 +116,9 @@ impl OpenAi {
                 _ => return Err(error),
             },
         };
+        if let Some(status) = self.refused(is_new) {
+            return Err(HttpError::Status(status));
+        }
         Ok(Seen {
             is_memory_unknown: true,
             models,
@@ -117,9 +127,13 @@ impl OpenAi {
     }
 
     async fn list(&self) -> Result<Vec<(Model, Suitability)>, HttpError> {
-        let body = read_answer(self.client.get(MODELS), MAX_LIST, self.limit).await?;
-        let json = String::from_utf8_lossy(&body);
+        let list = self.unread_list().await?;
+        let json = String::from_utf8_lossy(&list);
         list::models(&json).ok_or(HttpError::Unexpected)
+    }
+
+    async fn unread_list(&self) -> Result<Bytes, HttpError> {
+        read_answer(self.client.get(MODELS), MAX_LIST, self.limit).await
     }
 
     /// The models that the operator names in full.
@@ -161,7 +175,9 @@ impl OpenAi {
             let Some(bytes) = body.next().await else {
                 break;
             };
-            decoder.feed(&bytes?, &mut deltas).map_err(failed)?;
+            decoder
+                .feed(&bytes?, &mut deltas)
+                .map_err(|failure| failed(&failure))?;
         }
         if decoder.arrival() == Arrival::Partial {
             return Err(HttpError::Broken.into());
@@ -171,7 +187,7 @@ impl OpenAi {
 }
 
 /// A server that answers 200 and then says that it fails.
-fn failed(failure: Failure) -> AskError {
+fn failed(failure: &Failure) -> AskError {
     AskError::Refused {
         status: 200,
         words: failure.text(),
@@ -196,8 +212,8 @@ impl ModelServer for OpenAi {
         "openai"
     }
 
-    fn name(&self) -> &'static str {
-        "the model server"
+    fn guide(&self) -> &'static Guide {
+        &GUIDE
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
@@ -206,7 +222,7 @@ impl ModelServer for OpenAi {
 
     fn answers(&self) -> BoxFuture<'_, bool> {
         async {
-            match self.list().await {
+            match self.unread_list().await {
                 Ok(_) => true,
                 Err(error) => is_only_its_list(&error),
             }

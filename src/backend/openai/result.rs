@@ -128,19 +128,19 @@ fn call(call: &str) -> Option<Call> {
         id: said(&call, "id"),
         function: Function {
             name: said(&function, "name"),
-            arguments: arguments(said(&function, "arguments"))?,
+            arguments: arguments(&said(&function, "arguments"))?,
         },
     })
 }
 
 /// Ollama's arguments are an object. What is none goes as the text that it is.
-fn arguments(text: String) -> Option<Box<RawValue>> {
-    if are_none(&text) {
+fn arguments(text: &str) -> Option<Box<RawValue>> {
+    if are_none(text) {
         return RawValue::from_string("{}".to_owned()).ok();
     }
     let object = RawValue::from_string(text.trim().to_owned());
     match object {
         Ok(object) if object.get().starts_with('{') => Some(object),
-        Ok(_) | Err(_) => to_raw_value(&text).ok(),
+        Ok(_) | Err(_) => to_raw_value(text).ok(),
     }
 }

@@ -64,13 +64,13 @@ fn stream(lines: &[&str]) -> String {
     lines.iter().map(|line| format!("{line}\n\n")).collect()
 }
 
-fn delta(delta: Value) -> String {
+fn delta(delta: &Value) -> String {
     let chunk = json!({"choices": [{"index": 0, "delta": delta}]});
     format!("data: {chunk}")
 }
 
 fn said(text: &str) -> String {
-    delta(json!({"content": text}))
+    delta(&json!({"content": text}))
 }
 
 fn answer(lines: &[&str]) -> Value {
@@ -143,9 +143,9 @@ fn a_desktop_client_gets_ollamas_final_object() {
     let call =
         json!([{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]);
     let body = stream(&[
-        &delta(json!({"reasoning": "hm"})),
+        &delta(&json!({"reasoning": "hm"})),
         &said("a"),
-        &delta(json!({"tool_calls": call})),
+        &delta(&json!({"tool_calls": call})),
         FINISH,
         USAGE,
     ]);
@@ -181,7 +181,7 @@ fn thinking_is_read_under_either_name_and_once() {
             "",
         ),
     ] {
-        let body = stream(&[&delta(first), &said("<think>a"), FINISH, USAGE]);
+        let body = stream(&[&delta(&first), &said("<think>a"), FINISH, USAGE]);
         let read = read(&body).unwrap();
         let message = &read.result["choices"][0]["message"];
         assert_eq!(message["content"], "<think>a");
@@ -325,7 +325,7 @@ fn odd_events_are_taken_for_what_they_say() {
         assert_eq!(message(&lines)["content"], "ab", "{odd}");
     }
     let parts = json!([{"type": "text", "text": "a"}, {"text": null}, {"text": "b"}]);
-    let parts = delta(json!({"content": parts}));
+    let parts = delta(&json!({"content": parts}));
     assert_eq!(message(&[&parts, DONE])["content"], "ab");
     let with_end = r#"data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#;
     assert_eq!(message(&[with_end])["content"], "a");
@@ -354,7 +354,7 @@ fn counts_are_the_servers_last_ones_and_never_added_up() {
 
 #[test]
 fn calls_are_put_together_and_end_as_calls_whatever_the_finish_reason() {
-    let fragment = |calls| delta(json!({"tool_calls": calls}));
+    let fragment = |calls: Value| delta(&json!({"tool_calls": calls}));
     let answer = answer(&[
         &fragment(json!([{"index": 0, "id": "9X", "function": {"name": "get", "arguments": "{"}}])),
         &fragment(json!([{"index": 0, "function": {"arguments": "\"a\":\"b\\n\"}"}}])),
@@ -413,11 +413,11 @@ fn comments_roles_and_counts_are_no_part_of_the_answer() {
     let (mut decoder, mut deltas) = (decoder(1_000), Deltas::default());
     for (line, brings) in [
         (": ping".to_owned(), false),
-        (delta(json!({"role": "assistant", "content": null})), false),
-        (delta(json!({"role": "assistant", "content": ""})), false),
+        (delta(&json!({"role": "assistant", "content": null})), false),
+        (delta(&json!({"role": "assistant", "content": ""})), false),
         (said("a"), true),
-        (delta(json!({"reasoning": "a"})), true),
-        (delta(json!({"tool_calls": call})), true),
+        (delta(&json!({"reasoning": "a"})), true),
+        (delta(&json!({"tool_calls": call})), true),
         (USAGE.to_owned(), false),
     ] {
         let brought = decoder.feed(format!("{line}\n\n").as_bytes(), &mut deltas);
@@ -429,11 +429,11 @@ fn comments_roles_and_counts_are_no_part_of_the_answer() {
 fn what_is_kept_is_bounded_whatever_it_is() {
     let big = "x".repeat(600);
     let call = |name: &str| {
-        delta(json!({"tool_calls": [{"index": 0, "function": {"name": name, "arguments": big}}]}))
+        delta(&json!({"tool_calls": [{"index": 0, "function": {"name": name, "arguments": big}}]}))
     };
     for lines in [
         [said(&big), said(&big)],
-        [said(&big), delta(json!({"reasoning": big}))],
+        [said(&big), delta(&json!({"reasoning": big}))],
         [call("f"), call("")],
         [call("f"), said(&big)],
     ] {
@@ -474,10 +474,10 @@ proptest! {
         let call = json!([{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}]);
         let lines = [
             ": ping".to_owned(),
-            delta(json!({"role": "assistant", "content": null})),
-            delta(json!({"reasoning_content": "h🦀"})),
+            delta(&json!({"role": "assistant", "content": null})),
+            delta(&json!({"reasoning_content": "h🦀"})),
             said("é"),
-            delta(json!({"tool_calls": call})),
+            delta(&json!({"tool_calls": call})),
             FINISH.to_owned(),
             USAGE.to_owned(),
             DONE.to_owned(),
