@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    Net, server,
+    Net, STYLES, server,
     support::{CLIENT, DESKTOP},
 };
 
@@ -228,6 +228,14 @@ async fn characters_that_are_cut_by_reads_are_whole_again() {
     }
 }
 
+/// As with Ollama: an answer is worth more than one of its characters.
+#[tokio::test]
+async fn a_byte_that_is_no_character_costs_only_itself() {
+    let net = Net::start().await;
+    let outcome = net.answered(Fixture::bad_utf8()).await;
+    assert_eq!(outcome.text(), "life goes on\u{fffd}");
+}
+
 #[tokio::test]
 async fn a_server_that_is_slow_to_begin_and_only_comments_is_waited_for() {
     let settings = [
@@ -241,4 +249,71 @@ async fn a_server_that_is_slow_to_begin_and_only_comments_is_waited_for() {
         Duration::from_millis(100),
     ));
     assert_is_whole(&net.answered(late).await, "comments for long");
+}
+
+#[tokio::test]
+async fn log_probabilities_are_put_together() {
+    let net = Net::start().await;
+    let token = |token: &str| {
+        json!({"choices": [{
+            "index": 0, "delta": {"content": token}, "finish_reason": null,
+            "logprobs": {"content": [{"token": token, "logprob": -0.5, "bytes": null, "top_logprobs": []}], "refusal": null},
+        }]})
+    };
+    let end =
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "logprobs": null}]});
+    let events = [token("life"), token(" goes on"), end].map(|event| event.to_string());
+    let done = "[DONE]".to_owned();
+    let outcome = net
+        .answered(Fixture::events(events.into_iter().chain([done])))
+        .await;
+    let logprobs = &outcome.result()["choices"][0]["logprobs"]["content"];
+    let tokens: Vec<_> = logprobs
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["token"])
+        .collect();
+    assert_eq!(tokens, ["life", " goes on"]);
+}
+
+#[tokio::test]
+async fn what_comes_after_the_end_is_not_read() {
+    let net = Net::start().await;
+    let late = "data: {\"error\":{\"message\":\"too late\"}}\n\n";
+    let outcome = net
+        .answered(Fixture::plain().then(Step::Bytes(late.into())))
+        .await;
+    assert_is_whole(&outcome, "after [DONE]");
+}
+
+#[tokio::test]
+async fn many_chats_at_once_are_not_mixed_up_whatever_the_style() {
+    for style in STYLES {
+        let server = OpenAi::builder().style(style).model("owner/tiny");
+        let server = server
+            .token_delay(Duration::from_millis(1))
+            .start()
+            .await
+            .unwrap();
+        let settings = [
+            ("PIN_CAPACITY", "8"),
+            ("PIN_ALLOW_MODELS", "owner/*,owner/tiny"),
+        ];
+        let net = Net::with(CLIENT, server, &settings).await;
+        let mut chats: Vec<_> = (0..24)
+            .map(|number| {
+                let words = format!("chat {number}");
+                let messages = json!([{"role": "user", "content": words}]);
+                let more =
+                    json!({"model": "owner/tiny", "stream": number % 2 == 0, "messages": messages});
+                (words, net.chat(&more))
+            })
+            .collect();
+        for (words, chat) in &mut chats[..16] {
+            let outcome = chat.outcome().await;
+            assert_eq!(outcome.text(), spoken(words, 24), "{style:?}");
+        }
+        assert!(net.server.chats().most <= 8);
+    }
 }

@@ -53,6 +53,9 @@ fn failing() -> Vec<(&'static str, Fault, &'static str)> {
         ("half, then reset", Fixture::half(End::Reset).into(), ""),
         ("JSON cut by the close", Fixture::cut_json().into(), ""),
         ("no JSON", Fixture::not_json().into(), ""),
+        ("abort", Fixture::finish_reason(r#""abort""#).into(), ""),
+        ("error", Fixture::finish_reason(r#""error""#).into(), ""),
+        ("null, then the end", Fixture::half(End::Proper).into(), ""),
         (
             "reset after the head",
             Fixture::reset_after_head().into(),

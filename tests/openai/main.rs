@@ -6,6 +6,7 @@
 mod answers;
 mod calls;
 mod failures;
+mod interviews;
 mod operator;
 mod requests;
 #[path = "../support/mod.rs"]

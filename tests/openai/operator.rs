@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use devnet::openai::{CHAT, Fault, MODELS, OpenAi, Style, lists};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Net, server,
@@ -73,6 +73,62 @@ async fn a_key_is_read_from_its_file() {
     let settings = [("PIN_BACKEND_API_KEY_FILE", file.path().to_str().unwrap())];
     let net = Net::with(CLIENT, server, &settings).await;
     net.ask(&json!({})).await.result();
+}
+
+#[tokio::test]
+async fn a_key_goes_with_every_request_and_is_read_again_once_it_is_another() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old").unwrap();
+    let server = OpenAi::builder().model("tiny").api_key("old");
+    let path = file.path().to_str().unwrap();
+    let settings = [("PIN_BACKEND_API_KEY_FILE", path), OFTEN];
+    let net = Net::with(CLIENT, server.start().await.unwrap(), &settings).await;
+    net.server
+        .set_behaviour(|behaviour| behaviour.api_key = Some("new".to_owned()));
+    net.sidecar.wait_until_pending("PIN_BACKEND_API_KEY").await;
+    std::fs::write(file.path(), "new").unwrap();
+    net.sidecar.wait_until_pending("").await;
+    net.ask(&json!({})).await.result();
+    for request in net.server.requests() {
+        let key = request.headers["authorization"].to_str().unwrap();
+        assert!(matches!(key, "Bearer old" | "Bearer new"), "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_the_key_stays_where_it_is() {
+    let elsewhere = server(Style::LlamaServer).await;
+    let net = Net::with(
+        CLIENT,
+        server(Style::LlamaServer).await,
+        &[("PIN_BACKEND_API_KEY", "K"), OFTEN],
+    )
+    .await;
+    for (path, status) in [(CHAT, 307), (CHAT, 302), (MODELS, 308), (MODELS, 301)] {
+        let there = vec![("location", elsewhere.url() + path)];
+        let headers = there.clone();
+        let body = Default::default();
+        net.server.fail_next(
+            path,
+            1,
+            Fault::Answer {
+                status,
+                headers,
+                body,
+            },
+        );
+        if path == CHAT {
+            assert!(net.ask(&json!({})).await.answer.is_err(), "{status}");
+        } else {
+            let looks = net.server.requests().len();
+            poll(
+                || async { net.server.requests().len() },
+                |now| *now > looks + 2,
+            )
+            .await;
+        }
+    }
+    assert!(elsewhere.requests().is_empty());
 }
 
 #[tokio::test]
@@ -245,47 +301,6 @@ async fn a_preload_is_one_token_and_comes_before_the_registration() {
     assert_eq!(registered.value["apiMode"], "openai");
     let loaded = net.server.chat_requests()[0].at;
     assert!(registered.at > loaded, "{:?}", registered.at - loaded);
-}
-
-#[tokio::test]
-async fn an_interview_is_one_untimed_token_and_a_streamed_chat_for_each_prompt() {
-    let server = OpenAi::builder()
-        .model("tiny")
-        .token_delay(Duration::from_millis(2));
-    let net = Net::with(
-        CLIENT,
-        server.start().await.unwrap(),
-        &[("PIN_PRELOAD_MODELS", "none")],
-    )
-    .await;
-    let prompts = ["one", "two"].map(|text| json!({"id": text, "prompt": text, "max_tokens": 3}));
-    net.gateway.send(&json!({
-        "type": "INTERVIEW_REQUEST", "interview_id": "i", "model": "tiny", "timeout_ms": 60_000, "prompts": prompts,
-    }));
-    let result = net
-        .gateway
-        .wait_for(|frame| frame.is_from_agent("INTERVIEW_RESULT"))
-        .await;
-    let results = result.value["results"].as_array().unwrap();
-    for (result, prompt) in results.iter().zip(["one", "two"]) {
-        assert_eq!(result["prompt_id"], prompt);
-        assert_eq!(result["error"], Value::Null);
-        assert_eq!(result["tokens_generated"], 24);
-        assert!(result["total_ms"].as_u64().unwrap() >= 40, "{result}");
-        assert!(result["ttft_ms"].as_u64().unwrap() < 40, "{result}");
-    }
-    let asked: Vec<_> = net
-        .server
-        .chat_requests()
-        .iter()
-        .map(|request| request.json())
-        .collect();
-    assert_eq!(asked.len(), 3, "{asked:?}");
-    assert_eq!(asked[0]["max_tokens"], 1);
-    for asked in &asked[1..] {
-        assert_eq!(asked.get("max_tokens"), None);
-        assert_eq!(asked["stream"], true);
-    }
 }
 
 #[tokio::test]
