@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -43,6 +43,21 @@ pub(crate) struct Real {
     log: PathBuf,
     /// What it calls its model.
     model: String,
+    loading: Option<Loading>,
+}
+
+/// A llama-server that loads for as long as this lives: what it is to load is a pipe that nobody writes to.
+struct Loading {
+    server: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        // It has ended by itself if it cannot be killed.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
 }
 
 impl Place {
@@ -128,7 +143,26 @@ impl Place {
             port,
             log: PathBuf::new(),
             model: String::new(),
+            loading: None,
         })
+    }
+
+    /// Starts a llama-server that loads until [`Server::loaded`].
+    pub(crate) async fn loading(self) -> Server {
+        if self.script.is_none() {
+            let server = self.start().await;
+            if let Server::StandIn { server, .. } = &server {
+                server.load_for(Duration::from_secs(3600));
+            }
+            return server;
+        }
+        let mut server = self.later().await;
+        if let Server::Real(real) = &mut server {
+            real.load();
+        }
+        let answer = || async { http::get(&(server.url() + "/health")).await.ok() };
+        poll(answer, Option::is_some).await;
+        server
     }
 
     async fn stand_in_server(self) -> Server {
@@ -200,6 +234,28 @@ impl Real {
         let model = words.split("with the model ").nth(1).unwrap_or_default();
         self.model = model.split(' ').next().unwrap_or_default().to_owned();
         self
+    }
+
+    fn load(&mut self) {
+        let told = self.tell("bin", &[]);
+        let program = String::from_utf8(told.stdout).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("model.gguf");
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let server = Command::new(program.trim())
+            .arg("-m")
+            .arg(&pipe)
+            .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.loading = Some(Loading {
+            server,
+            _folder: folder,
+        });
     }
 
     /// Its processes, by the mark that the script gives them in their environment.
@@ -327,6 +383,18 @@ impl Server {
                 poll(|| async { real.processes() }, Vec::is_empty).await;
             }
         }
+    }
+
+    /// It has loaded what it was loading.
+    pub(crate) async fn loaded(mut self) -> Self {
+        match &mut self {
+            Self::StandIn { server, .. } => server.loaded(),
+            Self::Real(real) => {
+                real.loading = None;
+                return self.up_again().await;
+            }
+        }
+        self
     }
 
     /// Starts it where it was not started yet, or was killed.

@@ -1,14 +1,12 @@
 //! What llama-server alone can be made to do with a tiny model: think, call a tool, want a key, be loading, and tell what it
 //! is at.
 
-use std::time::Duration;
-
 use devnet::http;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     Net,
-    server::{Place, Server, cases},
+    server::{Place, cases},
     support::CLIENT,
 };
 
@@ -71,26 +69,25 @@ async fn a_key_is_wanted_and_a_wrong_one_is_told(place: Place) {
     }
 }
 
-/// A real one with a tiny model is loaded before anybody can see it: it has to be stopped for a moment.
 async fn while_it_loads_the_operator_is_told(place: Place) {
-    let server = place.start().await;
-    let Server::StandIn {
-        server: stand_in, ..
-    } = &server
-    else {
-        return;
-    };
-    stand_in.load_for(Duration::from_secs(3600));
-    let loading = http::get(&(server.url() + "/health")).await.unwrap();
-    assert_eq!(loading.status, 503);
-    let net = Net::begin(CLIENT, server, &[]).await;
-    net.sidecar.wait_until_pending("503").await;
-    let Server::StandIn {
-        server: stand_in, ..
-    } = &net.server
-    else {
-        return;
-    };
-    stand_in.loaded();
+    let server = place.loading().await;
+    for path in ["/health", "/v1/models", "/nope"] {
+        let answer = http::get(&(server.url() + path)).await.unwrap();
+        let loading =
+            r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#;
+        let loading: Value = serde_json::from_str(loading).unwrap();
+        assert_eq!((answer.status, answer.json()), (503, loading));
+        assert_eq!(
+            answer.headers["connection"]
+                .to_str()
+                .unwrap()
+                .to_lowercase(),
+            "close"
+        );
+    }
+    let mut net = Net::begin(CLIENT, server, &[]).await;
+    net.sidecar.wait_until_pending("loading").await;
+    net.server = net.server.loaded().await;
     net.sidecar.wait_until_pending("").await;
+    net.ask(3, &json!({"model": "tiny"})).await.result();
 }
