@@ -2,6 +2,10 @@
 
 use devnet::http::{self, Answer};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::server::{Place, Server, cases};
 
@@ -10,6 +14,7 @@ cases! {
         a_stream_has_the_shape_that_its_server_gives_it
         what_is_refused_is_refused_by_both
         the_list_has_ids
+        heads_are_as_its_server_wants_and_sends_them
     }
 }
 
@@ -180,5 +185,67 @@ async fn the_list_has_ids(place: Place) {
         "mlx" => assert!(ids.iter().any(|id| id.starts_with('/')), "{ids:?}"),
         "transformers" => assert!(ids.is_empty(), "{ids:?}"),
         _ => assert_eq!(ids, ["tiny:latest"]),
+    }
+}
+
+/// A chat with these headers and this body, over a connection of its own; gives all that comes.
+async fn raw(server: &Server, headers: &str, body: &str) -> String {
+    let url = server.url();
+    let addr = url.trim_start_matches("http://");
+    let mut tcp = TcpStream::connect(addr).await.unwrap();
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close";
+    let request = format!("{head}\r\n{headers}\r\n\r\n{body}");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A server that refuses may reset what it has not read.
+    let _ = tcp.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn heads_are_as_its_server_wants_and_sends_them(place: Place) {
+    let server = place.start().await;
+    let chat = json!({
+        "model": server.id(), "messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "stream": true,
+    })
+    .to_string();
+    let version = if server.engine() == "mlx" {
+        "HTTP/1.0"
+    } else {
+        "HTTP/1.1"
+    };
+    let json = "Content-Type: application/json";
+    let length = format!("Content-Length: {}", chat.len());
+    let chunked = format!("{:x}\r\n{chat}\r\n0\r\n\r\n", chat.len());
+    let refuses_untyped = match server.engine() {
+        "vllm" => "400",
+        "transformers" => "422",
+        _ => "200",
+    };
+    let refuses_chunks = if server.engine() == "mlx" {
+        "411"
+    } else {
+        "200"
+    };
+    for (headers, body, status) in [
+        (format!("{json}\r\n{length}"), &chat, "200"),
+        (length, &chat, refuses_untyped),
+        (
+            format!("{json}\r\nTransfer-Encoding: chunked"),
+            &chunked,
+            refuses_chunks,
+        ),
+    ] {
+        let answer = raw(&server, &headers, body).await;
+        assert!(
+            answer.starts_with(&format!("{version} {status} ")),
+            "{headers}: {answer}"
+        );
+        let head = answer.split("\r\n\r\n").next().unwrap().to_lowercase();
+        if status == "200" && version == "HTTP/1.0" {
+            assert!(
+                !head.contains("content-length") && !head.contains("transfer-encoding"),
+                "{head}"
+            );
+        }
     }
 }

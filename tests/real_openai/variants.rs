@@ -54,6 +54,9 @@ async fn a_tool_is_called(place: Place) {
 
 async fn a_key_is_wanted_and_a_wrong_one_is_told(place: Place) {
     let mut server = place.with_key("K").start().await;
+    let refused = http::get(&(server.url() + "/v1/models")).await.unwrap();
+    let words = json!({"error": {"message": "Invalid API Key", "type": "authentication_error", "code": 401}});
+    assert_eq!((refused.status, refused.json()), (401, words));
     for (key, ready) in [("K", true), ("wrong", false), ("", false)] {
         let settings = [("PIN_BACKEND_API_KEY", key)];
         let settings = if key.is_empty() { &[][..] } else { &settings };
