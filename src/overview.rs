@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     admin::{self, Overview, Status},
-    backend::{Hidden, ollama::PullStatus},
+    backend::{Hidden, Model, ollama::PullStatus},
     clock::millis,
     inference::{Admission, Requests},
     label::Label,
@@ -117,12 +117,15 @@ impl Overview for View {
         let keys = keys.filter_map(|node| node.backend.trouble());
         let keys = keys
             .map(|trouble| format!("The last good key of the model server is in use: {trouble}."));
+        let speech = self.shared.nodes.iter();
+        let speech = speech.filter_map(|node| node.speech.as_ref()?.why_nothing());
         secret
             .into_iter()
             .chain(roots)
             .chain(keys)
             .chain(interviews)
             .chain(preloads)
+            .chain(speech)
             .collect()
     }
 
@@ -130,7 +133,9 @@ impl Overview for View {
         let session = self.status.read();
         let offers = self.shared.nodes.offers().now();
         let version = offers.iter().find_map(|offer| offer.version.clone());
-        let models = offers.iter().flat_map(|offer| &offer.models);
+        let models = offers.iter().flat_map(|offer| &offer.models).cloned();
+        let speech = offers.iter().flat_map(|offer| &offer.speech);
+        let models = models.chain(speech.map(|name| Model::named(name)));
         let pulls = self.shared.nodes.iter().map(|node| node.backend.pulls());
         let preloads = self.shared.nodes.iter();
         let preloads = preloads.flat_map(|node| node.backend.preloads());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, speech::SpeechServer},
     clock::WallClock,
     config::{ApiMode, Config},
     history::History,
@@ -44,15 +44,22 @@ impl Shared {
         connections: Connections,
     ) -> Result<Self, SecretError> {
         let metrics = Arc::new(Metrics::new());
+        let speech = config.speech.clone().map(|settings| {
+            SpeechServer::new(
+                settings,
+                Arc::clone(&backend),
+                &metrics,
+                connections.clone(),
+            )
+        });
         let make = match config.backend.mode {
             ApiMode::Ollama => Backend::ollama,
             ApiMode::OpenAi => Backend::openai,
         };
         let (settings, policy) = (config.backend.clone(), config.policy.clone());
         let backend = make(settings, policy, backend, &metrics, connections)?;
-        let nodes: Nodes = [Node::new(config.node.clone(), backend)]
-            .into_iter()
-            .collect();
+        let node = Node::new(config.node.clone(), backend).with_speech(speech);
+        let nodes: Nodes = [node].into_iter().collect();
         for node in nodes.iter() {
             let region = node.settings.region.as_str();
             metrics.set_node(&node.alias, &node.alias, "", region);

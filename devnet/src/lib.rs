@@ -27,6 +27,7 @@ pub mod proxy;
 pub mod registry;
 pub mod sim;
 mod skip;
+pub mod speech;
 
 pub use interrupted::interrupted;
 pub use journal::PATIENCE;

@@ -23,13 +23,13 @@ use crate::{
 };
 
 /// A list this young need not be asked for again (delivery rules, "Receipt").
-const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// Between two looks the server is asked this often whether it is there, so that its absence is told within seconds.
 const PULSE: Duration = Duration::from_secs(3);
 
 /// How soon a server that was away is looked for again.
-const RECOVERY: Duration = Duration::from_secs(1);
+pub(super) const RECOVERY: Duration = Duration::from_secs(1);
 
 /// A model that is offered to the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub struct Offer {
     /// The models that are served, in the order in which the network is told: the one to interview, those that are kept
     /// loaded, the others by name. None while the backend does not answer.
     pub models: Vec<Model>,
+    /// The names of the speech models that are served beside them, `tts:` included.
+    pub speech: Vec<Arc<str>>,
     /// GPU memory that loaded models take, in bytes.
     pub vram_bytes: u64,
     /// Why there is nothing to offer, as a sentence for the operator.
@@ -114,9 +116,10 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// The models' names.
+    /// The models' names, those of speech last.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.models.iter().map(|model| &model.name)
+        let chat = self.models.iter().map(|model| &model.name);
+        chat.chain(&self.speech)
     }
 }
 
@@ -327,7 +330,8 @@ impl Catalogue {
                 .rules
                 .why_hidden(&model.name, Suitability::Suits)
                 .is_none();
-            *suitability == Suitability::Unknown && would_be_offered
+            let is_unknown = matches!(suitability, Suitability::Unknown | Suitability::NotReady);
+            is_unknown && would_be_offered
         };
         let has_unknown = seen.models.iter().any(is_unknown);
         let why_unknown = seen.why_unknown.filter(|_| has_unknown);
@@ -353,6 +357,8 @@ impl Catalogue {
             is_warm: self.preload.is_warm(),
             why_empty: models.is_empty().then(why_nothing),
             models,
+            // Whose server is looked at by itself.
+            speech: Vec::new(),
             vram_bytes: seen.vram_bytes,
             version: seen.version,
         }

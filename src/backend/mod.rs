@@ -24,6 +24,7 @@ mod openai;
 mod preload;
 mod restart;
 mod server;
+pub mod speech;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
-const MAX_ERROR_BODY: usize = 64 * 1024;
+pub(super) const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// How far a model suits chats, as its server tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Seen {
     pub vram_bytes: u64,
     /// Whether it does not tell which models are in memory: then that none seems to be says nothing.
     pub is_memory_unknown: bool,
-    /// Why it does not tell of those models that are [`Suitability::Unknown`], where there are any.
+    /// Why those models are not offered that are [`Suitability::Unknown`] or [`Suitability::NotReady`], where there are any.
     pub why_unknown: Option<String>,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
@@ -195,8 +195,13 @@ pub(super) async fn accepted(
         let words = format!("HTTP {status}: {}", HttpError::Encoded(encoding));
         return Err(AskError::Refused { status, words });
     }
-    // A body that cannot be read whole says no less than one that is no JSON.
-    let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;
-    let words = words_of_status(status, &body.unwrap_or_default());
+    let body = error_body(answer.into_body()).await;
+    let words = words_of_status(status, &body);
     Err(AskError::Refused { status, words })
+}
+
+/// The body of a failed request. One that cannot be read whole is empty: it says no less than one that is no JSON.
+pub(super) async fn error_body(body: Incoming) -> Bytes {
+    let body = read_body(body, MAX_ERROR_BODY).await;
+    body.unwrap_or_default()
 }

@@ -107,6 +107,10 @@ pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
         key_beside_password,
         pulls,
         context,
+        paths,
+        speech_server,
+        speech_models,
+        mapped_models,
     ];
     let conflicts = checks.into_iter().filter_map(|check| check(fields));
     conflicts
@@ -195,9 +199,57 @@ fn context(fields: &Fields) -> Option<Conflict> {
     })
 }
 
+/// Ollama's models have no paths for names.
+fn paths(fields: &Fields) -> Option<Conflict> {
+    let is_in_vain = fields.allow_models.right()?.0.has_path() && !is_openai(fields);
+    is_in_vain.then(|| {
+        let sentence = "has a path, which no model of Ollama's has for a name; write the names in `ollama list`";
+        ("PIN_ALLOW_MODELS", sentence.to_owned())
+    })
+}
+
 fn is_openai(fields: &Fields) -> bool {
     let mode = fields.api_mode.right();
     mode.is_some_and(|mode| mode.0 == ApiMode::OpenAi)
+}
+
+/// What is said of a speech server means nothing without one.
+fn speech_server(fields: &Fields) -> Option<Conflict> {
+    if fields.tts_url.is_set() {
+        return None;
+    }
+    let of_it = [
+        ("PIN_TTS_MODELS", fields.tts_models.is_set()),
+        ("PIN_TTS_VOICE", fields.tts_voice.is_set()),
+        ("PIN_TTS_MODEL_MAP", fields.tts_model_map.is_set()),
+    ];
+    let (name, _) = of_it.into_iter().find(|(_, is_set)| *is_set)?;
+    let sentence = "set, and PIN_TTS_URL is not; set that too, to where the speech server is";
+    Some((name, sentence.to_owned()))
+}
+
+/// No server of this interface can be asked what it speaks with.
+fn speech_models(fields: &Fields) -> Option<Conflict> {
+    (fields.tts_url.is_set() && !fields.tts_models.is_set()).then(|| {
+        let sentence = "set, and PIN_TTS_MODELS is not; name there the speech models to offer";
+        ("PIN_TTS_URL", sentence.to_owned())
+    })
+}
+
+fn mapped_models(fields: &Fields) -> Option<Conflict> {
+    let (models, map) = (fields.tts_models.right()?, fields.tts_model_map.right()?);
+    let is_offered = |name: &str| {
+        models
+            .0
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
+    };
+    let mut pairs = map.0.iter();
+    let (name, _) = pairs.find(|(name, _)| !is_offered(name))?;
+    let sentence = format!(
+        "{name:?} is not among PIN_TTS_MODELS, which are {models}; add it there or take it out here"
+    );
+    Some(("PIN_TTS_MODEL_MAP", sentence))
 }
 
 /// Finds the token for commands, if one is set, and reads it once.

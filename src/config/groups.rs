@@ -105,6 +105,35 @@ pub struct PreloadSettings {
     pub patience: Duration,
 }
 
+/// The speech server.
+#[derive(Clone, Debug)]
+pub struct SpeechSettings {
+    /// Its base URL, without `/v1`.
+    pub url: BackendUrl,
+    /// What it offers; at least one, and few.
+    pub models: Vec<SpeechModel>,
+    /// The voice to ask for where a request names none; `None`: none is asked for.
+    pub voice: Option<String>,
+    /// For DNS, TCP and TLS, each, and for its answer to a look.
+    pub connect_timeout: Duration,
+    /// Time between looks at it.
+    pub refresh_interval: Duration,
+}
+
+/// A speech model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeechModel {
+    /// The name that the network is told, `tts:` included.
+    pub name: Arc<str>,
+    /// What the server calls it.
+    pub served: Arc<str>,
+}
+
+impl SpeechModel {
+    /// What stands before the name of every speech model.
+    pub const PREFIX: &str = "tts:";
+}
+
 /// What requests may ask of the machine.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySettings {

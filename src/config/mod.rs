@@ -15,6 +15,7 @@ mod log_targets;
 mod model_names;
 mod plain;
 mod proxy;
+mod speech;
 mod table;
 mod url;
 mod value;
@@ -27,7 +28,8 @@ pub use self::{
     globs::ModelGlobs,
     groups::{
         AdminSettings, AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings,
-        LogSettings, NodeSettings, OutboxSettings, PolicySettings, PreloadSettings,
+        LogSettings, NodeSettings, OutboxSettings, PolicySettings, PreloadSettings, SpeechModel,
+        SpeechSettings,
     },
     model_names::PreloadModels,
     proxy::ProxyUrl,
@@ -52,6 +54,8 @@ pub struct Config {
     pub node: NodeSettings,
     /// The model server.
     pub backend: BackendSettings,
+    /// The speech server, where there is one.
+    pub speech: Option<SpeechSettings>,
     /// What requests may ask of the machine.
     pub policy: PolicySettings,
     /// How many requests wait.
@@ -137,6 +141,14 @@ impl Config {
         (admin_token, backend_key): (Option<SecretSource>, Option<SecretSource>),
         effective: Vec<(&'static str, String)>,
     ) -> Self {
+        let speech = speech::Values {
+            url: values.tts_url,
+            models: values.tts_models,
+            voice: values.tts_voice,
+            map: values.tts_model_map,
+            connect_timeout: values.connect_timeout.0,
+            refresh_interval: values.model_refresh_interval.0,
+        };
         let interview_model = values.interview_model.map(|model| model.0);
         let alias = values.node_alias.0;
         let proxies = (values.https_proxy.as_ref(), values.no_proxy.as_ref());
@@ -191,6 +203,7 @@ impl Config {
                     patience: values.first_token_timeout.0,
                 },
             },
+            speech: speech.settings(),
             policy: PolicySettings {
                 max_context: values.max_context.map(|tokens| tokens.0),
                 max_output_tokens: values.max_output_tokens.map(|tokens| tokens.0),

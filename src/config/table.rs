@@ -15,6 +15,7 @@ use super::{
     log::LogFilter,
     model_names::{InterviewModel, ModelNames, PreloadModels},
     proxy::{NoProxy, SharedProxy},
+    speech::{SpeechModelMap, SpeechModels, Voice},
     url::{BackendUrl, GatewayUrl},
     value::{
         ApiMode, Choice, ClientId, Count, FilePath, Interval, ListenAddr, PayoutAddress, Price,
@@ -191,7 +192,16 @@ settings! {
         "models to load before the node is registered and to keep loaded, separated by commas; `none`; or `auto`: \
          PIN_INTERVIEW_MODEL, else a model that is loaded at start, else none";
     model_refresh_interval: Interval, "PIN_MODEL_REFRESH_INTERVAL", Is("15s"),
-        "time between looks at the model server's list of models";
+        "time between looks at the model server's list of models, and at the speech server";
+    tts_url: Option<BackendUrl>, "PIN_TTS_URL", Unset,
+        "where a speech server is that has `/v1/audio/speech` (with `/v1` at the end or without); the URL may have a user, a \
+         password and a base path";
+    tts_models: Option<SpeechModels>, "PIN_TTS_MODELS", Unset,
+        "the speech models to offer, separated by commas, such as `kokoro`; the network is told of `tts:kokoro`";
+    tts_voice: Option<Voice>, "PIN_TTS_VOICE", Unset,
+        "the voice that the speech server is asked for where a request names none or `default`; unset, it is asked for none";
+    tts_model_map: Option<SpeechModelMap>, "PIN_TTS_MODEL_MAP", Unset,
+        "what the speech server calls models that are offered by another name: `offered=served`, separated by commas";
     max_context: Option<Tokens>, "PIN_MAX_CONTEXT", FoundOut("the model's context length"),
         "the `num_ctx` that every chat gets, in tokens; unset, a chat gets what was last sent for its model, or more if it \
          asks for more";

@@ -177,7 +177,8 @@ pub(super) fn overdue(settings: &JobSettings) -> Failure {
     Failure::new(Code::Timeout, format!("not answered within {limit}"))
 }
 
-fn broken(error: &HttpError) -> Failure {
+/// An answer broke off.
+pub(super) fn broken(error: &HttpError) -> Failure {
     let sentence = match error {
         HttpError::NotHttp(_) | HttpError::Encoded(_) => {
             format!("the answer cannot be read: {error}")

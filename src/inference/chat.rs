@@ -5,7 +5,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{
     answer_reader::AnswerReader,
     chunks::Chunks,
-    work::{Done, Head, Progress, Task, Work},
+    work::{Done, Head, Progress, Task, Tokens, Work},
 };
 use crate::{
     backend::{RequestHead, ResultContext, chat},
@@ -89,8 +89,10 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
             request_id: task.request_id.clone(),
             body: Body::Result(completion.result),
         },
-        prompt_tokens: completion.prompt_tokens,
-        generation_tokens: completion.generation_tokens,
+        tokens: Some(Tokens {
+            prompt: completion.prompt_tokens,
+            generated: completion.generation_tokens,
+        }),
         load_duration: completion.load_duration,
     });
     generation.send_last().await;

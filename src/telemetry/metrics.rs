@@ -217,6 +217,11 @@ impl Metrics {
         self.earnings_estimate_usd_total.start(model);
     }
 
+    /// The same of a speech model, of which no tokens are counted.
+    pub fn start_speech(&self, model: &str) {
+        self.requests_total.start(model, Operation::Speech);
+    }
+
     /// Everything in the Prometheus text format 0.0.4.
     pub fn render(&self) -> String {
         // It can fail only for a family without series, and gathering leaves those out.

@@ -175,7 +175,7 @@ impl ModelServer for Ollama {
             }
             (n, Some(why)) => format!(
                 "Ollama has models ({n}) but does not say what they can do: {why}. Ask it with: ollama show MODEL. \
-                 What is between it and the sidecar may be at fault, too."
+                 What is between it and the sidecar may be at fault, too; and if it is no Ollama, set PIN_API_MODE=openai."
             ),
             (n, None) => format!(
                 "Ollama has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and PIN_DENY_MODELS; \

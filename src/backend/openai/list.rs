@@ -28,21 +28,25 @@ pub(super) fn models(json: &str) -> Option<Vec<(Model, Suitability)>> {
 }
 
 /// A model that the operator names where its server does not.
-pub(super) fn named(name: &str) -> (Model, Suitability) {
-    (Model::named(name), Suitability::Suits)
+pub(super) fn named(id: &str) -> (Model, Suitability) {
+    (model(id), Suitability::Suits)
+}
+
+fn model(id: &str) -> Model {
+    Model {
+        id: id.into(),
+        ..Model::named(name_of(id))
+    }
 }
 
 fn entry(json: &str) -> Option<(Model, Suitability)> {
     let [id, hearth] = fields(json, ["id", "hearth"])?;
     let id = string(id?)?;
-    let name = name_of(&id);
+    let model = model(&id);
+    let name = &*model.name;
     if name.trim().is_empty() || name.contains(halves::REPLACEMENT) {
         return None;
     }
-    let model = Model {
-        id: id.as_ref().into(),
-        ..Model::named(name)
-    };
     let is_refused = hearth.and_then(|state| fields(state, ["ready"])?[0]) == Some("false");
     let suitability = match suitability_by_name(name) {
         Suitability::Suits if is_refused => Suitability::NotReady,

@@ -121,6 +121,7 @@ impl OpenAi {
         }
         Ok(Seen {
             is_memory_unknown: true,
+            why_unknown: Some("it says that it cannot run them just now".to_owned()),
             models,
             ..Seen::default()
         })
@@ -252,10 +253,14 @@ impl ModelServer for OpenAi {
         }
     }
 
-    fn why_nothing(&self, models: usize, _: Option<&str>) -> String {
-        match models {
-            0 => "The model server lists no model. If it has one all the same, name it in PIN_ALLOW_MODELS.".to_owned(),
-            n => format!(
+    fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String {
+        match (models, why_unknown) {
+            (0, _) => "The model server lists no model. If it has one all the same, name it in PIN_ALLOW_MODELS.".to_owned(),
+            (n, Some(why)) => format!(
+                "The model server has models ({n}) but {why}. They may be loading, have failed, or not fit into its memory: \
+                 its log says more."
+            ),
+            (n, None) => format!(
                 "The model server has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and \
                  PIN_DENY_MODELS; models that only embed are offered only if PIN_ALLOW_MODELS names them in full."
             ),

@@ -77,6 +77,24 @@ fn a_key_that_cannot_be_used_stops_the_start() {
 }
 
 #[test]
+fn a_model_that_its_server_does_not_list_may_be_named_by_its_path() {
+    let named = [
+        ("PIN_API_MODE", "openai"),
+        ("PIN_ALLOW_MODELS", "/models/Tiny,own/other,q*"),
+    ];
+    let allow = config(&named).backend.allow;
+    let names: Vec<_> = allow.full_names().collect();
+    assert_eq!(names, ["/models/Tiny", "own/other"]);
+    assert!(allow.names_in_full("tiny") && !allow.matches("models"));
+    for wrong in ["/", "/models/*", "/models/t y"] {
+        let told = errors_with_openai(("PIN_ALLOW_MODELS", wrong));
+        assert_eq!(told.len(), 1, "{wrong}");
+    }
+    let told = errors(&[("PIN_ALLOW_MODELS", "/models/tiny")]);
+    assert!(told[0].contains("no model of Ollama's"), "{told:?}");
+}
+
+#[test]
 fn what_only_ollama_has_is_not_set_in_vain() {
     for (name, value) in [("PIN_PULL_MODELS", "llama3.2"), ("PIN_MAX_CONTEXT", "4096")] {
         let told = errors_with_openai((name, value));
