@@ -176,6 +176,7 @@ impl Rules<'_> {
         for message in messages {
             if message["role"] == "assistant"
                 && message["content"].is_null()
+                && message["tool_calls"].is_null()
                 && self.refuse(Refuses::NullContent)
             {
                 return Err(Refusal::invalid("invalid message content type: <nil>"));

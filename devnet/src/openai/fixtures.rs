@@ -331,10 +331,17 @@ impl Fixture {
         ending(&[]).then(Step::Bytes("data: {\"choices\":[{\"index\":0,\"de".into()))
     }
 
+    /// A number that JSON does not have, beside the text (LocalAI, old llama.cpp).
+    pub fn nan_in_logprobs() -> Self {
+        let choice = r#"{"index":0,"delta":{"content":" on"},"logprobs":{"content":[{"token":" on","logprob":NaN}]},"finish_reason":null}"#;
+        let odd = of_choices(choice, "");
+        Self::events([text("life"), text(" goes"), odd, stop(), usage(), done()])
+    }
+
     /// Something that is no JSON.
     pub fn not_json() -> Self {
         ending(&[
-            r#"{"choices":[{"index":0,"delta":{"content":"x"},"logprobs":NaN}]}"#.to_owned(),
+            "{'choices': [{'delta': {'content': 'x'}}]}".to_owned(),
             stop(),
             done(),
         ])

@@ -33,7 +33,7 @@ pub enum Refuses {
     StreamOptions,
     /// A tool call's `arguments` as an object, in the history: 400.
     ObjectArguments,
-    /// An assistant's message whose content is null: 400.
+    /// An assistant's message that has neither content nor calls: 400.
     NullContent,
     /// A `max_tokens` that does not fit into the context: 400.
     MaxTokens,

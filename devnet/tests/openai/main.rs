@@ -13,6 +13,11 @@ use devnet::{
         Behaviour, CHAT, Chats, End, Fault, Fixture, MODELS, OpenAi, Refuses, Style, UsageManner,
         lists, spoken,
     },
+    sim::{
+        fate::Fate,
+        trace::Trace,
+        wire::{Link, Weather},
+    },
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -356,4 +361,40 @@ async fn an_answer_stops_where_it_is_told_to_and_a_stop_cuts_it() {
     server.start_again().await.unwrap();
     server.go_on();
     assert_eq!(ask(&server, &chat(&server, 1)).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_wire_an_answer_takes_the_time_that_it_was_told_to_and_no_other() {
+    let trace = Trace::new(false);
+    let weather = Weather {
+        latency: Duration::ZERO,
+        ..Weather::default()
+    };
+    let (link, arrivals) = Link::new("server", weather, Fate::of(1, "server", 0), trace);
+    let server = OpenAi::builder()
+        .model("tiny")
+        .token_delay(Duration::from_secs(60))
+        .start_on_wire(arrivals);
+    for (fault, took, last) in [
+        (None, 120, "data: [DONE]\n\n\r\n0\r\n\r\n"),
+        (Some(Fault::Reset { after: 2 }), 60, ""),
+    ] {
+        if let Some(fault) = fault {
+            server.fail_next(CHAT, 1, fault);
+        }
+        let body = streamed(&server, 3).to_string();
+        let request = format!(
+            "POST {CHAT} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let begun = tokio::time::Instant::now();
+        let mut end = link.dial().await.unwrap();
+        end.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let is_reset = end.read_to_end(&mut answer).await.is_err();
+        assert_eq!(is_reset, last.is_empty());
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.ends_with(last), "{answer}");
+        assert_eq!(begun.elapsed(), Duration::from_secs(took));
+    }
 }

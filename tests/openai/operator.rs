@@ -1,0 +1,329 @@
+//! What the operator is told, and which models are offered.
+
+use std::time::Duration;
+
+use devnet::openai::{CHAT, Fault, MODELS, OpenAi, Style, lists};
+use serde_json::json;
+
+use crate::{
+    Net, server,
+    support::{CLIENT, Sidecar, poll},
+};
+
+const OFTEN: (&str, &str) = ("PIN_MODEL_REFRESH_INTERVAL", "50ms");
+
+/// What `/readyz` says where the list is this.
+async fn pending_with(list: Fault) -> String {
+    let server = server(Style::Vllm).await;
+    server.set_list(list);
+    let net = Net::begin(CLIENT, server, &[OFTEN]).await;
+    net.server.wait_for_request(MODELS).await;
+    let pending = net.sidecar.wait_until_pending("server").await;
+    assert!(net.gateway.models().is_empty());
+    pending.join(" ")
+}
+
+#[tokio::test]
+async fn a_key_that_is_wrong_is_the_operators_matter() {
+    for (settings, ready) in [
+        (vec![("PIN_BACKEND_API_KEY", "K")], true),
+        (vec![("PIN_BACKEND_API_KEY", "wrong")], false),
+        (vec![], false),
+    ] {
+        for style in [Style::LlamaServer, Style::Vllm] {
+            let server = OpenAi::builder().style(style).model("tiny").api_key("K");
+            let server = server.start().await.unwrap();
+            let settings = [&settings[..], &[OFTEN]].concat();
+            let net = Net::begin(CLIENT, server, &settings).await;
+            if ready {
+                net.sidecar.wait_until_pending("").await;
+                net.ask(&json!({})).await.result();
+                let sent = net.server.chat_requests()[0].clone();
+                assert_eq!(sent.headers["authorization"], "Bearer K");
+            } else {
+                let pending = net.sidecar.wait_until_pending("PIN_BACKEND_API_KEY").await;
+                assert!(pending.join(" ").contains("401"), "{pending:?}");
+                assert!(net.gateway.models().is_empty());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_only_chats_want_is_told_once_a_chat_was_refused() {
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &[OFTEN]).await;
+    let refused =
+        r#"{"error":{"message":"Invalid API Key","type":"authentication_error","code":401}}"#;
+    net.server
+        .fail_always(CHAT, Fault::answer(401, "application/json", refused));
+    assert!(net.ask(&json!({})).await.answer.is_err());
+    net.sidecar.wait_until_pending("PIN_BACKEND_API_KEY").await;
+}
+
+#[tokio::test]
+async fn a_key_is_read_from_its_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "K\n").unwrap();
+    let server = OpenAi::builder()
+        .model("tiny")
+        .api_key("K")
+        .start()
+        .await
+        .unwrap();
+    let settings = [("PIN_BACKEND_API_KEY_FILE", file.path().to_str().unwrap())];
+    let net = Net::with(CLIENT, server, &settings).await;
+    net.ask(&json!({})).await.result();
+}
+
+#[tokio::test]
+async fn a_key_goes_with_every_request_and_is_read_again_once_it_is_another() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old").unwrap();
+    let server = OpenAi::builder().model("tiny").api_key("old");
+    let path = file.path().to_str().unwrap();
+    let settings = [("PIN_BACKEND_API_KEY_FILE", path), OFTEN];
+    let net = Net::with(CLIENT, server.start().await.unwrap(), &settings).await;
+    net.server
+        .set_behaviour(|behaviour| behaviour.api_key = Some("new".to_owned()));
+    net.sidecar.wait_until_pending("PIN_BACKEND_API_KEY").await;
+    std::fs::write(file.path(), "new").unwrap();
+    net.sidecar.wait_until_pending("").await;
+    net.ask(&json!({})).await.result();
+    for request in net.server.requests() {
+        let key = request.headers["authorization"].to_str().unwrap();
+        assert!(matches!(key, "Bearer old" | "Bearer new"), "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_the_key_stays_where_it_is() {
+    let elsewhere = server(Style::LlamaServer).await;
+    let net = Net::with(
+        CLIENT,
+        server(Style::LlamaServer).await,
+        &[("PIN_BACKEND_API_KEY", "K"), OFTEN],
+    )
+    .await;
+    for (path, status) in [(CHAT, 307), (CHAT, 302), (MODELS, 308), (MODELS, 301)] {
+        let there = vec![("location", elsewhere.url() + path)];
+        let headers = there.clone();
+        let body = Default::default();
+        net.server.fail_next(
+            path,
+            1,
+            Fault::Answer {
+                status,
+                headers,
+                body,
+            },
+        );
+        if path == CHAT {
+            assert!(net.ask(&json!({})).await.answer.is_err(), "{status}");
+        } else {
+            let looks = net.server.requests().len();
+            poll(
+                || async { net.server.requests().len() },
+                |now| *now > looks + 2,
+            )
+            .await;
+        }
+    }
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_loads_is_waited_for() {
+    let server = OpenAi::builder()
+        .model("tiny")
+        .loading_for(Duration::from_secs(3600));
+    let net = Net::begin(CLIENT, server.start().await.unwrap(), &[OFTEN]).await;
+    let pending = net.sidecar.wait_until_pending("503").await;
+    assert!(pending.join(" ").contains("loading"), "{pending:?}");
+    net.server.loaded();
+    net.sidecar.wait_until_pending("").await;
+    net.ask(&json!({})).await.result();
+}
+
+#[tokio::test]
+async fn a_server_that_sleeps_is_woken_by_a_chat_and_not_by_looks() {
+    let net = Net::with(
+        CLIENT,
+        server(Style::LlamaServer).await,
+        &[OFTEN, ("PIN_PRELOAD_MODELS", "none")],
+    )
+    .await;
+    net.server.sleep();
+    let looks = net.server.requests().len();
+    poll(
+        || async { net.server.requests().len() },
+        |now| *now > looks + 3,
+    )
+    .await;
+    assert!(net.server.is_asleep());
+    net.ask(&json!({})).await.result();
+}
+
+#[tokio::test]
+async fn a_list_that_is_none_is_told_with_what_to_do() {
+    for (list, words) in [
+        (lists::empty(), "PIN_ALLOW_MODELS"),
+        (lists::failing(), "500"),
+        (lists::nothing(), "PIN_ALLOW_MODELS"),
+        (lists::html(), "PIN_OLLAMA_URL"),
+        (lists::unexpected_endpoint(), "PIN_OLLAMA_URL"),
+        (lists::unauthorized(), "PIN_BACKEND_API_KEY"),
+        (
+            Fault::answer(404, "text/plain", "404 page not found"),
+            "PIN_OLLAMA_URL",
+        ),
+        (lists::of(&["nomic-embed-text"]), "PIN_ALLOW_MODELS"),
+    ] {
+        let name = format!("{list:?}");
+        let pending = pending_with(list).await;
+        assert!(pending.contains(words), "{name}: {pending}");
+        assert!(!pending.contains('<'), "{pending}");
+    }
+}
+
+/// What is offered where the list is this.
+async fn offered_with(list: Fault, settings: &[(&str, &str)]) -> Vec<String> {
+    let server = server(Style::LlamaServer).await;
+    server.set_list(list);
+    let net = Net::with(CLIENT, server, settings).await;
+    poll(
+        || async { net.gateway.models() },
+        |models| !models.is_empty(),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn of_a_list_the_ids_are_believed_and_nothing_else() {
+    for (list, offered) in [
+        (lists::odd_sizes(), vec!["other", "tiny"]),
+        (lists::odd_entries(), vec!["tiny"]),
+        (lists::duplicates(), vec!["other", "tiny"]),
+        (lists::embeddings(), vec!["tiny"]),
+        (lists::partly_ready(), vec!["tiny"]),
+        (lists::paths(), vec!["phi-4.gguf", "qwen3-8b.gguf", "tiny"]),
+        (
+            lists::slashes_and_colons(),
+            vec![
+                "Qwen/Qwen3-8B",
+                "llama3.2:3b",
+                "openrouter/meta-llama/llama-3.3-70b:free",
+            ],
+        ),
+    ] {
+        let name = format!("{list:?}");
+        let mut found = offered_with(list, &[]).await;
+        found.sort();
+        assert_eq!(found, offered, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_ten_thousand_is_taken() {
+    let offered = offered_with(lists::many(), &[("PIN_ALLOW_MODELS", "model-0000*")]).await;
+    assert_eq!(offered.len(), 10);
+    assert_eq!(offered_with(lists::many(), &[]).await.len(), lists::MANY);
+}
+
+#[tokio::test]
+async fn what_the_operator_allows_and_denies_holds() {
+    let list = || lists::of(&["a", "b", "c"]);
+    let settings = [("PIN_ALLOW_MODELS", "a,b"), ("PIN_DENY_MODELS", "b")];
+    assert_eq!(offered_with(list(), &settings).await, ["a"]);
+}
+
+#[tokio::test]
+async fn a_server_that_lists_nothing_serves_what_the_operator_names() {
+    for list in [lists::empty(), lists::failing(), lists::nothing()] {
+        let name = format!("{list:?}");
+        let server = server(Style::LlamaServer).await;
+        server.set_list(list);
+        let net = Net::with(CLIENT, server, &[("PIN_ALLOW_MODELS", "tiny")]).await;
+        assert_eq!(net.gateway.models(), ["tiny"], "{name}");
+        net.ask(&json!({})).await.result();
+        assert_eq!(net.server.chat_requests()[0].json()["model"], "tiny");
+    }
+}
+
+#[tokio::test]
+async fn models_come_and_go_with_the_list() {
+    let net = Net::with(CLIENT, server(Style::Vllm).await, &[OFTEN]).await;
+    net.server.add_model("other");
+    let has =
+        |models: &'static [&str]| poll(|| async { net.gateway.models() }, move |now| now == models);
+    has(&["other", "tiny"]).await;
+    net.server.remove_model("tiny");
+    has(&["other"]).await;
+    assert!(
+        net.ask(&json!({}))
+            .await
+            .error()
+            .starts_with("model_not_found: ")
+    );
+    // A list that fails for a while takes nothing away at once.
+    net.ask(&json!({"model": "other"})).await.result();
+}
+
+#[tokio::test]
+async fn the_router_is_asked_for_what_it_has_and_its_command_lines_stay_with_it() {
+    let server = OpenAi::builder()
+        .model("tiny")
+        .behaviour(|behaviour| behaviour.router = true);
+    let net = Net::with(CLIENT, server.start().await.unwrap(), &[]).await;
+    net.ask(&json!({})).await.result();
+    for frame in net.gateway.frames() {
+        let text = String::from_utf8_lossy(&frame.bytes).into_owned();
+        assert!(
+            !text.contains("/home/operator") && !text.contains("--api-key"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_preload_is_one_token_and_comes_before_the_registration() {
+    let settings = [("PIN_PRELOAD_MODELS", "tiny")];
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &settings).await;
+    net.server.wait_for_chats(1).await;
+    let load = net.asked();
+    assert_eq!(
+        (&load["max_tokens"], &load["model"], &load["stream"]),
+        (&json!(1), &json!("tiny"), &json!(true))
+    );
+    let registered = net
+        .gateway
+        .wait_for(|frame| frame.is_from_agent("REGISTER_NODE"))
+        .await;
+    assert_eq!(registered.value["apiMode"], "openai");
+    let loaded = net.server.chat_requests()[0].at;
+    assert!(registered.at > loaded, "{:?}", registered.at - loaded);
+}
+
+#[tokio::test]
+async fn a_server_may_come_after_the_sidecar_and_go_and_come_again() {
+    let server = server(Style::LlamaServer).await;
+    server.stop().await;
+    let net = Net::begin(CLIENT, server, &[OFTEN]).await;
+    net.sidecar.wait_until_pending("does not answer").await;
+    net.server.start_again().await.unwrap();
+    net.sidecar.wait_until_pending("").await;
+    net.server.stop().await;
+    net.sidecar.wait_until_pending("does not answer").await;
+    net.server.start_again().await.unwrap();
+    net.sidecar.wait_until_pending("").await;
+    net.ask(&json!({})).await.result();
+}
+
+#[tokio::test]
+async fn a_wrong_api_mode_is_told() {
+    let server = server(Style::LlamaServer).await;
+    let gateway = crate::gateway().await;
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &server.url(), &[]);
+    gateway.wait_for_session(1).await;
+    let pending = sidecar.wait_until_pending("PIN_API_MODE").await;
+    assert!(pending.join(" ").contains("openai"), "{pending:?}");
+}
