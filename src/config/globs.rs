@@ -89,7 +89,7 @@ impl ModelGlobs {
 
 impl Glob {
     fn parse(written: &str, denies: bool) -> Result<Self, Invalid> {
-        if let Some(name) = name_of_path(written) {
+        if let Some(name) = name_of_path(written).filter(|_| !denies) {
             let models = Models::One(in_full(&full_name(name)?));
             let written = written.to_owned();
             return Ok(Self { written, models });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use devnet::{
     ollama::{ModelShape, Ollama},
+    openai::OpenAi,
     speech::{Fault, MODELS as LIST},
 };
 use pin_sidecar::relay::Outcome;
@@ -219,4 +220,26 @@ async fn speech_models_neither_chat_nor_are_interviewed_and_chat_models_do_not_s
     let error = refused.value["results"][0]["error"].as_str().unwrap();
     assert!(error.starts_with("model_not_found"), "{error}");
     assert_eq!(speaking.speech.clips().ever, 0);
+}
+
+#[tokio::test]
+async fn speech_stands_beside_a_server_of_openais_interface_as_beside_ollama() {
+    let (gateway, speech) = (gateway().await, SpeechServer::start().await.unwrap());
+    let chats = OpenAi::builder().model("tiny").start().await.unwrap();
+    let url = speech.url();
+    let settings = [
+        &[("PIN_API_MODE", "openai"), ("PIN_TTS_URL", url.as_str())],
+        &MODELS[..],
+    ];
+    let sidecar = Sidecar::start(CLIENT, &gateway.url(), &chats.url(), &settings.concat());
+    wait_for_list(&gateway, "tiny").await;
+    wait_for_list(&gateway, "tts:tts-1").await;
+    let all = json!(["tiny", "tts:Kokoro", "tts:tts-1"]);
+    assert_eq!(listed(&gateway.frames()), all);
+    let spoken = gateway.speech(super::speech("hello")).outcome().await;
+    assert_eq!(spoken.result()["format"], "mp3");
+    let mut payload = chat("hello");
+    payload["model"] = json!("tiny");
+    gateway.chat(payload).outcome().await.result();
+    assert_eq!(sidecar.drain().await, Outcome::Drained);
 }

@@ -153,8 +153,8 @@ impl ModelServer for Ollama {
         match error {
             HttpError::Status(status @ (401 | 403)) => refused(*status),
             HttpError::Status(404) | HttpError::Unexpected => format!(
-                "What answers is no Ollama: {error}. Correct PIN_OLLAMA_URL, or set PIN_API_MODE=openai for vLLM, llama-server, \
-                 LM Studio and the like."
+                "Ollama does not answer: {error}. Correct PIN_OLLAMA_URL; if it leads to vLLM, llama-server, LM Studio or the like, \
+                 set PIN_API_MODE=openai."
             ),
             HttpError::Dial(_)
             | HttpError::Broken

@@ -270,8 +270,14 @@ impl ChatDecoder {
         if let Some(piece) = thinking {
             brought |= self.say(ChunkKind::Thinking, piece, deltas)?;
         }
-        for piece in content.into_iter().flat_map(texts) {
+        if let Some(piece) = content.filter(is_text) {
             brought |= self.say(ChunkKind::Content, piece, deltas)?;
+        }
+        for part in content.and_then(elements).into_iter().flatten() {
+            let text = fields(part, ["text"]).and_then(|[text]| text);
+            if let Some(piece) = text.filter(is_text) {
+                brought |= self.say(ChunkKind::Content, piece, deltas)?;
+            }
         }
         if let Some(calls) = calls.filter(is_list) {
             let before = self.calls.len();
@@ -298,14 +304,6 @@ fn is_list(json: &&str) -> bool {
     json.starts_with('[')
 }
 
-/// The texts of a content: itself, or those of its parts.
-fn texts(content: &str) -> Vec<&str> {
-    let is_text = |json: &&str| json.starts_with('"');
-    match elements(content) {
-        Some(parts) => parts
-            .filter_map(|part| fields(part, ["text"])?[0])
-            .filter(is_text)
-            .collect(),
-        None => Some(content).filter(is_text).into_iter().collect(),
-    }
+fn is_text(json: &&str) -> bool {
+    json.starts_with('"')
 }
