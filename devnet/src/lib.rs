@@ -1,10 +1,10 @@
-//! A PIN network in one process, for development: a [`gateway`] and an [`ollama`] that behave like the real ones and
-//! fail on demand, a [`network`] to break between them, name servers ([`dns`]), a [`proxy`] to lead there, and the
-//! [`agent`] under test as a real process.
+//! A PIN network in one process, for development: a [`gateway`], an [`ollama`] and other model servers ([`openai`]) that
+//! behave like the real ones and fail on demand, a [`network`] to break between them, name servers ([`dns`]), a [`proxy`]
+//! to lead there, and the [`agent`] under test as a real process.
 //!
 //! It reads the protocol on its own and shares no code with the product, so that a mistake in the one cannot hide
 //! behind the same mistake in the other. Everything listens on loopback, on a port that the system chose, unless it
-//! is told where, and stops when its handle is dropped. Gateway and Ollama also serve a wire that is not there
+//! is told where, and stops when its handle is dropped. Gateway and model servers also serve a wire that is not there
 //! ([`sim::wire`]), for tests in virtual time.
 //!
 //! Waiting calls have a deadline of [`PATIENCE`] and panic past it with what was seen instead: a test that hangs tells

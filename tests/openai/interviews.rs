@@ -103,8 +103,9 @@ async fn the_first_token_is_neither_a_role_nor_a_comment_and_may_be_a_thought() 
                 millis(&results[0], "total_ms"),
             );
             assert!(first >= 150, "{style:?} {thinks}: {first}");
+            // The 23 tokens after the first come 10 ms apart.
             assert!(
-                total >= first + 200,
+                total >= 150 + 230 && total > first,
                 "{style:?} {thinks}: {first} of {total}"
             );
         }

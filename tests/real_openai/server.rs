@@ -14,6 +14,9 @@ use serde_json::json;
 
 use crate::{NOTICED, support::poll};
 
+/// The one that lists nothing.
+const TRANSFORMERS: &str = "transformers";
+
 /// Which server, and how it is to be started.
 #[derive(Clone)]
 pub(crate) struct Place {
@@ -137,14 +140,18 @@ impl Place {
         // Free a moment ago; the script says so if somebody was quicker.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        Server::Real(Real {
+        let mut real = Real {
             place: self,
             script,
             port,
             log: PathBuf::new(),
             model: String::new(),
             loading: None,
-        })
+        };
+        if real.place.engine == TRANSFORMERS {
+            real.model = real.ask("model");
+        }
+        Server::Real(real)
     }
 
     /// Starts a llama-server that loads until [`Server::loaded`].
@@ -171,7 +178,7 @@ impl Place {
             "llama" => Style::LlamaServer,
             "vllm" => Style::Vllm,
             "mlx" => Style::Mlx,
-            "transformers" => Style::Transformers,
+            TRANSFORMERS => Style::Transformers,
             _ => Style::Ollama,
         };
         let name = if style == Style::Transformers {
@@ -224,6 +231,11 @@ impl Real {
             .unwrap()
     }
 
+    fn ask(&self, what: &str) -> String {
+        let told = self.tell(what, &[]);
+        String::from_utf8(told.stdout).unwrap().trim().to_owned()
+    }
+
     fn up(mut self) -> Self {
         let output = self.tell("up", &self.place.arguments());
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -237,13 +249,12 @@ impl Real {
     }
 
     fn load(&mut self) {
-        let told = self.tell("bin", &[]);
-        let program = String::from_utf8(told.stdout).unwrap();
+        let program = self.ask("bin");
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("model.gguf");
         let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
-        let server = Command::new(program.trim())
+        let server = Command::new(program)
             .arg("-m")
             .arg(&pipe)
             .args(["--host", "127.0.0.1", "--port", &self.port.to_string()])
@@ -322,7 +333,7 @@ impl Server {
     /// What it calls its model.
     pub(crate) fn id(&self) -> String {
         match self {
-            Self::StandIn { server, engine } => server.model_id(if *engine == "transformers" {
+            Self::StandIn { server, engine } => server.model_id(if *engine == TRANSFORMERS {
                 "owner/tiny"
             } else {
                 "tiny"
@@ -333,7 +344,7 @@ impl Server {
 
     /// What to name to the sidecar where the server lists nothing.
     pub(crate) fn has_no_list(&self) -> Option<String> {
-        (self.engine() == "transformers").then(|| self.id())
+        (self.engine() == TRANSFORMERS).then(|| self.id())
     }
 
     /// Whether a chat that is cancelled may take a slot with it for good
