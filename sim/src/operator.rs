@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use devnet::sim::fate::Fate;
+use devnet::sim::{fate::Fate, wire::Dialling};
 
 use crate::scenario::{Event, Scenario};
 
@@ -30,6 +30,15 @@ fn pause(fate: &mut Fate, scenario: &mut Scenario) {
         if fate.percent(40) {
             let early = fate.millis(0..=15_000);
             scenario.events.push((at + early, Event::Resume));
+        }
+        if fate.percent(30) {
+            // A restart of Ollama ends a drain, and no pause.
+            let away = at + fate.millis(0..=10_000);
+            let back = away + fate.millis(1_000..=5_000);
+            let refused = Event::OllamaDialling(Dialling::Refused);
+            let accepted = Event::OllamaDialling(Dialling::Accepted);
+            scenario.events.push((away, refused));
+            scenario.events.push((back, accepted));
         }
         let gap = fate.one_of(&[0, 1, 1_000, 40_000]);
         at += fate.millis(0..=gap);

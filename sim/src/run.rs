@@ -393,7 +393,7 @@ impl Run {
             books.rests();
             stages.opened().await;
             trace.say(format_args!("the pause is over"));
-            books.serves_again();
+            books.pause_ended();
         });
     }
 

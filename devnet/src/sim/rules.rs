@@ -94,6 +94,21 @@ impl Books {
         ledger.warmth.forget_eviction();
     }
 
+    /// The product serves again by itself, which ends its pause.
+    pub fn pause_ended(&self) {
+        let now = Instant::now();
+        let mut ledger = self.ledger();
+        // It is over already where somebody else has had it serve again.
+        if let Some(until) = ledger.paused_until
+            && now < until
+        {
+            let what = format!("a pause has ended {:?} before its time", until - now);
+            ledger.breach("pause", "16 (pause)", &what);
+        }
+        drop(ledger);
+        self.serves_again();
+    }
+
     /// The product was told to serve again after a drain.
     pub fn serves_again(&self) {
         let now = Instant::now();
