@@ -112,7 +112,7 @@ impl Ledger {
             .load_asked
             .is_some_and(|asked| Some(asked) >= read);
         // The request that was to load it may have been lost on its way.
-        let is_lost = Some(self.ollama.calm_since()) >= read;
+        let is_lost = Some(self.ollama.calm_since()) >= read || !self.ollama.is_free();
         if !opened.is_warm && !was_loaded && !is_lost {
             breaches.push((
                 RULE,
