@@ -38,8 +38,8 @@ use crate::{
 /// Between two looks of the books.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a drain may take beyond `PIN_DRAIN_TIMEOUT`.
-const DRAIN_SLACK: Duration = Duration::from_millis(5_300);
+/// What a drain may take beyond `PIN_DRAIN_TIMEOUT` (delivery rules, "Drain").
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
 
 /// How long an idle sidecar may take to drain.
 const IDLE_DRAIN: Duration = Duration::from_secs(1);

@@ -208,6 +208,39 @@ async fn prompts_that_are_run_again_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_result_other_than_the_first_is_told_unless_a_cancel_was_read_between() {
+    let refusal = |code| {
+        json!({
+            "prompt_id": "p1", "response": "", "ttft_ms": 0, "total_ms": 0,
+            "tokens_generated": 0, "error": code,
+        })
+    };
+    let results = [
+        json!([told("p1", 1_000, 2_000), told("p2", 1_000, 2_000)]),
+        json!([told("p1", 1_000, 2_000), refusal("backend: it broke")]),
+    ];
+    for is_cancelled in [false, true] {
+        let mut history = History::new().await;
+        let key = key("i1");
+        history.interview("i1");
+        history.ask("i1", 0).await;
+        history.ask("i1", 1).await;
+        // The gateway cancels, and only then reads what had been under way before that.
+        let cancel = is_cancelled.then(|| history.books.cancelled(&key, 1).unwrap());
+        history.result("i1", &results[0]);
+        advance(SECOND).await;
+        if let Some(place) = cancel {
+            history.books.cancel_was_read(&key, place, Instant::now());
+        }
+        history.books.made(&key, Class::Interview, false, 1);
+        history.result("i1", &results[1]);
+        let breaches = history.breaches();
+        let is_told = breaches.iter().any(|it| it.contains("a second result"));
+        assert_eq!(is_told, !is_cancelled, "{breaches:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn results_in_another_order_or_with_figures_of_what_failed_are_told() {
     let mut history = History::new().await;
     history.interview("i1");
