@@ -13,7 +13,8 @@ FROM scratch AS surroundings
 USER 65532:65532
 ENV PIN_LISTEN_ADDR=[::]:9464
 EXPOSE 9464
-# Whether the process works. An outage of the gateway or of Ollama is none of its business: a restart helps with neither.
+# Whether the process works. An outage of the gateway or of the model server is none of its business: a restart helps with
+# neither.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 CMD ["/pin-sidecar", "healthcheck"]
 ENTRYPOINT ["/pin-sidecar"]
 ARG VERSION=0.1.0
@@ -24,7 +25,7 @@ ARG CREATED=1970-01-01T00:00:00Z
 ARG SOURCE=
 ARG DOCUMENTATION=
 LABEL org.opencontainers.image.title="pin-sidecar" \
-      org.opencontainers.image.description="The agent that runs beside Ollama and serves its models to the PIN network" \
+      org.opencontainers.image.description="The agent that runs beside a model server and serves its models to the PIN network" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \

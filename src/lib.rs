@@ -13,6 +13,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 mod controls;
+mod event_stream;
 pub mod file_access;
 pub mod history;
 pub mod inference;

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     admin::{self, Overview, Status},
-    backend::{Hidden, ollama::PullStatus},
+    backend::{Hidden, Model, ollama::PullStatus},
     clock::millis,
     inference::{Admission, Requests},
     label::Label,
@@ -113,11 +113,19 @@ impl Overview for View {
             nodes.filter_map(|node| barred_sentence(node).or_else(|| failed_sentence(node)));
         let preloads = self.shared.nodes.iter();
         let preloads = preloads.filter_map(|node| node.backend.preload_sentence());
+        let keys = self.shared.nodes.iter();
+        let keys = keys.filter_map(|node| node.backend.trouble());
+        let keys = keys
+            .map(|trouble| format!("The last good key of the model server is in use: {trouble}."));
+        let speech = self.shared.nodes.iter();
+        let speech = speech.filter_map(|node| node.speech.as_ref()?.why_nothing());
         secret
             .into_iter()
             .chain(roots)
+            .chain(keys)
             .chain(interviews)
             .chain(preloads)
+            .chain(speech)
             .collect()
     }
 
@@ -125,7 +133,9 @@ impl Overview for View {
         let session = self.status.read();
         let offers = self.shared.nodes.offers().now();
         let version = offers.iter().find_map(|offer| offer.version.clone());
-        let models = offers.iter().flat_map(|offer| &offer.models);
+        let models = offers.iter().flat_map(|offer| &offer.models).cloned();
+        let speech = offers.iter().flat_map(|offer| &offer.speech);
+        let models = models.chain(speech.map(|name| Model::named(name)));
         let pulls = self.shared.nodes.iter().map(|node| node.backend.pulls());
         let preloads = self.shared.nodes.iter();
         let preloads = preloads.flat_map(|node| node.backend.preloads());
@@ -275,7 +285,7 @@ pub(crate) fn service_sentence(stage: Stage, pause: Option<Pause>) -> Option<Str
         (Stage::Draining(_), _) => "Draining: running chats finish, new ones are refused.",
         (Stage::Drained, Some(pause)) => return Some(pause_sentence(pause)),
         (Stage::Drained, None) => {
-            "Drained as it was asked to. `POST /session/connect` opens the session again, and so does a restart of Ollama."
+            "Drained as it was asked to. `POST /session/connect` opens the session again, and so does a restart of the model server."
         }
         (Stage::Ended, _) => "Drained: the process ends.",
     };

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use devnet::promtool;
@@ -16,7 +17,7 @@ use pin_sidecar::{
     config::settings,
     label::Label,
     protocol::Code,
-    telemetry::{DropReason, Metrics},
+    telemetry::{BackendMetrics, DropReason, Metrics},
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -276,7 +277,10 @@ fn rules_ask_for_metrics_and_labels_that_there_are() {
     let exprs: String = rules(&text).iter().map(|rule| rule.value("expr")).collect();
     assert_eq!(no_metrics(&exprs), [""; 0]);
 
-    let rendered = Metrics::new().render();
+    // Of a node, since there are none of a model server before one is asked.
+    let metrics = Arc::new(Metrics::new());
+    let _ = BackendMetrics::new(&metrics, "gpu", "openai");
+    let rendered = metrics.render();
     for (name, label, value) in matchers(&exprs) {
         let beginning = format!("{name}{{");
         let matcher = format!("{label}=\"{value}\"");

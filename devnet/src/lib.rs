@@ -18,13 +18,16 @@ pub mod http;
 mod interrupted;
 mod journal;
 mod listener;
+mod model_server;
 pub mod network;
 pub mod ollama;
+pub mod openai;
 pub mod promtool;
 pub mod proxy;
 pub mod registry;
 pub mod sim;
 mod skip;
+pub mod speech;
 
 pub use interrupted::interrupted;
 pub use journal::PATIENCE;

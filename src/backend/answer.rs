@@ -58,6 +58,19 @@ pub struct ResultContext {
     pub request_id: String,
     /// Unix seconds, `created` of generation 2.
     pub created: u64,
+    /// The name by which the model was asked for.
+    pub model: String,
+}
+
+/// How much of an answer has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Not all of its text, as far as is known. Ends with more of it.
+    Partial,
+    /// All but the counts of its tokens, which some servers send last and some never: they are waited for, shortly.
+    AllButCounts,
+    /// All of it: nothing is lost if the body does not end.
+    Whole,
 }
 
 /// Reads one answer's body, in whatever pieces it arrives. Pure and without a clock.
@@ -76,10 +89,10 @@ pub trait Decoder: Send + Sync {
     /// come, and the result says so; if it is too much without them, too, it is `too_large`. Without this there is no limit.
     fn limit(&mut self, max: usize);
 
-    /// Whether the whole answer has arrived, so that nothing is lost if the body does not end.
-    fn is_complete(&self) -> bool;
+    /// How much of the answer has arrived.
+    fn arrival(&self) -> Arrival;
 
-    /// Gives the whole answer, once the body has ended or [`Decoder::is_complete`].
+    /// Gives the whole answer, once the body has ended or [`Decoder::arrival`] says that there is no more to wait for.
     ///
     /// # Errors
     /// The answer is not complete, or its last line is as little to be taken as [`Decoder::feed`] says.

@@ -18,24 +18,26 @@ use tracing::info;
 use super::{ModelServer, Seen, Suitability, preload::Preload};
 use crate::{
     config::{ModelGlobs, PreloadSettings},
-    telemetry::{LogThrottle, Metrics, gauge, throttled},
+    telemetry::{BackendMetrics, LogThrottle, throttled},
     transport::http::HttpError,
 };
 
 /// A list this young need not be asked for again (delivery rules, "Receipt").
-const FRESH: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// Between two looks the server is asked this often whether it is there, so that its absence is told within seconds.
 const PULSE: Duration = Duration::from_secs(3);
 
 /// How soon a server that was away is looked for again.
-const RECOVERY: Duration = Duration::from_secs(1);
+pub(super) const RECOVERY: Duration = Duration::from_secs(1);
 
 /// A model that is offered to the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
-    /// The full name as the backend lists it, tag included: `llama3.2:latest`.
+    /// The name by which it is offered. Ollama's have their tag: `llama3.2:latest`.
     pub name: Arc<str>,
+    /// What the backend itself calls it: its name, or the operator's path to it.
+    pub id: Arc<str>,
     /// The longest context that the model was made for, in tokens; `None` where the backend does not say.
     pub context_length: Option<u64>,
     /// How the model can be made to think.
@@ -63,15 +65,23 @@ impl Model {
     pub fn named(name: &str) -> Self {
         Self {
             name: name.into(),
+            id: name.into(),
             ..Self::default()
         }
     }
 
-    /// Whether this is its name, whatever its case; no tag means `latest`.
+    /// Whether this is its name, whatever its case; no tag means `latest`, to whoever lists it as to whoever asks for it.
     pub fn is_called(&self, name: &str) -> bool {
-        let short = self.name.strip_suffix(":latest");
-        let mut names = [Some(&*self.name), short].into_iter().flatten();
-        names.any(|known| known.eq_ignore_ascii_case(name))
+        untagged(&self.name).eq_ignore_ascii_case(untagged(name))
+    }
+}
+
+/// A name without the tag that goes without saying.
+fn untagged(name: &str) -> &str {
+    const LATEST: &str = ":latest";
+    match name.split_at_checked(name.len().saturating_sub(LATEST.len())) {
+        Some((untagged, tag)) if tag.eq_ignore_ascii_case(LATEST) => untagged,
+        Some(_) | None => name,
     }
 }
 
@@ -95,6 +105,8 @@ pub struct Offer {
     /// The models that are served, in the order in which the network is told: the one to interview, those that are kept
     /// loaded, the others by name. None while the backend does not answer.
     pub models: Vec<Model>,
+    /// The names of the speech models that are served beside them, `tts:` included.
+    pub speech: Vec<Arc<str>>,
     /// GPU memory that loaded models take, in bytes.
     pub vram_bytes: u64,
     /// Why there is nothing to offer, as a sentence for the operator.
@@ -104,9 +116,10 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// The models' names.
+    /// The models' names, those of speech last.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.models.iter().map(|model| &model.name)
+        let chat = self.models.iter().map(|model| &model.name);
+        chat.chain(&self.speech)
     }
 }
 
@@ -152,6 +165,7 @@ impl Rules {
         let why = match suitability {
             Suitability::Suits => return None,
             Suitability::Unknown => return Some("It is not known yet whether it can chat."),
+            Suitability::NotReady => return Some("Its server says that it is not ready."),
             Suitability::CannotChat => {
                 "It is not made for chats; named in full in PIN_ALLOW_MODELS it would be offered."
             }
@@ -177,7 +191,7 @@ pub struct Catalogue {
     look_now: Notify,
     /// Why there is nothing to offer. Held while a look is under way.
     outage: Mutex<LogThrottle<String>>,
-    metrics: Arc<Metrics>,
+    metrics: BackendMetrics,
 }
 
 impl Catalogue {
@@ -186,7 +200,7 @@ impl Catalogue {
         rules: Rules,
         preload: Arc<Preload>,
         refresh: Duration,
-        metrics: Arc<Metrics>,
+        metrics: BackendMetrics,
     ) -> Self {
         Self {
             server,
@@ -316,7 +330,8 @@ impl Catalogue {
                 .rules
                 .why_hidden(&model.name, Suitability::Suits)
                 .is_none();
-            *suitability == Suitability::Unknown && would_be_offered
+            let is_unknown = matches!(suitability, Suitability::Unknown | Suitability::NotReady);
+            is_unknown && would_be_offered
         };
         let has_unknown = seen.models.iter().any(is_unknown);
         let why_unknown = seen.why_unknown.filter(|_| has_unknown);
@@ -342,6 +357,8 @@ impl Catalogue {
             is_warm: self.preload.is_warm(),
             why_empty: models.is_empty().then(why_nothing),
             models,
+            // Whose server is looked at by itself.
+            speech: Vec::new(),
             vram_bytes: seen.vram_bytes,
             version: seen.version,
         }
@@ -359,22 +376,17 @@ impl Catalogue {
                 throttled!(warn, told, [] "no models to offer: {trouble}");
             }
             None => {
-                let (version, name) = (offer.version.as_deref(), self.server.name());
+                let (version, name) = (offer.version.as_deref(), self.server.guide().name);
                 throttled!(info, outage.gone(), [version,] "{name} answers");
             }
         }
     }
 
     fn show(&self, offer: &Offer) {
-        let metrics = &self.metrics;
-        metrics.ollama_up.set(i64::from(offer.is_up));
-        metrics.ollama_models.set(gauge(offer.models.len()));
-        metrics.ollama_vram_bytes.set(gauge(offer.vram_bytes));
-        for name in offer.names() {
-            metrics.start_model(name);
-        }
+        let names = offer.names().map(AsRef::as_ref);
+        self.metrics.seen(offer.is_up, offer.vram_bytes, names);
         if let Some(version) = &offer.version {
-            metrics.set_ollama_version(version);
+            self.metrics.has_version(version);
         }
     }
 }

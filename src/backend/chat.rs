@@ -54,7 +54,7 @@ const OPTION_KEYS: [&str; 14] = [
 ];
 
 /// What OpenAI's dialect has at the top and Ollama has elsewhere or by another name.
-const OPENAI_KEYS: [&str; 10] = [
+const OPENAI_KEYS: [&str; 14] = [
     "temperature",
     "top_p",
     "seed",
@@ -65,6 +65,10 @@ const OPENAI_KEYS: [&str; 10] = [
     "max_tokens",
     "response_format",
     "reasoning_effort",
+    "n",
+    "best_of",
+    "n_predict",
+    "stream_options",
 ];
 
 /// What a chat request says of itself.
@@ -167,6 +171,21 @@ fn read_stream(top: &Object<'_>) -> Result<bool, Failure> {
     }
 }
 
+/// The smallest of the limits on an answer's length that a chat has under these names, as it is written. To OpenAI no limit is
+/// less than 1. What is no number counts only where nothing else does.
+pub(super) fn smallest_limit<'a>(chat: &Object<'a>, names: &[&str]) -> Option<&'a str> {
+    let limits = names
+        .iter()
+        .filter_map(|name| Some((chat.number(name), chat.given(name)?)));
+    let means_something =
+        |(number, _): &(Option<f64>, &str)| number.is_none_or(|limit| limit >= 1.0);
+    let size = |number: Option<f64>| number.unwrap_or(f64::INFINITY);
+    let smallest = limits
+        .filter(means_something)
+        .min_by(|one, other| size(one.0).total_cmp(&size(other.0)));
+    smallest.map(|(_, limit)| limit)
+}
+
 /// Refuses an object with a key that is ambiguous.
 fn check_keys(object: &Object<'_>, known: &[&[&str]]) -> Result<(), Failure> {
     if object.has_duplicates() {
@@ -189,7 +208,7 @@ fn check_keys(object: &Object<'_>, known: &[&[&str]]) -> Result<(), Failure> {
 
 /// Whether Go's encoding/json takes `key` for `known`, a lower-case ASCII name, although it is spelled otherwise.
 /// Its folding is Unicode's simple one: beyond ASCII, only the Kelvin sign and the long s fold to ASCII letters.
-fn folds_to(key: &str, known: &str) -> bool {
+pub(super) fn folds_to(key: &str, known: &str) -> bool {
     let fold = |c: char| match c {
         '\u{212a}' => 'k',
         '\u{17f}' => 's',

@@ -26,6 +26,8 @@ pub(super) struct Answer {
     pub(super) logprobs: Elements,
     /// Whether there were log probabilities that were left out.
     pub(super) has_shed: bool,
+    /// What is kept elsewhere until it is put in here, in bytes.
+    reserved: usize,
     /// How much is kept, in bytes; `None`: all of it.
     pub(super) limit: Option<usize>,
 }
@@ -35,7 +37,7 @@ pub(super) const SHED: &str = "log probabilities were left out: with them the an
 
 /// How much longer than an answer a line may be whose end has not come, in bytes: some 700 tokens have log probabilities as
 /// large, with 20 alternatives each. Ollama writes a line per token; what writes a whole answer as one may be cut off here.
-const LINE_BEYOND: usize = 1024 * 1024;
+pub(super) const LINE_BEYOND: usize = 1024 * 1024;
 
 impl Answer {
     /// Adds a list of log probabilities, unless they are left out. Gives whether there were any.
@@ -67,6 +69,22 @@ impl Answer {
         Ok(!elements.is_empty())
     }
 
+    /// Counts calls that are kept elsewhere as long as they are not whole.
+    ///
+    /// # Errors
+    /// They are too large.
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.make_room(bytes)?;
+        self.reserved += bytes;
+        Ok(())
+    }
+
+    /// Puts in the calls for which room was reserved, a JSON list of them.
+    pub(super) fn set_calls(&mut self, list: &str) {
+        self.reserved = 0;
+        self.tool_calls.push(interior(list));
+    }
+
     /// Leaves log probabilities out, also those to come.
     fn shed(&mut self) {
         self.has_shed = true;
@@ -90,7 +108,7 @@ impl Answer {
 
     fn fits(&self, bytes: usize) -> bool {
         let lists = self.tool_calls.0.len() + self.logprobs.0.len();
-        let kept = self.content.len() + self.thinking.len() + lists;
+        let kept = self.content.len() + self.thinking.len() + lists + self.reserved;
         self.limit.is_none_or(|max| kept + bytes <= max)
     }
 
@@ -171,7 +189,8 @@ fn elements_of(list: Option<&str>) -> Result<&str, Failure> {
     }
 }
 
-fn too_large() -> Failure {
+/// More is to be kept than may be.
+pub(super) fn too_large() -> Failure {
     let sentence = "the answer is larger than PIN_MAX_RESULT_BYTES";
     Failure::new(Code::TooLarge, sentence)
 }
@@ -266,6 +285,7 @@ pub(super) fn chat_completion(
     let finish_reason = match finish_reason {
         _ if !tool_calls.is_empty() => "tool_calls",
         Some("length") => "length",
+        Some("content_filter") => "content_filter",
         // OpenAI's clients know a closed set of reasons, and to them every other end is this one.
         _ => "stop",
     };

@@ -30,14 +30,29 @@ pub(super) fn what_came(body: &[u8]) -> Option<&'static str> {
 
 /// The words that come with a status other than 2xx.
 pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
-    let body = String::from_utf8_lossy(body);
-    let said = fields(&body, ["error", "detail", "message"]);
-    let mut said = said.into_iter().flatten().flatten();
-    said.find_map(words_of)
-        .unwrap_or_else(|| format!("HTTP {status}"))
+    words_in(&String::from_utf8_lossy(body)).unwrap_or_else(|| format!("HTTP {status}"))
 }
 
-/// The words of an `error` field, as Ollama (`"…"`), OpenAI (`{"message": "…"}`) or FastAPI (`[{"msg": "…"}]`) spells it.
+/// The words of a body that tells of an error, in whichever of its fields they are.
+pub(super) fn words_in(body: &str) -> Option<String> {
+    let said = fields(body, ["error", "detail", "message"]);
+    let mut said = said.into_iter().flatten().flatten();
+    said.find_map(words_of)
+}
+
+/// The words of a body that is plain text, and neither JSON nor a page.
+pub(super) fn plain_words(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?.trim();
+    let is_markup = text.starts_with(['<', '{', '[', '"']);
+    if is_markup || text.contains(|c: char| c.is_control() && !c.is_whitespace()) {
+        return None;
+    }
+    let cleaned = clean(text);
+    (!cleaned.is_empty()).then_some(cleaned)
+}
+
+/// The words of an `error` field, as Ollama (`"…"`), OpenAI (`{"message": "…"}`), FastAPI (`[{"msg": "…"}]`) or what is built
+/// on that (`{"error": …}` within its `detail`) spells it.
 pub(super) fn words_of_error(error: &str) -> String {
     words_of(error).unwrap_or_else(|| "an error without words".to_owned())
 }
@@ -45,12 +60,28 @@ pub(super) fn words_of_error(error: &str) -> String {
 fn words_of(error: &str) -> Option<String> {
     let field = |json, name| fields(json, [name])?[0];
     let words = match error.as_bytes().first()? {
-        b'{' => field(error, "message")?,
+        b'{' => match field(error, "message") {
+            Some(words) => words,
+            // Once more, and no deeper.
+            None => match field(error, "error")? {
+                inner if inner.starts_with('{') => field(inner, "message")?,
+                inner => inner,
+            },
+        },
         b'[' => elements(error)?.find_map(|one| field(one, "msg"))?,
         _ => error,
     };
-    let cleaned = clean(&text(words)?);
+    let cleaned = clean(without_echo(&text(words)?));
     (!cleaned.is_empty()).then_some(cleaned)
+}
+
+/// The words less what of the request they repeat, which may be its prompt: pydantic's errors end with the input (vLLM).
+fn without_echo(words: &str) -> &str {
+    const ECHOES: [&str; 3] = ["'input':", "\"input\":", "input_value="];
+    match ECHOES.iter().filter_map(|echo| words.find(echo)).min() {
+        Some(at) => words[..at].trim_end_matches([' ', ',', '[', '{']),
+        None => words,
+    }
 }
 
 fn clean(words: &str) -> String {
@@ -277,6 +308,23 @@ mod tests {
                 "backend: too long",
             ),
             (
+                r#"{"error":{"message":"1 validation error:\n  {'type': 'float_parsing', 'msg': 'not a number', 'input': 'my secret'}"}}"#,
+                "backend: 1 validation error:   {'type': 'float_parsing', 'msg': 'not a number'",
+            ),
+            (
+                r#"{"message":"Input should be a string [type=string_type, input_value=['my secret'], input_type=list]"}"#,
+                "backend: Input should be a string [type=string_type",
+            ),
+            (
+                r#"{"detail":{"error":{"message":"no such voice","code":1}}}"#,
+                "backend: no such voice",
+            ),
+            (r#"{"detail":{"error":"busy"}}"#, "backend: busy"),
+            (
+                r#"{"detail":{"error":{"x":1}},"message":"c"}"#,
+                "backend: c",
+            ),
+            (
                 r#"{"message":"c","detail":"b","error":{"message":"a"}}"#,
                 "backend: a",
             ),
@@ -318,6 +366,28 @@ mod tests {
             sentence(502, r#"{"error":"\u0000 \n"}"#),
             "backend: HTTP 502"
         );
+    }
+
+    #[test]
+    fn plain_text_has_words_unless_it_is_a_page_or_json_or_none() {
+        let words = |body: &[u8]| plain_words(body);
+        assert_eq!(
+            words(b"Internal Server Error\n").unwrap(),
+            "Internal Server Error"
+        );
+        assert_eq!(words(b"no route to 10.1.2.3").unwrap(), "no route to …");
+        for body in [
+            &b""[..],
+            b" \n",
+            b"<html>",
+            b"{",
+            b"[1]",
+            b"\"x\"",
+            b"\xff",
+            b"a\0b",
+        ] {
+            assert_eq!(words(body), None, "{body:?}");
+        }
     }
 
     #[test]

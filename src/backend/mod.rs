@@ -16,20 +16,24 @@ mod completion;
 mod error_text;
 mod fields;
 mod halves;
+mod key;
+mod names;
 mod object;
 pub mod ollama;
+mod openai;
 mod preload;
 mod restart;
 mod server;
+pub mod speech;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use self::{
-    answer::{ChatStream, Completion, Decoder, Deltas, ResultContext},
+    answer::{Arrival, ChatStream, Completion, Decoder, Deltas, ResultContext},
     catalogue::{Catalogue, Hidden, Loaded, Model, Offer, Rules, Thinking},
     chat::RequestHead,
     preload::{PreloadState, PreloadStatus},
-    server::{AskError, ModelServer, Prepared, Seen, Suitability},
+    server::{AskError, Guide, ModelServer, Prepared, Seen, Suitability},
 };
 
 use std::{sync::Arc, time::Duration};
@@ -40,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use self::{ollama::PullBoard, preload::Preload};
 use crate::{
     protocol::{Code, Failure},
-    telemetry::Metrics,
+    telemetry::BackendMetrics,
     transport::http::HttpError,
 };
 
@@ -57,7 +61,7 @@ impl Backend {
         server: Arc<dyn ModelServer>,
         rules: Rules,
         refresh: Duration,
-        metrics: &Arc<Metrics>,
+        metrics: BackendMetrics,
     ) -> Self {
         let preload = Arc::new(Preload::new(rules.preload.clone()));
         let catalogue = Catalogue::new(
@@ -65,7 +69,7 @@ impl Backend {
             rules,
             Arc::clone(&preload),
             refresh,
-            Arc::clone(metrics),
+            metrics,
         );
         Self {
             server,
@@ -77,6 +81,11 @@ impl Backend {
     /// What the network and `/status` call its interface.
     pub fn mode(&self) -> &'static str {
         self.server.mode()
+    }
+
+    /// What people who run such a server may be told.
+    pub fn guide(&self) -> &'static Guide {
+        self.server.guide()
     }
 
     /// Follows the server's models for as long as it is polled.
@@ -104,10 +113,15 @@ impl Backend {
                 Some(pull.unwrap_or_else(|| trouble.clone()))
             }
             None if offer.models.is_empty() => {
-                Some("Ollama has not been asked for its models yet.".to_owned())
+                Some("The model server has not been asked for its models yet.".to_owned())
             }
             None => None,
         }
+    }
+
+    /// Why the last good key is used, if the one that is set cannot be read.
+    pub fn trouble(&self) -> Option<String> {
+        self.server.trouble()
     }
 
     /// The models that are there and not offered; a hundred at most.
@@ -185,7 +199,13 @@ impl Backend {
     fn failure(&self, error: AskError) -> Failure {
         match error {
             AskError::Http(error) => self.unreachable(&error),
-            AskError::Refused { status, words } => Failure::new(AskError::code_of(status), words),
+            AskError::Refused { status, words } => {
+                if matches!(status, 401 | 403) {
+                    // That is the operator's to mend, whom the next look tells.
+                    self.catalogue.doubt();
+                }
+                Failure::new(AskError::code_of(status), words)
+            }
         }
     }
 

@@ -134,6 +134,22 @@ impl<'a> Object<'a> {
         self.entries.retain(|entry| entry.name != name);
     }
 
+    /// Removes those keys for which `is_unwanted`, which is told the key and its value as it was read.
+    pub(super) fn remove_where(&mut self, is_unwanted: impl Fn(&str, &str) -> bool) {
+        self.entries.retain(|entry| match entry.value {
+            Value::Raw(json) => !is_unwanted(&entry.name, json),
+            _ => true,
+        });
+    }
+
+    /// The keys with their values as they were read.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.entries.iter().filter_map(|entry| match entry.value {
+            Value::Raw(json) => Some((&*entry.name, json)),
+            _ => None,
+        })
+    }
+
     /// The keys, escapes read.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| &*entry.name)

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
-const MAX_ERROR_BODY: usize = 64 * 1024;
+pub(super) const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// How far a model suits chats, as its server tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Suitability {
     CannotChat,
     /// It runs in somebody's cloud: likewise.
     RunsElsewhere,
+    /// The server says that it cannot be asked just now: not offered until it can.
+    NotReady,
     /// The server does not tell yet: not offered until it does.
     Unknown,
 }
@@ -47,7 +49,7 @@ pub struct Seen {
     pub vram_bytes: u64,
     /// Whether it does not tell which models are in memory: then that none seems to be says nothing.
     pub is_memory_unknown: bool,
-    /// Why it does not tell of those models that are [`Suitability::Unknown`], where there are any.
+    /// Why those models are not offered that are [`Suitability::Unknown`] or [`Suitability::NotReady`], where there are any.
     pub why_unknown: Option<String>,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
@@ -101,13 +103,28 @@ impl AskError {
     }
 }
 
+/// What people who run a kind of model server may be told of it.
+#[derive(Debug)]
+pub struct Guide {
+    /// What they call it, as the subject of a sentence.
+    pub name: &'static str,
+    /// What to do where it fails.
+    pub if_broken: &'static str,
+    /// What to do where it is too slow.
+    pub if_slow: &'static str,
+    /// In tokens a second (protocol, "Interviews"): a node below this fails its interview.
+    pub floor: f64,
+    /// Likewise: one above this gets the best tier.
+    pub best: f64,
+}
+
 /// A model server, in its own dialect. It is looked at and asked by a [`super::Backend`], which keeps what it shows.
 pub trait ModelServer: Send + Sync {
     /// What the network and `/status` call its interface.
     fn mode(&self) -> &'static str;
 
-    /// What people call it.
-    fn name(&self) -> &'static str;
+    /// What people who run it may be told.
+    fn guide(&self) -> &'static Guide;
 
     /// Looks at it. May be dropped in the middle of it.
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>>;
@@ -121,6 +138,11 @@ pub trait ModelServer: Send + Sync {
     /// What the operator is told when none of the `models` that it has is offered; `why_unknown` is [`Seen::why_unknown`] where
     /// that alone keeps one back.
     fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String;
+
+    /// What is wrong with it that does not keep it from being asked, as a sentence for the operator.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 
     /// See [`super::Backend::prepare`].
     ///
@@ -173,8 +195,13 @@ pub(super) async fn accepted(
         let words = format!("HTTP {status}: {}", HttpError::Encoded(encoding));
         return Err(AskError::Refused { status, words });
     }
-    // A body that cannot be read whole says no less than one that is no JSON.
-    let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;
-    let words = words_of_status(status, &body.unwrap_or_default());
+    let body = error_body(answer.into_body()).await;
+    let words = words_of_status(status, &body);
     Err(AskError::Refused { status, words })
+}
+
+/// The body of a failed request. One that cannot be read whole is empty: it says no less than one that is no JSON.
+pub(super) async fn error_body(body: Incoming) -> Bytes {
+    let body = read_body(body, MAX_ERROR_BODY).await;
+    body.unwrap_or_default()
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::*;
-use crate::config::tests::config;
+use crate::{config::tests::config, telemetry::Metrics};
 
 const REFRESH: Duration = Duration::from_secs(600);
 
@@ -23,6 +23,20 @@ pub(crate) fn allowing(models: &str) -> Rules {
         deny: config.backend.deny,
         preload: config.backend.preload,
     }
+}
+
+/// What is told of servers that are none.
+pub(crate) const GUIDE: Guide = Guide {
+    name: "The server",
+    if_broken: "",
+    if_slow: "",
+    floor: 10.0,
+    best: 20.0,
+};
+
+/// Where what becomes of a server is counted, for nobody to see.
+pub(crate) fn counted() -> BackendMetrics {
+    BackendMetrics::new(&Arc::new(Metrics::new()), "gpu", "told")
 }
 
 /// Has these models, or is away; never answers a chat.
@@ -46,8 +60,8 @@ impl ModelServer for Listing {
         "told"
     }
 
-    fn name(&self) -> &'static str {
-        "The server"
+    fn guide(&self) -> &'static Guide {
+        &GUIDE
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
@@ -87,7 +101,7 @@ impl ModelServer for Listing {
 
 fn backend(server: &Arc<Listing>, allow: &str) -> Backend {
     let server = Arc::clone(server) as Arc<dyn ModelServer>;
-    Backend::new(server, allowing(allow), REFRESH, &Arc::new(Metrics::new()))
+    Backend::new(server, allowing(allow), REFRESH, counted())
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +152,7 @@ async fn whoever_misses_a_model_is_told_which_setting_hides_it() {
         preload: allowing("*").preload,
     };
     let server: Arc<dyn ModelServer> = server;
-    let backend = Backend::new(server, rules, REFRESH, &Arc::new(Metrics::new()));
+    let backend = Backend::new(server, rules, REFRESH, counted());
     backend.look_now().await;
     let told = hidden(&backend);
     let begins = [

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Step;
 use crate::{
-    backend::Model,
+    backend::{Guide, Model},
     config::JobSettings,
     inference::{TimedAnswer, TimedChat},
     node::Node,
@@ -20,17 +20,8 @@ use crate::{
 /// How long the answer may get, in tokens: enough to see how fast it goes.
 const TOKENS: u32 = 32;
 
-/// In tokens a second, of a model that Ollama serves (protocol, "Interviews"): a node below the first fails its interview,
-/// one above the second gets the best tier.
-const FLOOR: f64 = 10.0;
-const BEST: f64 = 20.0;
-
 /// What is named in the result, which nobody sees.
 const REQUEST_ID: &str = "check";
-
-const BROKEN: &str = "Ollama's own log says more (`journalctl -u ollama`, `docker compose logs ollama`), and `ollama run` with \
-                      that model shows whether it runs at all.";
-const SLOW: &str = "Have a smaller model interviewed (PIN_INTERVIEW_MODEL), or see with `ollama ps` that this one is on the GPU.";
 
 /// Looks at a node's model server. Gives its first model beside the steps, if it offers one.
 pub(super) async fn look(node: &Node) -> (Vec<Step>, Option<Model>) {
@@ -46,7 +37,8 @@ pub(super) async fn look(node: &Node) -> (Vec<Step>, Option<Model>) {
         );
     }
     let version = offer.version.map(|version| format!(" {version}"));
-    let found = format!("Ollama{} answers.", version.unwrap_or_default());
+    let name = capitalized(node.backend.guide().name);
+    let found = format!("{name}{} answers.", version.unwrap_or_default());
     let backend = Step::passed("backend", found).lasting(began.elapsed());
     let models = match (offer.models.first(), offer.models.len()) {
         (None, _) => Step::failed("models", why_empty),
@@ -107,7 +99,7 @@ impl<'a> Trial<'a> {
                     "The model {} was not loaded within {limit} (PIN_FIRST_TOKEN_TIMEOUT).",
                     self.model.name
                 );
-                Some(Step::failed("answer", found).advising(BROKEN))
+                Some(Step::failed("answer", found).advising(self.guide().if_broken))
             }
         }
     }
@@ -129,34 +121,51 @@ impl<'a> Trial<'a> {
             "model": self.model.name,
             "messages": [{"role": "user", "content": "Count from one to thirty in words."}],
             "stream": true,
-            "options": {"num_predict": TOKENS},
+            "max_tokens": TOKENS,
         });
         chat.ask(payload.to_string().as_bytes(), REQUEST_ID, 0)
             .await
     }
 
+    fn guide(&self) -> &'static Guide {
+        self.node.backend.guide()
+    }
+
     fn failed(&self, how: &str, failure: &Failure) -> Step {
         let found = format!("The model {} {how} ({}).", self.model.name, failure.text());
-        Step::failed("answer", found).advising(BROKEN)
+        Step::failed("answer", found).advising(self.guide().if_broken)
     }
 
     fn told(&self, answer: &TimedAnswer) -> Step {
         let (name, tokens) = (&self.model.name, answer.tokens);
         if tokens == 0 {
             let found = format!("The model {name} answers without a token.");
-            return Step::failed("answer", found).advising(BROKEN);
+            return Step::failed("answer", found).advising(self.guide().if_broken);
         }
         let speed = per_second(tokens, answer.total);
         let first = answer.first_token.as_secs_f64();
+        let Guide {
+            floor,
+            best,
+            if_slow,
+            ..
+        } = self.guide();
         let found = format!(
             "The model {name} gave {tokens} tokens, the first after {first:.2} s, at {speed:.1} tokens/s; the network's floor \
-             is {FLOOR}, its best tier is over {BEST}."
+             is {floor}, its best tier is over {best}."
         );
-        if speed < FLOOR {
-            return Step::warned("answer", found, SLOW);
+        if speed < *floor {
+            return Step::warned("answer", found, *if_slow);
         }
         Step::passed("answer", found)
     }
+}
+
+/// As the first word of a sentence.
+fn capitalized(name: &str) -> String {
+    let mut letters = name.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters.clone()).collect()
 }
 
 fn per_second(tokens: u64, time: Duration) -> f64 {

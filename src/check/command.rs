@@ -3,7 +3,7 @@
 //! Invariant: a sidecar that runs here is not disturbed unless that is asked for: no second login, which the gateway may
 //! answer by ending the first.
 
-use std::{ffi::OsString, io, time::Instant};
+use std::{ffi::OsString, io, sync::Arc, time::Instant};
 
 use secrecy::SecretString;
 
@@ -19,7 +19,7 @@ use crate::{
     config::{Config, ConfigError, ConfigErrors},
     relay::World,
     shared::Shared,
-    transport::{Connections, Probe},
+    transport::{Connections, Dial, Probe},
 };
 
 const USABLE: &str = "Every setting can be used.";
@@ -82,7 +82,8 @@ fn verdict(report: &Report) -> Verdict {
 struct Ready {
     config: Config,
     secret: SecretString,
-    world: World,
+    gateway: Arc<dyn Dial>,
+    shared: Shared,
     probe: Probe,
 }
 
@@ -112,14 +113,17 @@ impl Ready {
         screen.show([settings(&config).lasting(began.elapsed())]);
         let began = Instant::now();
         let source = &config.identity.secret;
-        match source.read() {
-            Ok(secret) => {
+        let connections = Connections::default();
+        let shared = Shared::new(&config, world.backend, world.clock, connections);
+        match source.read().and_then(|secret| Ok((secret, shared?))) {
+            Ok((secret, shared)) => {
                 let found = format!("It can be read: {source:?}.");
                 screen.show([Step::passed("secret", found).lasting(began.elapsed())]);
                 Some(Self {
                     config,
                     secret,
-                    world,
+                    gateway: world.gateway,
+                    shared,
                     probe,
                 })
             }
@@ -150,16 +154,16 @@ impl Ready {
         let Self {
             config,
             secret,
-            world,
+            gateway,
+            shared,
             probe,
         } = self;
-        let shared = Shared::new(&config, world.backend, world.clock, Connections::default());
         if options.offline {
             screen.show(left_out("Left out, since --offline was given."));
         } else {
             let gateway = Gateway {
                 config: &config,
-                dial: world.gateway,
+                dial: gateway,
                 shared: &shared,
                 probe,
             };

@@ -13,7 +13,7 @@ use super::{
     field::{Field, Value},
     proxy::on_the_way_to,
     table::Fields,
-    value::{Choice, Count, FilePath, Secret, Text, Time, UserAgent},
+    value::{ApiMode, Choice, Count, FilePath, Secret, Text, Time, UserAgent},
 };
 use crate::{protocol::Generation, secret::SecretSource, transport::AGENT};
 
@@ -104,6 +104,13 @@ pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
         plaintext,
         proxy,
         admin_hosts,
+        key_beside_password,
+        pulls,
+        context,
+        paths,
+        speech_server,
+        speech_models,
+        mapped_models,
     ];
     let conflicts = checks.into_iter().filter_map(|check| check(fields));
     conflicts
@@ -165,17 +172,116 @@ fn admin_hosts(fields: &Fields) -> Option<Conflict> {
     })
 }
 
+fn key_beside_password(fields: &Fields) -> Option<Conflict> {
+    let has_key = fields.backend_api_key.is_set() || fields.backend_api_key_file.is_set();
+    let has_password = fields.ollama_url.right()?.authorization().is_some();
+    (has_key && has_password).then(|| {
+        let sentence = "has a user and password, and PIN_BACKEND_API_KEY is set too; a request has room for one of them";
+        ("PIN_OLLAMA_URL", sentence.to_owned())
+    })
+}
+
+/// What only Ollama has, and an operator would believe to hold.
+fn pulls(fields: &Fields) -> Option<Conflict> {
+    let is_in_vain = is_openai(fields) && fields.pull_models.is_set();
+    is_in_vain.then(|| {
+        let sentence = "only Ollama pulls models; leave it out with PIN_API_MODE=openai, and have the model server get them";
+        ("PIN_PULL_MODELS", sentence.to_owned())
+    })
+}
+
+fn context(fields: &Fields) -> Option<Conflict> {
+    let is_in_vain = is_openai(fields) && fields.max_context.is_set();
+    is_in_vain.then(|| {
+        let sentence = "only Ollama takes a context with each chat; leave it out with PIN_API_MODE=openai, and start the model \
+                        server with the context that it is to have";
+        ("PIN_MAX_CONTEXT", sentence.to_owned())
+    })
+}
+
+/// Ollama's models have no paths for names.
+fn paths(fields: &Fields) -> Option<Conflict> {
+    let is_in_vain = fields.allow_models.right()?.0.has_path() && !is_openai(fields);
+    is_in_vain.then(|| {
+        let sentence = "has a path, which no model of Ollama's has for a name; write the names in `ollama list`";
+        ("PIN_ALLOW_MODELS", sentence.to_owned())
+    })
+}
+
+fn is_openai(fields: &Fields) -> bool {
+    let mode = fields.api_mode.right();
+    mode.is_some_and(|mode| mode.0 == ApiMode::OpenAi)
+}
+
+/// What is said of a speech server means nothing without one.
+fn speech_server(fields: &Fields) -> Option<Conflict> {
+    if fields.tts_url.is_set() {
+        return None;
+    }
+    let of_it = [
+        ("PIN_TTS_MODELS", fields.tts_models.is_set()),
+        ("PIN_TTS_VOICE", fields.tts_voice.is_set()),
+        ("PIN_TTS_MODEL_MAP", fields.tts_model_map.is_set()),
+    ];
+    let (name, _) = of_it.into_iter().find(|(_, is_set)| *is_set)?;
+    let sentence = "set, and PIN_TTS_URL is not; set that too, to where the speech server is";
+    Some((name, sentence.to_owned()))
+}
+
+/// No server of this interface can be asked what it speaks with.
+fn speech_models(fields: &Fields) -> Option<Conflict> {
+    (fields.tts_url.is_set() && !fields.tts_models.is_set()).then(|| {
+        let sentence = "set, and PIN_TTS_MODELS is not; name there the speech models to offer";
+        ("PIN_TTS_URL", sentence.to_owned())
+    })
+}
+
+fn mapped_models(fields: &Fields) -> Option<Conflict> {
+    let (models, map) = (fields.tts_models.right()?, fields.tts_model_map.right()?);
+    let is_offered = |name: &str| {
+        models
+            .0
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
+    };
+    let mut pairs = map.0.iter();
+    let (name, _) = pairs.find(|(name, _)| !is_offered(name))?;
+    let sentence = format!(
+        "{name:?} is not among PIN_TTS_MODELS, which are {models}; add it there or take it out here"
+    );
+    Some(("PIN_TTS_MODEL_MAP", sentence))
+}
+
 /// Finds the token for commands, if one is set, and reads it once.
 pub(super) fn find_admin_token(
     fields: &Fields,
     errors: &mut Vec<ConfigError>,
 ) -> Option<SecretSource> {
     let names = ("PIN_ADMIN_TOKEN", "PIN_ADMIN_TOKEN_FILE");
-    if is_twice(names, &fields.admin_token, &fields.admin_token_file, errors) {
+    find_optional(names, &fields.admin_token, &fields.admin_token_file, errors)
+}
+
+/// Finds the model server's key, if one is set, and reads it once.
+pub(super) fn find_backend_key(
+    fields: &Fields,
+    errors: &mut Vec<ConfigError>,
+) -> Option<SecretSource> {
+    let names = ("PIN_BACKEND_API_KEY", "PIN_BACKEND_API_KEY_FILE");
+    let (key, file) = (&fields.backend_api_key, &fields.backend_api_key_file);
+    find_optional(names, key, file, errors)
+}
+
+fn find_optional(
+    names: (&'static str, &'static str),
+    value: &Field<Secret>,
+    file: &Field<FilePath>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<SecretSource> {
+    if is_twice(names, value, file, errors) {
         return None;
     }
-    let source = match (fields.admin_token.right(), fields.admin_token_file.right()) {
-        (Some(token), _) => SecretSource::Value(token.0.clone()),
+    let source = match (value.right(), file.right()) {
+        (Some(secret), _) => SecretSource::Value(secret.0.clone()),
         (None, Some(file)) => SecretSource::File {
             path: file.0.clone(),
             setting: names.1,

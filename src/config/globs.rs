@@ -55,6 +55,20 @@ impl ModelGlobs {
         names.any(|glob| glob.matches(model))
     }
 
+    /// Whether one of them is a path.
+    pub(super) fn has_path(&self) -> bool {
+        self.0.iter().any(Glob::is_path)
+    }
+
+    /// Those without a wildcard, as they were written.
+    pub fn full_names(&self) -> impl Iterator<Item = &str> {
+        let names = self
+            .0
+            .iter()
+            .filter(|glob| matches!(glob.models, Models::One(_)));
+        names.map(|glob| glob.written.as_str())
+    }
+
     fn parse(text: &str, denies: bool) -> Result<Self, Invalid> {
         let patterns = text.split(',').map(str::trim);
         let patterns = patterns.filter(|pattern| !pattern.is_empty());
@@ -75,6 +89,11 @@ impl ModelGlobs {
 
 impl Glob {
     fn parse(written: &str, denies: bool) -> Result<Self, Invalid> {
+        if let Some(name) = name_of_path(written).filter(|_| !denies) {
+            let models = Models::One(in_full(&full_name(name)?));
+            let written = written.to_owned();
+            return Ok(Self { written, models });
+        }
         if let Some(mistake) = mistake(written) {
             let reason =
                 format!("{mistake}; write names or globs with commas between, such as {EXAMPLE}");
@@ -90,6 +109,11 @@ impl Glob {
         };
         let written = written.to_owned();
         Ok(Self { written, models })
+    }
+
+    /// Whether it is a path, as servers of OpenAI's interface have for a name.
+    fn is_path(&self) -> bool {
+        name_of_path(&self.written).is_some()
     }
 
     fn matches(&self, listed: &str) -> bool {
@@ -155,6 +179,14 @@ fn mistake(pattern: &str) -> Option<String> {
         || pattern.matches('/').count() > 2
         || pattern.matches(':').count() > 2;
     wrong.then(|| "is nothing that a model's name can be like".to_owned())
+}
+
+/// The last part of an absolute path, which is the name by which a model of that id is offered.
+fn name_of_path(written: &str) -> Option<&str> {
+    let path = written
+        .strip_prefix('/')
+        .filter(|path| !path.contains(is_wildcard))?;
+    path.rsplit('/').find(|part| !part.is_empty())
 }
 
 impl<const DENIES: bool> Value for Globs<DENIES> {

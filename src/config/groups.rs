@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use hyper::header::HeaderValue;
 use tracing_subscriber::filter::Targets;
 
-use super::{BackendUrl, GatewayUrl, ModelGlobs, PreloadModels, Price, ProxyUrl, Region};
+use super::{ApiMode, BackendUrl, GatewayUrl, ModelGlobs, PreloadModels, Price, ProxyUrl, Region};
 use crate::{
     protocol::{Generation, SignatureScheme},
     secret::SecretSource,
@@ -72,8 +72,14 @@ pub struct NodeSettings {
 /// The model server.
 #[derive(Clone, Debug)]
 pub struct BackendSettings {
+    /// The name of the node that it serves.
+    pub node: String,
+    /// Which interface it has.
+    pub mode: ApiMode,
     /// Its base URL.
     pub url: BackendUrl,
+    /// The token that it wants to be asked with. It was readable when the settings were read.
+    pub key: Option<SecretSource>,
     /// For DNS, TCP and TLS, each.
     pub connect_timeout: Duration,
     /// Time between looks at its models.
@@ -97,6 +103,35 @@ pub struct PreloadSettings {
     pub interview_model: Option<String>,
     /// How long a model that cannot be loaded keeps the node from being registered.
     pub patience: Duration,
+}
+
+/// The speech server.
+#[derive(Clone, Debug)]
+pub struct SpeechSettings {
+    /// Its base URL, without `/v1`.
+    pub url: BackendUrl,
+    /// What it offers; at least one, and few.
+    pub models: Vec<SpeechModel>,
+    /// The voice to ask for where a request names none; `None`: none is asked for.
+    pub voice: Option<String>,
+    /// For DNS, TCP and TLS, each, and for its answer to a look.
+    pub connect_timeout: Duration,
+    /// Time between looks at it.
+    pub refresh_interval: Duration,
+}
+
+/// A speech model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeechModel {
+    /// The name that the network is told, `tts:` included.
+    pub name: Arc<str>,
+    /// What the server calls it.
+    pub served: Arc<str>,
+}
+
+impl SpeechModel {
+    /// What stands before the name of every speech model.
+    pub const PREFIX: &str = "tts:";
 }
 
 /// What requests may ask of the machine.

@@ -16,6 +16,7 @@ const MODULES: &[&str] = &[
     "backend::ollama::pull::wanted",
     "backend::preload",
     "backend::preload::wanted",
+    "backend::speech",
     "inference",
     "inference::interview",
     "inference::refusals",

@@ -15,6 +15,7 @@ mod log_targets;
 mod model_names;
 mod plain;
 mod proxy;
+mod speech;
 mod table;
 mod url;
 mod value;
@@ -27,13 +28,14 @@ pub use self::{
     globs::ModelGlobs,
     groups::{
         AdminSettings, AdmissionSettings, BackendSettings, GatewaySettings, Identity, JobSettings,
-        LogSettings, NodeSettings, OutboxSettings, PolicySettings, PreloadSettings,
+        LogSettings, NodeSettings, OutboxSettings, PolicySettings, PreloadSettings, SpeechModel,
+        SpeechSettings,
     },
     model_names::PreloadModels,
     proxy::ProxyUrl,
     table::{Fallback, Setting, help, settings},
     url::{BackendUrl, GatewayUrl, Origin},
-    value::{Price, Region},
+    value::{ApiMode, Price, Region},
 };
 use secrecy::SecretString;
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub node: NodeSettings,
     /// The model server.
     pub backend: BackendSettings,
+    /// The speech server, where there is one.
+    pub speech: Option<SpeechSettings>,
     /// What requests may ask of the machine.
     pub policy: PolicySettings,
     /// How many requests wait.
@@ -102,15 +106,19 @@ impl Config {
         let mut conflicts = checks::find_conflicts(&fields);
         let secret = checks::find_secret(&fields, surroundings, &mut conflicts);
         let admin_token = checks::find_admin_token(&fields, &mut conflicts);
+        let backend_key = checks::find_backend_key(&fields, &mut conflicts);
 
         let mut errors = Vec::new();
         let values = fields.into_values(&mut errors);
         errors.append(&mut conflicts);
         errors.append(&mut unknown);
         match (values, secret) {
-            (Some(values), Some(secret)) if errors.is_empty() => {
-                Ok(Self::assemble(values, secret, admin_token, effective))
-            }
+            (Some(values), Some(secret)) if errors.is_empty() => Ok(Self::assemble(
+                values,
+                secret,
+                (admin_token, backend_key),
+                effective,
+            )),
             _ => Err(errors.into()),
         }
     }
@@ -130,10 +138,19 @@ impl Config {
     fn assemble(
         values: Values,
         secret: SecretSource,
-        admin_token: Option<SecretSource>,
+        (admin_token, backend_key): (Option<SecretSource>, Option<SecretSource>),
         effective: Vec<(&'static str, String)>,
     ) -> Self {
+        let speech = speech::Values {
+            url: values.tts_url,
+            models: values.tts_models,
+            voice: values.tts_voice,
+            map: values.tts_model_map,
+            connect_timeout: values.connect_timeout.0,
+            refresh_interval: values.model_refresh_interval.0,
+        };
         let interview_model = values.interview_model.map(|model| model.0);
+        let alias = values.node_alias.0;
         let proxies = (values.https_proxy.as_ref(), values.no_proxy.as_ref());
         let skipped = proxy::skipped_entries(&values.server_url, proxies.0, proxies.1);
         // One that cannot be used, though it would be, is among the conflicts.
@@ -161,14 +178,17 @@ impl Config {
                 heartbeat_timeout: values.heartbeat_timeout.0,
             },
             node: NodeSettings {
-                alias: values.node_alias.0,
+                alias: alias.clone(),
                 region: values.region.0,
                 price_per_thousand_tokens: values.price_per_thousand_tokens,
                 interview_model: interview_model.clone(),
                 capacity: values.capacity.0,
             },
             backend: BackendSettings {
+                node: alias,
+                mode: values.api_mode.0,
                 url: values.ollama_url,
+                key: backend_key,
                 connect_timeout: values.connect_timeout.0,
                 refresh_interval: values.model_refresh_interval.0,
                 allow: values.allow_models.0,
@@ -183,6 +203,7 @@ impl Config {
                     patience: values.first_token_timeout.0,
                 },
             },
+            speech: speech.settings(),
             policy: PolicySettings {
                 max_context: values.max_context.map(|tokens| tokens.0),
                 max_output_tokens: values.max_output_tokens.map(|tokens| tokens.0),

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{error::Invalid, field::Value, plain::Blanks};
+use super::{error::Invalid, field::Value, plain::Blanks, speech};
 
 /// How many models one machine is told to pull, at most: beyond what anybody's disk holds.
 const MOST: usize = 64;
@@ -75,9 +75,6 @@ impl fmt::Display for InterviewModel {
 const AUTO: &str = "auto";
 const NONE: &str = "none";
 
-/// Speech models are told from chat models by this; no model server loads one.
-const SPEECH: &str = "tts:";
-
 /// Which models are kept loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PreloadModels {
@@ -105,7 +102,8 @@ impl Value for PreloadModels {
                     "stands alone; write it without names, or names without it",
                 ));
             }
-            if written.starts_with(SPEECH) {
+            // No model server loads one.
+            if written.starts_with(speech::PREFIX) {
                 return Err(Invalid::value(
                     written,
                     "is a speech model; write names of chat models, which alone are kept loaded",

@@ -15,10 +15,11 @@ use super::{
     log::LogFilter,
     model_names::{InterviewModel, ModelNames, PreloadModels},
     proxy::{NoProxy, SharedProxy},
+    speech::{SpeechModelMap, SpeechModels, Voice},
     url::{BackendUrl, GatewayUrl},
     value::{
-        Choice, ClientId, Count, FilePath, Interval, ListenAddr, PayoutAddress, Price, Region,
-        Secret, Size, Text, Timeout, Tokens, UserAgent,
+        ApiMode, Choice, ClientId, Count, FilePath, Interval, ListenAddr, PayoutAddress, Price,
+        Region, Secret, Size, Text, Timeout, Tokens, UserAgent,
     },
 };
 use crate::{
@@ -152,8 +153,16 @@ settings! {
     no_proxy: Option<NoProxy>, "NO_PROXY", Unset,
         "what not to reach through the proxy, separated by commas: hosts, domains (with their subdomains), addresses, \
          networks such as `10.0.0.0/8`, each with or without a port; `*` for all";
+    api_mode: Choice<ApiMode>, "PIN_API_MODE", Is("ollama"),
+        "the model server's interface: `ollama`, or `openai` for vLLM, llama-server, LM Studio and all others that have \
+         `/v1/chat/completions`";
     ollama_url: BackendUrl, "PIN_OLLAMA_URL", Is("http://localhost:11434"),
-        "where Ollama is; the URL may have a user, a password and a base path";
+        "where Ollama is, or the OpenAI-compatible server (with `/v1` at the end or without); the URL may have a user, a \
+         password and a base path";
+    backend_api_key: Option<Secret>, "PIN_BACKEND_API_KEY", Unset,
+        "the key that the model server wants (`Authorization: Bearer KEY`); a file is better, as for the secret";
+    backend_api_key_file: Option<FilePath>, "PIN_BACKEND_API_KEY_FILE", Unset,
+        "the file with that key; it is read again at every look at the server";
     capacity: Count<1>, "PIN_CAPACITY", Is("4"),
         "how many chats run at once; the network is told the same number";
     queue: Count<0>, "PIN_QUEUE", FoundOut("as PIN_CAPACITY"),
@@ -173,17 +182,26 @@ settings! {
     payout_address: Option<PayoutAddress>, "PIN_PAYOUT_ADDRESS", Unset,
         "the wallet that the network is told; never logged";
     allow_models: Globs<false>, "PIN_ALLOW_MODELS", Is("*"),
-        "models to offer, separated by commas: globs over the names in `ollama list`, upper and lower case alike; \
-         embedding-only and cloud models are offered only if named in full";
+        "models to offer, separated by commas: globs over the names in `ollama list` or `/v1/models`, upper and \
+         lower case alike; embedding-only and cloud models are offered only if named in full";
     deny_models: Option<Globs<true>>, "PIN_DENY_MODELS", Unset,
         "models not to offer, even if allowed";
     pull_models: Option<ModelNames>, "PIN_PULL_MODELS", Unset,
-        "models that Ollama is to pull at start, separated by commas; those that it has are served meanwhile";
+        "models that Ollama is to pull at start, separated by commas; those that it has are served meanwhile (Ollama only)";
     preload_models: PreloadModels, "PIN_PRELOAD_MODELS", Is("auto"),
         "models to load before the node is registered and to keep loaded, separated by commas; `none`; or `auto`: \
          PIN_INTERVIEW_MODEL, else a model that is loaded at start, else none";
     model_refresh_interval: Interval, "PIN_MODEL_REFRESH_INTERVAL", Is("15s"),
-        "time between looks at Ollama's list of models";
+        "time between looks at the model server's list of models, and at the speech server";
+    tts_url: Option<BackendUrl>, "PIN_TTS_URL", Unset,
+        "where a speech server is that has `/v1/audio/speech` (with `/v1` at the end or without); the URL may have a user, a \
+         password and a base path";
+    tts_models: Option<SpeechModels>, "PIN_TTS_MODELS", Unset,
+        "the speech models to offer, separated by commas, such as `kokoro`; the network is told of `tts:kokoro`";
+    tts_voice: Option<Voice>, "PIN_TTS_VOICE", Unset,
+        "the voice that the speech server is asked for where a request names none or `default`; unset, it is asked for none";
+    tts_model_map: Option<SpeechModelMap>, "PIN_TTS_MODEL_MAP", Unset,
+        "what the speech server calls models that are offered by another name: `offered=served`, separated by commas";
     max_context: Option<Tokens>, "PIN_MAX_CONTEXT", FoundOut("the model's context length"),
         "the `num_ctx` that every chat gets, in tokens; unset, a chat gets what was last sent for its model, or more if it \
          asks for more";
@@ -195,14 +213,14 @@ settings! {
     max_frame_bytes: Size<1024>, "PIN_MAX_FRAME_BYTES", Is("16MiB"),
         "the largest frame taken from the gateway";
     max_result_bytes: Size<1024>, "PIN_MAX_RESULT_BYTES", Is("8MiB"),
-        "the largest answer taken from Ollama";
+        "the largest answer taken from the model server";
     outbox_bytes: Size<1024>, "PIN_OUTBOX_BYTES", Is("32MiB"),
-        "room for chunks and answers that wait to be delivered; when it is full, Ollama is slowed down and new chats \
+        "room for chunks and answers that wait to be delivered; when it is full, the model server is slowed down and new chats \
          are refused as `busy`";
     first_token_timeout: Interval, "PIN_FIRST_TOKEN_TIMEOUT", Is("5m"),
-        "the longest silence of Ollama before the first token";
+        "the longest silence of the model server before the first token";
     token_timeout: Interval, "PIN_TOKEN_TIMEOUT", Is("60s"),
-        "the longest silence of Ollama between two tokens";
+        "the longest silence of the model server between two tokens";
     request_timeout: Interval, "PIN_REQUEST_TIMEOUT", Is("30m"),
         "the longest time that a request may take, from its receipt";
     connect_timeout: Interval, "PIN_CONNECT_TIMEOUT", Is("10s"),

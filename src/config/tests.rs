@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod model_server;
+
 use std::{collections::HashSet, fs, net::IpAddr, os::unix::ffi::OsStringExt as _};
 
 use proptest::prelude::*;
@@ -114,6 +116,10 @@ fn every_setting_reaches_the_part_that_wants_it() {
         ("PIN_REGION", "eu-west"),
         ("PIN_PRICE_PER_THOUSAND_TOKENS", "0.00100"),
         ("PIN_INTERVIEW_MODEL", "llama3"),
+        ("PIN_TTS_URL", "http://gpu.example:8880/tts/v1/"),
+        ("PIN_TTS_MODELS", "kokoro,tts-1"),
+        ("PIN_TTS_VOICE", "af_bella"),
+        ("PIN_TTS_MODEL_MAP", "Kokoro=hexgrad/Kokoro-82M"),
         ("PIN_PAYOUT_ADDRESS", "0xabc"),
         ("PIN_ALLOW_MODELS", "llama*"),
         ("PIN_DENY_MODELS", "llama2"),
@@ -202,6 +208,17 @@ fn every_setting_reaches_the_part_that_wants_it() {
         (Some(8192), Some(512))
     );
     assert!(config.policy.allow_hardware_options);
+    let speech = config.speech.as_ref().unwrap();
+    assert_eq!(speech.url.path("/v1/models"), "/tts/v1/models");
+    assert_eq!(speech.voice.as_deref(), Some("af_bella"));
+    let models = speech.models.iter();
+    let models: Vec<_> = models.map(|model| (&*model.name, &*model.served)).collect();
+    let expected = [("tts:kokoro", "hexgrad/Kokoro-82M"), ("tts:tts-1", "tts-1")];
+    assert_eq!(models, expected);
+    assert_eq!(
+        (speech.connect_timeout, speech.refresh_interval),
+        (seconds(5), seconds(10))
+    );
     let admission = &config.admission;
     assert_eq!(
         (node.capacity, admission.queue, admission.queue_bytes),
@@ -236,6 +253,42 @@ fn every_setting_reaches_the_part_that_wants_it() {
             .would_enable("pin_sidecar", &tracing::Level::DEBUG)
     );
     assert_eq!(config.log.format, Some(LogFormat::Json));
+}
+
+#[test]
+fn a_speech_server_has_an_address_and_models_or_nothing_is_said_of_it() {
+    const URL: (&str, &str) = ("PIN_TTS_URL", "http://localhost:8880");
+    const MODELS: (&str, &str) = ("PIN_TTS_MODELS", "kokoro");
+    assert!(config(&[]).speech.is_none());
+    assert!(
+        config(&[("PIN_TTS_URL", ""), ("PIN_TTS_VOICE", " ")])
+            .speech
+            .is_none()
+    );
+    assert_eq!(
+        config(&[URL, MODELS, ("PIN_TTS_VOICE", "")])
+            .speech
+            .unwrap()
+            .voice,
+        None
+    );
+    let without_url = "set, and PIN_TTS_URL is not; set that too, to where the speech server is";
+    for (settings, told) in [
+        (&[MODELS][..], format!("PIN_TTS_MODELS: {without_url}")),
+        (&[("PIN_TTS_VOICE", "v")], format!("PIN_TTS_VOICE: {without_url}")),
+        (&[("PIN_TTS_MODEL_MAP", "a=b")], format!("PIN_TTS_MODEL_MAP: {without_url}")),
+        (
+            &[URL],
+            "PIN_TTS_URL: set, and PIN_TTS_MODELS is not; name there the speech models to offer".to_owned(),
+        ),
+        (
+            &[URL, MODELS, ("PIN_TTS_MODEL_MAP", "KOKORO=a,other=b")],
+            r#"PIN_TTS_MODEL_MAP: "other" is not among PIN_TTS_MODELS, which are kokoro; add it there or take it out here"#
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(errors(settings), [told]);
+    }
 }
 
 #[test]
@@ -738,7 +791,12 @@ fn the_table_has_each_setting_once_and_help_has_them_all() {
         .collect();
     assert_eq!(
         secret,
-        ["PIN_API_SECRET", "PIN_PAYOUT_ADDRESS", "PIN_ADMIN_TOKEN"]
+        [
+            "PIN_API_SECRET",
+            "PIN_BACKEND_API_KEY",
+            "PIN_PAYOUT_ADDRESS",
+            "PIN_ADMIN_TOKEN"
+        ]
     );
 }
 

@@ -256,6 +256,15 @@ impl BackendUrl {
         format!("{}{path}", self.base_path)
     }
 
+    /// The same without the version at its end, which is part of each path of OpenAI's interface: people write it or not.
+    #[must_use]
+    pub fn without_version(mut self) -> Self {
+        if let Some(base) = self.base_path.strip_suffix("/v1") {
+            self.base_path.truncate(base.len());
+        }
+        self
+    }
+
     /// The value of the `Authorization` header, where the URL has a user and password. Secret.
     pub fn authorization(&self) -> Option<&str> {
         self.authorization.as_deref()

@@ -89,7 +89,7 @@ impl fmt::Display for Text {
 
 /// Whether this is one word of characters that ids, tokens and wallets may have: what else there is comes from a shell, a
 /// comment or a list.
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     let may_be_in_one = |c: char| {
         !c.is_control() && !c.is_whitespace() && !matches!(c, '"' | '\'' | '`' | '#' | ',' | ';')
     };
@@ -440,6 +440,20 @@ impl Words for Region {
         ("asia-pacific", Self::AsiaPacific),
         ("global", Self::Global),
     ];
+}
+
+/// The interface of a model server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiMode {
+    /// Ollama's own.
+    Ollama,
+    /// OpenAI's, which most others have.
+    OpenAi,
+}
+
+impl Words for ApiMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ollama", Self::Ollama), ("openai", Self::OpenAi)];
 }
 
 impl Words for LogFormat {

@@ -17,7 +17,7 @@ use super::{
     record::Times,
 };
 use crate::{
-    backend::{ChatStream, Completion, Decoder, Deltas, ResultContext},
+    backend::{Arrival, ChatStream, Completion, Decoder, Deltas, ResultContext},
     config::JobSettings,
     protocol::{Code, Failure},
     transport::http::HttpError,
@@ -25,6 +25,9 @@ use crate::{
 
 /// How long the end of a body is waited for that has given its whole answer. It usually comes with it.
 const END_WAIT: Duration = Duration::from_millis(20);
+
+/// How long the counts of an answer's tokens are waited for once all else of it is there (protocol, "A chat").
+const COUNTS_WAIT: Duration = Duration::from_secs(2);
 
 /// How long an answer whose chunks were given up is read on. What the backend had sent before that lies in the buffers of
 /// this machine; what it has not is not waited for.
@@ -89,28 +92,37 @@ impl<'a> AnswerReader<'a> {
                 }
             };
             let heard = self.timeout.wait(next).await;
-            let bytes = match heard.map_err(|timed_out| self.timed_out(&timed_out, times))? {
-                Event::Backend(Some(bytes)) => bytes.map_err(|error| broken(&error))?,
-                Event::Backend(None) => break,
-                Event::Gateway => {
+            let lacks_only_counts = decoder.arrival() == Arrival::AllButCounts;
+            let bytes = match heard {
+                Ok(Event::Backend(Some(Ok(bytes)))) => bytes,
+                Ok(Event::Backend(None)) => break,
+                Ok(Event::Gateway) => {
                     self.send(decoder.as_ref()).await;
                     continue;
                 }
+                Ok(Event::Backend(Some(Err(_)))) | Err(_) if lacks_only_counts => break,
+                Ok(Event::Backend(Some(Err(error)))) => return Err(broken(&error)),
+                Err(timed_out) => return Err(self.timed_out(&timed_out, times)),
             };
             let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
             if is_alive {
                 times.token();
+                self.timeout.renew(self.pause);
             }
-            if decoder.is_complete() {
-                // Read to its end the connection can be used again; but nobody is kept waiting for that.
-                let _ = timeout(END_WAIT, body.next()).await;
-                break;
+            match decoder.arrival() {
+                Arrival::Whole => {
+                    // Read to its end the connection can be used again; but nobody is kept waiting for that.
+                    let _ = timeout(END_WAIT, body.next()).await;
+                    break;
+                }
+                Arrival::AllButCounts if !lacks_only_counts => {
+                    let end = Instant::now() + COUNTS_WAIT;
+                    self.timeout.end_at(end.min(self.deadline));
+                }
+                Arrival::AllButCounts | Arrival::Partial => {}
             }
             if !self.deltas.is_empty() {
                 self.send(decoder.as_ref()).await;
-            }
-            if is_alive {
-                self.timeout.renew(self.pause);
             }
         }
         self.chunks.follow(&mut self.deltas, decoder.as_ref());
@@ -165,7 +177,8 @@ pub(super) fn overdue(settings: &JobSettings) -> Failure {
     Failure::new(Code::Timeout, format!("not answered within {limit}"))
 }
 
-fn broken(error: &HttpError) -> Failure {
+/// An answer broke off.
+pub(super) fn broken(error: &HttpError) -> Failure {
     let sentence = match error {
         HttpError::NotHttp(_) | HttpError::Encoded(_) => {
             format!("the answer cannot be read: {error}")

@@ -5,7 +5,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{
     answer_reader::AnswerReader,
     chunks::Chunks,
-    work::{Done, Head, Progress, Task, Work},
+    work::{Done, Head, Progress, Task, Tokens, Work},
 };
 use crate::{
     backend::{RequestHead, ResultContext, chat},
@@ -68,6 +68,7 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
     } else {
         Chunks::unwanted()
     };
+    let model = chat.head.as_ref().map(|head| head.model.clone());
     let mut generation = AnswerReader::new(task.settings, task.deadline, chunks);
     if chat.head.as_ref().is_ok_and(|head| head.has_tools) {
         generation.allow_for_calls();
@@ -79,6 +80,7 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
         generation: task.generation,
         request_id: task.request_id.as_str().to_owned(),
         created: task.shared.clock.unix_seconds(),
+        model: model.unwrap_or_default(),
     };
     let completion = generation.finish(decoder, &context)?;
     progress.done = Some(Done {
@@ -87,8 +89,10 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
             request_id: task.request_id.clone(),
             body: Body::Result(completion.result),
         },
-        prompt_tokens: completion.prompt_tokens,
-        generation_tokens: completion.generation_tokens,
+        tokens: Some(Tokens {
+            prompt: completion.prompt_tokens,
+            generated: completion.generation_tokens,
+        }),
         load_duration: completion.load_duration,
     });
     generation.send_last().await;

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::{
     timed_chat::{TimedAnswer, TimedChat},
-    work::{Done, Head, Progress, Task, Work},
+    work::{Done, Head, Progress, Task, Tokens, Work},
 };
 use crate::{
     clock::millis,
@@ -148,8 +148,10 @@ impl Interview {
                 request_id: task.request_id.clone(),
                 body: Body::Interview(answers),
             },
-            prompt_tokens: sum.prompt_tokens,
-            generation_tokens: sum.tokens,
+            tokens: Some(Tokens {
+                prompt: sum.prompt_tokens,
+                generated: sum.tokens,
+            }),
             load_duration: None,
         });
     }

@@ -14,7 +14,7 @@ use super::{
     answer_reader::overdue,
     jobs::{Handle, Stop},
     record::{Ended, Record, Times},
-    work::{Done, Head, Progress, Task, Work},
+    work::{Done, Head, Progress, Task, Tokens, Work},
 };
 use crate::{
     node::{Offered, Slots},
@@ -151,7 +151,10 @@ impl Inference {
     ) -> Result<(Offered, Running), Failure> {
         let mut offering = place.offering;
         if offering.is_empty() {
-            self.shared.nodes.look_now().await;
+            match record.operation {
+                Operation::Speech => self.shared.nodes.look_for_speech().await,
+                Operation::Chat | Operation::Interview => self.shared.nodes.look_now().await,
+            }
             offering = self.offering(record.operation, &place.head);
         }
         let first = offering.first().ok_or_else(model_not_found)?;
@@ -172,10 +175,13 @@ impl Inference {
         Ok((on, running))
     }
 
-    /// Where a request may run. An interview is for one node: the one that it names, if we have that, else the first that
+    /// Where a request may run: speech where it is spoken, all else where there is such a model. An interview is for one node: the one that it names, if we have that, else the first that
     /// has the model.
     pub(super) fn offering(&self, operation: Operation, head: &Head) -> Vec<Offered> {
         let nodes = &self.shared.nodes;
+        if operation == Operation::Speech {
+            return nodes.speaking(&head.model);
+        }
         let mut offering = nodes.offering(&head.model);
         if operation == Operation::Interview {
             if let Some(node) = head.node.as_deref().and_then(|name| nodes.named(name)) {
@@ -214,18 +220,8 @@ impl Inference {
         }
         match outcome {
             Ok(done) => {
-                metrics
-                    .prompt_tokens_total
-                    .of(model)
-                    .inc_by(done.prompt_tokens);
-                metrics
-                    .generation_tokens_total
-                    .of(model)
-                    .inc_by(done.generation_tokens);
-                if let Some(per_token) = times.per_token(done.generation_tokens) {
-                    metrics
-                        .time_per_output_token_seconds
-                        .observe(per_token.as_secs_f64());
+                if let Some(tokens) = done.tokens {
+                    self.count_tokens(model, tokens, times);
                 }
                 if let Some(load) = done.load_duration {
                     metrics
@@ -234,6 +230,20 @@ impl Inference {
                 }
             }
             Err(failure) => self.count_failure(record.operation, failure.code),
+        }
+    }
+
+    fn count_tokens(&self, model: Option<&str>, tokens: Tokens, times: &Times) {
+        let metrics = &self.shared.metrics;
+        metrics.prompt_tokens_total.of(model).inc_by(tokens.prompt);
+        metrics
+            .generation_tokens_total
+            .of(model)
+            .inc_by(tokens.generated);
+        if let Some(per_token) = times.per_token(tokens.generated) {
+            metrics
+                .time_per_output_token_seconds
+                .observe(per_token.as_secs_f64());
         }
     }
 }

@@ -36,6 +36,7 @@ use self::{
     job::{Job, Place, busy, model_not_found, slots_of},
     jobs::{Entry, Stop},
     refusals::{Refusal, Refusals},
+    speech::no_backend,
     work::Work,
 };
 use crate::{
@@ -334,8 +335,9 @@ impl Inference {
         }
         let head = work.head().map_err(|failure| (None, failure))?;
         let offering = self.offering(work.operation(), &head);
-        if offering.is_empty() && self.shared.nodes.are_fresh() {
-            return Err((None, model_not_found()));
+        if offering.is_empty() {
+            self.check_unknown(work.operation(), &head.model)
+                .map_err(|failure| (None, failure))?;
         }
         // Before an earlier session's interview ends for it, so that this one has its slot and no chat that waits.
         let mut reservation = self.reserve(work, &offering);
@@ -361,6 +363,22 @@ impl Inference {
                 // There is no place to wait for a look at the backends either, so that what is known has to do.
                 None => (None, model_not_found()),
             }),
+        }
+    }
+
+    /// Refuses a request for a model that nobody is known to offer, unless a look may show somebody who does. What there is
+    /// of speech is known without one, but for whether its server is there.
+    fn check_unknown(&self, operation: Operation, model: &str) -> Result<(), Failure> {
+        let nodes = &self.shared.nodes;
+        let may_be_found = match operation {
+            Operation::Speech if !nodes.speak() => return Err(no_backend()),
+            Operation::Speech => nodes.may_be_speaking(model),
+            Operation::Chat | Operation::Interview => !nodes.are_fresh(),
+        };
+        if may_be_found {
+            Ok(())
+        } else {
+            Err(model_not_found())
         }
     }
 

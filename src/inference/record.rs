@@ -72,7 +72,7 @@ impl<'a> Ended<'a> {
 
     fn tokens(self) -> Option<(u64, u64)> {
         match self {
-            Self::Answered(done) => Some((done.prompt_tokens, done.generation_tokens)),
+            Self::Answered(done) => done.tokens.map(|tokens| (tokens.prompt, tokens.generated)),
             Self::Failed(_) | Self::Silenced(_) => None,
         }
     }
@@ -133,7 +133,8 @@ impl Record {
         self.node = Some(Arc::clone(&offered.node));
     }
 
-    /// What an answer earns, by an estimate, if it is delivered. Nobody pays for an interview.
+    /// What an answer earns, by an estimate, if it is delivered. Nobody pays for an interview, and prices are those of
+    /// tokens.
     pub(super) fn earning(&self, done: &Done) -> Option<Earning> {
         if self.operation == Operation::Interview {
             return None;
@@ -144,7 +145,8 @@ impl Record {
             .settings
             .price_per_thousand_tokens
             .as_f64();
-        let tokens = done.prompt_tokens.saturating_add(done.generation_tokens);
+        let tokens = done.tokens?;
+        let tokens = tokens.prompt.saturating_add(tokens.generated);
         Some(Earning {
             model: Arc::clone(self.model.as_ref()?),
             usd: tokens as f64 * price / 1_000.0,

@@ -16,8 +16,8 @@ use tokio::time::advance;
 use super::{Inference, Stop};
 use crate::{
     backend::{
-        AskError, Backend, ChatStream, Model, ModelServer, Prepared, Seen, Suitability,
-        tests::allowing,
+        AskError, Backend, ChatStream, Guide, Model, ModelServer, Prepared, Seen, Suitability,
+        tests::{GUIDE, allowing},
     },
     clock::SystemClock,
     config::{AdmissionSettings, JobSettings, OutboxSettings},
@@ -29,7 +29,7 @@ use crate::{
     protocol::{Code, Failure, Generation, Operation, RequestId, encode},
     service::Service,
     shared::Shared,
-    telemetry::{Metrics, RecentErrors},
+    telemetry::{BackendMetrics, Metrics, RecentErrors},
     transport::http::HttpError,
 };
 
@@ -41,8 +41,8 @@ impl ModelServer for Treacherous {
         "treacherous"
     }
 
-    fn name(&self) -> &'static str {
-        "The model server"
+    fn guide(&self) -> &'static Guide {
+        &GUIDE
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
@@ -84,7 +84,12 @@ impl ModelServer for Treacherous {
 /// Has been looked at.
 fn treacherous(metrics: &Arc<Metrics>) -> Backend {
     let long = Duration::from_secs(600);
-    let backend = Backend::new(Arc::new(Treacherous), allowing("*"), long, metrics);
+    let backend = Backend::new(
+        Arc::new(Treacherous),
+        allowing("*"),
+        long,
+        BackendMetrics::new(metrics, "gpu", "ollama"),
+    );
     backend.look_now().now_or_never().unwrap();
     backend
 }

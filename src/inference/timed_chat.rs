@@ -62,6 +62,7 @@ impl TimedChat<'_> {
             generation: Generation::Operator,
             request_id: request_id.to_owned(),
             created,
+            model: self.model.name.to_string(),
         };
         let completion = reader.finish(decoder, &context)?;
         Ok(TimedAnswer {

@@ -20,7 +20,7 @@ pub(super) fn read(operation: Operation, payload: Option<Box<RawValue>>) -> Box<
     let payload = payload.map_or_else(String::new, |payload| Box::<str>::from(payload).into());
     match operation {
         Operation::Chat => Box::new(Chat::read(payload)),
-        Operation::Speech => Box::new(Speech),
+        Operation::Speech => Box::new(Speech::read(&payload)),
         Operation::Interview => Box::new(Interview::read(&payload)),
     }
 }
@@ -99,14 +99,21 @@ pub(super) struct Progress {
     pub(super) done: Option<Done>,
 }
 
+/// Tokens, as the backend counted them; 0 where it did not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tokens {
+    /// Of the prompt.
+    pub(super) prompt: u64,
+    /// Generated.
+    pub(super) generated: u64,
+}
+
 /// What came of a request.
 pub(super) struct Done {
     /// The frame that has the result.
     pub(super) reply: Reply,
-    /// Tokens of the prompt, as the backend counted them; 0 where it did not say.
-    pub(super) prompt_tokens: u64,
-    /// Tokens generated, likewise.
-    pub(super) generation_tokens: u64,
+    /// What it took, where that is counted in tokens.
+    pub(super) tokens: Option<Tokens>,
     /// How long the backend took to load the model for it, where it says.
     pub(super) load_duration: Option<Duration>,
 }

@@ -13,13 +13,19 @@ pub use interviews::{InterviewPlace, Interviews};
 pub use slots::{Slot, Slots, Turn, Waiting};
 pub use standing::{Registered, Standing, Verdict};
 
-use std::{cmp::Reverse, future::pending, ops::Deref, sync::Arc};
+use std::{cmp::Reverse, future::pending, iter, ops::Deref, sync::Arc};
 
-use futures_util::future::{join_all, select_all};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join, join_all, select_all},
+};
 use tokio::sync::watch;
 
 use crate::{
-    backend::{Backend, Model, Offer},
+    backend::{
+        Backend, Model, Offer,
+        speech::{SpeechOffer, SpeechServer},
+    },
     config::NodeSettings,
 };
 
@@ -31,6 +37,8 @@ pub struct Node {
     pub settings: NodeSettings,
     /// Who serves it.
     pub backend: Backend,
+    /// Who speaks for it, if somebody does.
+    pub speech: Option<SpeechServer>,
     /// The jobs that it may run at once.
     pub slots: Arc<Slots>,
     /// The interviews that it may run or have wait.
@@ -49,7 +57,15 @@ impl Node {
             standing: Standing::default(),
             settings,
             backend,
+            speech: None,
         }
+    }
+
+    /// The same with a speech server beside its model server.
+    #[must_use]
+    pub fn with_speech(mut self, speech: Option<SpeechServer>) -> Self {
+        self.speech = speech;
+        self
     }
 }
 
@@ -83,13 +99,47 @@ impl FromIterator<Node> for Nodes {
 impl Nodes {
     /// Where a model is offered: on the node with the most free slots first, then in order.
     pub fn offering(&self, model: &str) -> Vec<Offered> {
-        let mut offering: Vec<_> = self
-            .iter()
-            .filter_map(|node| offered(node, model))
-            .collect();
+        self.offered_by(|node| node.backend.find(model))
+    }
+
+    /// Where a speech model is offered, by its name with `tts:`; in the same order.
+    pub fn speaking(&self, model: &str) -> Vec<Offered> {
+        self.offered_by(|node| {
+            let model = node.speech.as_ref()?.find(model)?;
+            Some(Model::named(&model.name))
+        })
+    }
+
+    fn offered_by(&self, find: impl Fn(&Node) -> Option<Model>) -> Vec<Offered> {
+        let offered = |node: &Arc<Node>| {
+            Some(Offered {
+                model: find(node)?,
+                node: Arc::clone(node),
+            })
+        };
+        let mut offering: Vec<_> = self.iter().filter_map(offered).collect();
         let free = |slots: &Slots| slots.capacity() - slots.taken();
         offering.sort_by_key(|offered| Reverse(free(&offered.node.slots)));
         offering
+    }
+
+    /// Whether there is any speech server.
+    pub fn speak(&self) -> bool {
+        self.speech().next().is_some()
+    }
+
+    /// Whether a speech model that is not offered may be found to be, if its server is looked at.
+    pub fn may_be_speaking(&self, model: &str) -> bool {
+        self.speech().any(|speech| speech.may_offer(model))
+    }
+
+    /// Looks at every speech server.
+    pub async fn look_for_speech(&self) {
+        join_all(self.speech().map(SpeechServer::look_now)).await;
+    }
+
+    fn speech(&self) -> impl Iterator<Item = &SpeechServer> {
+        self.iter().filter_map(|node| node.speech.as_ref())
     }
 
     /// Looks at every model server.
@@ -112,7 +162,11 @@ impl Nodes {
 
     /// What all of them offer.
     pub fn offers(&self) -> Offers {
-        Offers(self.iter().map(|node| node.backend.offer()).collect())
+        let offer = |node: &Arc<Node>| NodeOffer {
+            chat: node.backend.offer(),
+            speech: node.speech.as_ref().map(SpeechServer::offer),
+        };
+        Offers(self.iter().map(offer).collect())
     }
 
     /// Whether every list of models is so new that a model which is in none does not exist.
@@ -120,9 +174,11 @@ impl Nodes {
         self.iter().all(|node| node.backend.is_fresh())
     }
 
-    /// Follows every model server for as long as it is polled.
+    /// Follows every model server and speech server for as long as it is polled.
     pub async fn follow(&self) {
-        join_all(self.iter().map(|node| node.backend.follow())).await;
+        let chat = join_all(self.iter().map(|node| node.backend.follow()));
+        let speech = join_all(self.speech().map(SpeechServer::follow));
+        join(chat, speech).await;
     }
 
     /// Frees the memory that models take which are kept loaded, until they are to be kept again.
@@ -171,37 +227,53 @@ impl Nodes {
     }
 }
 
-fn offered(node: &Arc<Node>, model: &str) -> Option<Offered> {
-    Some(Offered {
-        model: node.backend.find(model)?,
-        node: Arc::clone(node),
-    })
-}
-
 /// What the nodes offer, each in its place, as it changes.
 #[derive(Clone)]
-pub struct Offers(Vec<watch::Receiver<Offer>>);
+pub struct Offers(Vec<NodeOffer>);
+
+/// What one of them offers.
+#[derive(Clone)]
+struct NodeOffer {
+    chat: watch::Receiver<Offer>,
+    speech: Option<watch::Receiver<SpeechOffer>>,
+}
+
+impl NodeOffer {
+    fn now(&self) -> Offer {
+        let mut offer = self.chat.borrow().clone();
+        if let Some(speech) = &self.speech {
+            offer.speech.clone_from(&speech.borrow().names);
+        }
+        offer
+    }
+
+    /// Both, each a change that is waited for.
+    fn changes(&mut self) -> impl Iterator<Item = BoxFuture<'_, ()>> {
+        let speech = self.speech.as_mut().map(|speech| change(speech).boxed());
+        iter::once(change(&mut self.chat).boxed()).chain(speech)
+    }
+}
 
 impl Offers {
     /// What they offer now.
     pub fn now(&self) -> Vec<Offer> {
-        self.0.iter().map(|offer| offer.borrow().clone()).collect()
+        self.0.iter().map(NodeOffer::now).collect()
     }
 
     /// Waits until one of them has changed since it was waited for.
     pub async fn changed(&mut self) {
-        select_all(self.0.iter_mut().map(|offer| Box::pin(change(offer)))).await;
+        select_all(self.0.iter_mut().flat_map(NodeOffer::changes)).await;
     }
 
     /// Waits until all of them have.
     pub async fn all_changed(&mut self) {
-        join_all(self.0.iter_mut().map(change)).await;
+        join_all(self.0.iter_mut().flat_map(NodeOffer::changes)).await;
     }
 }
 
-async fn change(offer: &mut watch::Receiver<Offer>) {
+async fn change<T>(offer: &mut watch::Receiver<T>) {
     if offer.changed().await.is_err() {
-        // Whoever looks at the backend has ended, so that there will be no news.
+        // Whoever looks at the server has ended, so that there will be no news.
         pending::<()>().await;
     }
 }

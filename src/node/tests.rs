@@ -10,10 +10,9 @@ use super::*;
 use crate::{
     backend::{
         ModelServer, Suitability,
-        tests::{Listing, allowing},
+        tests::{Listing, allowing, counted},
     },
     config::tests::config,
-    telemetry::Metrics,
 };
 
 /// The settings of a node of this capacity.
@@ -23,14 +22,13 @@ pub(crate) fn node_settings(capacity: usize) -> NodeSettings {
 
 /// Nodes with capacity and models, all of which have been looked at.
 pub(crate) async fn nodes(of: &[(&str, usize, &[&'static str])]) -> Nodes {
-    let metrics = Arc::new(Metrics::new());
     let node = |(alias, capacity, models): &(&str, usize, &[&'static str])| {
         let models: Vec<_> = models
             .iter()
             .map(|name| (*name, Suitability::Suits))
             .collect();
         let server: Arc<dyn ModelServer> = Listing::has(&models);
-        let backend = Backend::new(server, allowing("*"), Duration::from_secs(600), &metrics);
+        let backend = Backend::new(server, allowing("*"), Duration::from_secs(600), counted());
         let alias = (*alias).to_owned();
         Node::new(
             NodeSettings {

@@ -34,6 +34,8 @@ labels! {
         InferenceError = "INFERENCE_ERROR",
         /// The answers to an interview, or its refusal.
         InterviewResult = "INTERVIEW_RESULT",
+        /// Speech.
+        TtsResponse = "TTS_RESPONSE",
         /// A refusal or failure of a speech request.
         TtsError = "TTS_ERROR",
     }
@@ -390,8 +392,14 @@ mod tests {
         let text = r#"{"type":"INFERENCE_CHUNK","request_id":"r","index":0,"delta":"a\"é","kind":"thinking"}"#;
         assert_spelled(AgentMessage::InferenceChunk, &chunk, text);
         let result = RawValue::from_string(r#"{"b":1, "a":2}"#.into()).unwrap();
+        let clip = RawValue::from_string(r#"{"audio_b64":"AA=="}"#.into()).unwrap();
         let error = |text: &str| Body::Error(text.into());
         let golden = [
+            (
+                AgentMessage::TtsResponse,
+                Body::Result(clip),
+                r#"{"type":"TTS_RESPONSE","request_id":"r","result":{"audio_b64":"AA=="}}"#,
+            ),
             (
                 AgentMessage::InferenceResponse,
                 Body::Result(result),

@@ -196,7 +196,7 @@ impl DataPath {
             Some(_) => info!(undelivered, "paused"),
             None => info!(
                 undelivered,
-                "drained: the session opens again when it is asked to, or when Ollama has been restarted"
+                "drained: the session opens again when it is asked to, or when the model server has been restarted"
             ),
         }
         let stages = self.service.stages();
@@ -211,7 +211,7 @@ impl DataPath {
                 }
                 never = &mut unloading => match never {},
                 Some(_) = restart.join_next() => {
-                    info!("Ollama has been restarted");
+                    info!("the model server has been restarted");
                     self.service.backend_restarted();
                 }
             }

@@ -103,7 +103,7 @@ impl Relay {
         let secrets = Arc::new(SecretKeeper::new(config.identity.secret.clone())?);
         let connections = Connections::default();
         let generation = config.identity.generation;
-        let shared = Shared::new(&config, world.backend, world.clock, connections.clone());
+        let shared = Shared::new(&config, world.backend, world.clock, connections.clone())?;
         let job = config.job;
         let service = Arc::new(Service::new(
             config.drain_timeout,

@@ -108,7 +108,7 @@ impl Announcer {
         let health = Health {
             current_load,
             capacity: self.nodes.iter().map(|node| node.slots.capacity()).sum(),
-            models: offers.iter().map(|offer| offer.models.len()).sum(),
+            models: offers.iter().map(|offer| offer.names().count()).sum(),
             gpu_memory_used: vram.fold(0, u64::saturating_add),
         };
         self.outbox.control(Control::Heartbeat { health });
@@ -150,14 +150,20 @@ impl Announcer {
         }));
     }
 
-    /// The models of all nodes that the gateway knows of, each once.
+    /// The models of all nodes that the gateway knows of, each once. Speech models wait for no registration, since that
+    /// starts an interview of chat models; but those of a node that the network does not want to see do.
     fn models(&self, told: &Told, offers: &[Offer]) -> Vec<Arc<str>> {
         let mut listed = HashSet::new();
-        let known = |(_, is_registered): &(&Offer, &bool)| {
-            self.generation == Generation::Desktop || **is_registered
-        };
-        let known = offers.iter().zip(&told.registered).filter(known);
-        let names = known.flat_map(|(offer, _)| offer.names());
+        let nodes = self.nodes.iter().zip(offers).zip(&told.registered);
+        let names = nodes.flat_map(|((node, offer), is_registered)| {
+            let is_known = self.generation == Generation::Desktop || *is_registered;
+            let is_barred = self.barred_until(node).is_some();
+            let all = is_known.then(|| offer.names());
+            let speech = (!is_known && !is_barred).then_some(&offer.speech);
+            all.into_iter()
+                .flatten()
+                .chain(speech.into_iter().flatten())
+        });
         names.filter(|name| listed.insert(*name)).cloned().collect()
     }
 
@@ -266,6 +272,41 @@ mod tests {
         offers[0].is_warm = false;
         bench.announcer.introduce(&offers);
         assert_eq!(bench.told(), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn speech_models_follow_those_that_chat_and_wait_for_no_registration() {
+        let bench = bench("op_test", &[("one", 1, &["a"]), ("two", 1, &["b"])]).await;
+        let mut offers = bench.offers();
+        offers[0].speech = vec!["tts:x".into(), "tts:y".into()];
+        offers[1].speech = vec!["tts:y".into(), "tts:z".into()];
+        offers[1].is_warm = false;
+        bench.announcer.introduce(&offers);
+        assert_eq!(bench.told(), ["one", "a tts:x tts:y tts:z"]);
+        offers[1].is_warm = true;
+        bench.announcer.update(&offers);
+        assert_eq!(bench.told(), ["two", "a tts:x tts:y b tts:z"]);
+        bench.announcer.register(&bench.nodes[0], &offers[0]);
+        let batch = bench.outbox.take().into_iter();
+        let frames = batch.flat_map(|batch| batch.outgoing);
+        let models = frames.filter_map(|frame| match frame {
+            Outgoing::Control(Control::RegisterNode(node)) => Some(node.models.join(" ")),
+            _ => None,
+        });
+        assert_eq!(models.collect::<Vec<_>>(), ["a tts:x tts:y"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_the_network_does_not_want_to_see_lists_no_speech_either() {
+        let bench = bench("op_test", &[("one", 1, &["a"]), ("two", 1, &[])]).await;
+        let mut offers = bench.offers();
+        offers[0].speech = vec!["tts:x".into()];
+        offers[1].speech = vec!["tts:y".into()];
+        bench.nodes[0]
+            .standing
+            .judge(failed(Duration::from_secs(60)));
+        bench.announcer.introduce(&offers);
+        assert_eq!(bench.told(), ["tts:y"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -288,6 +288,31 @@ impl<const N: usize> Family for InfoBy<N> {
     }
 }
 
+/// Gauges by labels that are few by nature. A gauge starts with its first use.
+pub struct GaugeBy<const N: usize>(IntGaugeVec);
+
+impl<const N: usize> GaugeBy<N> {
+    /// The gauge with these labels.
+    pub fn of(&self, labels: [&str; N]) -> IntGauge {
+        self.0.with_label_values(&labels.map(shortened))
+    }
+}
+
+impl<const N: usize> Family for GaugeBy<N> {
+    /// The labels' names.
+    type Spec = [&'static str; N];
+
+    fn register(
+        registry: &Registry,
+        name: String,
+        help: &str,
+        labels: Self::Spec,
+    ) -> prometheus::Result<Self> {
+        let family = IntGaugeVec::new(Opts::new(name, help), &labels)?;
+        Ok(Self(registered(registry, family)?))
+    }
+}
+
 fn shortened(value: &str) -> String {
     let ends = value.char_indices().map(|(start, c)| start + c.len_utf8());
     let end = ends

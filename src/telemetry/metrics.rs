@@ -11,7 +11,7 @@ use prometheus::{
 
 use super::{
     by_model::{CounterByModel, CounterByModelAnd, GaugeByModel, SumByModel},
-    families::{CounterBy, CounterByPair, Family, HistogramBy, InfoBy, OneOf},
+    families::{CounterBy, CounterByPair, Family, GaugeBy, HistogramBy, InfoBy, OneOf},
     reasons::{ConnectFailure, DisconnectReason, DropReason, Tier},
 };
 use crate::protocol::{AgentMessage, Code, GatewayMessage, Operation};
@@ -138,15 +138,22 @@ metrics! {
     /// Mean time between the tokens of one answer.
     time_per_output_token_seconds: Histogram = PER_TOKEN,
 
-    /// Whether the backend answered when it was last asked: 1 or 0.
+    /// Whether a node's model server answered when it was last asked: 1 or 0.
+    backend_up: GaugeBy<2> = ["node", "mode"],
+    /// The version of a node's model server, where it tells; always 1.
+    backend_info: InfoBy<3> = ["node", "mode", "version"],
+    /// How many models a node offers.
+    backend_models: GaugeBy<1> = ["node"],
+    /// Whether the model server answered when it was last asked: 1 or 0. As backend_up.
     ollama_up: IntGauge,
-    /// The version of Ollama; always 1.
+    /// The version of the model server, where it tells; always 1. As backend_info.
     ollama_info: InfoBy<1> = ["version"],
-    /// How many models are offered.
+    /// How many models are offered. As backend_models.
     ollama_models: IntGauge,
-    /// GPU memory that Ollama's loaded models take.
+    /// GPU memory that loaded models take, where the model server tells.
     ollama_vram_bytes: IntGauge,
-    /// Time that Ollama took to have the model ready for an answer; some milliseconds where it was loaded already.
+    /// Time that the model server took to have the model ready for an answer, where it tells; some milliseconds where it was
+    /// loaded already.
     ollama_load_duration_seconds: Histogram = WAIT,
     /// Bytes that Ollama has of a model that it is told to pull.
     model_pull_bytes_completed: GaugeByModel,
@@ -210,9 +217,9 @@ impl Metrics {
         self.earnings_estimate_usd_total.start(model);
     }
 
-    /// Tells the version of the Ollama that answers.
-    pub fn set_ollama_version(&self, version: &str) {
-        self.ollama_info.set("", [version]);
+    /// The same of a speech model, of which no tokens are counted.
+    pub fn start_speech(&self, model: &str) {
+        self.requests_total.start(model, Operation::Speech);
     }
 
     /// Everything in the Prometheus text format 0.0.4.
@@ -314,8 +321,8 @@ mod tests {
         let metrics = Metrics::new();
         metrics.set_node("gpu", "gpu", "", "global");
         metrics.set_node("gpu", "gpu-a", "node_7", "eu-west");
-        metrics.set_ollama_version("0.17.3");
-        metrics.set_ollama_version("0.17.4");
+        metrics.ollama_info.set("", ["0.17.3"]);
+        metrics.ollama_info.set("", ["0.17.4"]);
         let text = metrics.render();
         let infos: Vec<_> = lines(&text)
             .into_iter()
@@ -390,7 +397,7 @@ mod tests {
         for name in &hostile {
             count_for(&metrics, Some(name));
             metrics.set_node(name, name, name, name);
-            metrics.set_ollama_version(name);
+            metrics.ollama_info.set("", [name]);
             metrics.quality_tier.set(Tier::of(name));
         }
         for n in 0..5_000 {
@@ -412,7 +419,7 @@ mod tests {
     fn promtool_finds_nothing_to_complain_about() {
         let metrics = Metrics::new();
         metrics.set_node("gpu", "gpu", "node_7", "global");
-        metrics.set_ollama_version("0.17.4");
+        metrics.ollama_info.set("", ["0.17.4"]);
         count_for(&metrics, None);
         count_for(&metrics, Some("tiny:latest"));
         devnet::promtool::check_metrics(&metrics.render());

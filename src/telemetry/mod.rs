@@ -3,6 +3,7 @@
 //! Invariant: neither ever carries a secret, a prompt, an answer or an address of a backend, metrics no request's id
 //! either, and telling never makes the data path wait.
 
+mod backend;
 mod by_model;
 mod families;
 mod log_throttle;
@@ -12,8 +13,9 @@ mod metrics;
 mod reasons;
 mod recent_errors;
 
+pub use backend::BackendMetrics;
 pub use by_model::{CounterByModel, CounterByModelAnd, SumByModel};
-pub use families::{CounterBy, CounterByPair, HistogramBy, InfoBy, OneOf};
+pub use families::{CounterBy, CounterByPair, GaugeBy, HistogramBy, InfoBy, OneOf};
 pub(crate) use log_throttle::throttled;
 pub use log_throttle::{LogThrottle, Occurrences, SETTLED};
 pub use log_writer::LogGuard;

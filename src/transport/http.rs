@@ -6,7 +6,7 @@ use std::{
     error::Error,
     future::Future,
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,6 +29,7 @@ use hyper_util::{
     },
     rt::{TokioIo, TokioTimer},
 };
+use secrecy::{ExposeSecret, SecretString};
 use tokio::{io::AsyncReadExt, time::timeout};
 use tower_service::Service;
 
@@ -81,6 +82,8 @@ pub struct HttpClient {
     dial: Arc<dyn Dial>,
     endpoint: Arc<Endpoint>,
     url: BackendUrl,
+    /// What the server is told of who asks.
+    authorization: Mutex<Option<HeaderValue>>,
 }
 
 impl HttpClient {
@@ -96,12 +99,35 @@ impl HttpClient {
                 dial: Arc::clone(&dial),
                 endpoint: Arc::clone(&endpoint),
             });
+        // The URL was checked when the settings were read.
+        let authorization = url.authorization().map(HeaderValue::from_str);
         Self {
             client,
             dial,
             endpoint,
+            authorization: Mutex::new(authorization.and_then(Result::ok)),
             url,
         }
+    }
+
+    /// Asks with this token (RFC 6750) from now on. Gives whether that is another than before.
+    pub fn ask_with(&self, token: &SecretString) -> bool {
+        let bearer = format!("Bearer {}", token.expose_secret());
+        let Ok(mut bearer) = HeaderValue::from_bytes(bearer.as_bytes()) else {
+            // A secret is one line of text, which every header can have.
+            return false;
+        };
+        bearer.set_sensitive(true);
+        let mut authorization = self.lock_authorization();
+        let is_new = authorization.as_ref() != Some(&bearer);
+        *authorization = Some(bearer);
+        is_new
+    }
+
+    fn lock_authorization(&self) -> MutexGuard<'_, Option<HeaderValue>> {
+        self.authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks with GET.
@@ -147,7 +173,7 @@ impl HttpClient {
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        if let Some(authorization) = self.url.authorization() {
+        if let Some(authorization) = &*self.lock_authorization() {
             request = request.header(AUTHORIZATION, authorization);
         }
         // The URL was checked when the settings were read, so that only a defect could make this fail.

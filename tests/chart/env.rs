@@ -8,9 +8,14 @@ use serde_json::{Map, Value, json};
 use crate::chart::{Chart, DIRECTORY, Rendered, examples, one_document, versions};
 
 /// Those that neither a value nor `settings` has: secrets are files, and where to listen is the image's affair.
-const NOT_FOR_OPERATORS: [&str; 3] = ["PIN_API_SECRET", "PIN_ADMIN_TOKEN", "PIN_LISTEN_ADDR"];
+const NOT_FOR_OPERATORS: [&str; 4] = [
+    "PIN_API_SECRET",
+    "PIN_ADMIN_TOKEN",
+    "PIN_BACKEND_API_KEY",
+    "PIN_LISTEN_ADDR",
+];
 
-/// Every value that becomes a setting, each with one that is not its default.
+/// Every value that becomes a setting, each with one that is not its default, but for those of an OpenAI-compatible server.
 fn values_with_a_setting_of_their_own() -> Value {
     json!({
         "clientId": "pin_other",
@@ -31,6 +36,16 @@ fn values_with_a_setting_of_their_own() -> Value {
     })
 }
 
+/// The values that go with one.
+fn values_of_an_openai_server() -> Value {
+    json!({
+        "topology": "external",
+        "apiMode": "openai",
+        "ollama": {"url": "http://vllm:8000/v1"},
+        "backendKey": {"existingSecret": "vllm", "key": "api-key"},
+    })
+}
+
 /// The variables that the sidecar's container has by name and value. Those from elsewhere get a stand-in.
 fn variables(rendered: &Rendered) -> Vec<(String, String)> {
     let env = rendered.container("pin-sidecar")["env"].as_array().unwrap();
@@ -48,7 +63,9 @@ fn read(rendered: &Rendered) -> Result<Config, String> {
     fs::write(&secret, "not-a-real-secret").unwrap();
     let variables = variables(rendered).into_iter().map(|(name, value)| {
         let value = match name.as_str() {
-            "PIN_API_SECRET_FILE" | "PIN_ADMIN_TOKEN_FILE" => secret.clone().into_os_string(),
+            "PIN_API_SECRET_FILE" | "PIN_ADMIN_TOKEN_FILE" | "PIN_BACKEND_API_KEY_FILE" => {
+                secret.clone().into_os_string()
+            }
             _ => OsString::from(value),
         };
         (OsString::from(name), value)
@@ -67,9 +84,14 @@ fn allowed_settings() -> BTreeSet<String> {
 #[test]
 fn every_setting_of_the_product_is_either_a_value_or_allowed_in_settings() {
     let Some(chart) = Chart::find() else { return };
-    let of_their_own = chart.render(&values_with_a_setting_of_their_own());
-    let of_their_own = variables(&of_their_own).into_iter().map(|(name, _)| name);
-    let of_their_own: BTreeSet<String> = of_their_own.collect();
+    let given = [
+        values_with_a_setting_of_their_own(),
+        values_of_an_openai_server(),
+    ];
+    let of_their_own = given
+        .iter()
+        .flat_map(|values| variables(&chart.render(values)));
+    let of_their_own: BTreeSet<String> = of_their_own.map(|(name, _)| name).collect();
     let allowed = allowed_settings();
 
     let twice: Vec<_> = allowed.intersection(&of_their_own).collect();
@@ -123,6 +145,21 @@ fn every_value_reaches_the_setting_that_it_is_for() {
     }
     let url = effective["PIN_OLLAMA_URL"].as_str().unwrap();
     assert!(url.ends_with("@ollama:11434/base"), "{url}");
+}
+
+#[test]
+fn the_sidecar_speaks_openai_to_the_server_and_with_the_key_that_the_values_name() {
+    let Some(chart) = Chart::find() else { return };
+    let rendered = chart.render(&values_of_an_openai_server());
+    let config = read(&rendered).unwrap();
+    let effective: Vec<_> = config.effective().collect();
+    assert!(effective.contains(&("PIN_API_MODE", "openai")));
+    let file = rendered.variable("pin-sidecar", "PIN_BACKEND_API_KEY_FILE");
+    assert_eq!(*file, "/run/secrets/pin-sidecar-backend/api-key");
+    let without = chart.render(&json!({})).text;
+    for word in ["PIN_API_MODE", "BACKEND", "backend"] {
+        assert!(!without.contains(word), "{word} without an OpenAI server");
+    }
 }
 
 #[test]
@@ -187,6 +224,7 @@ fn the_charts_defaults_are_the_products_own() {
     let own = |name: &str| {
         let set = rendered.iter().any(|(set, _)| set == name);
         let unset = [
+            "PIN_API_MODE",
             "PIN_SERVER_URL",
             "PIN_ALLOW_PLAINTEXT",
             "PIN_ALLOW_MODELS",

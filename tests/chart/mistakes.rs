@@ -7,6 +7,12 @@ use crate::chart::{Chart, RELEASE};
 /// What is wrong, as values, and words that Helm's answer must have.
 fn mistakes() -> Vec<(Value, &'static [&'static str])> {
     let external = |more: Value| json!({"topology": "external", "ollama": more});
+    let openai = |mut values: Value| {
+        values["topology"] = json!("external");
+        values["apiMode"] = json!("openai");
+        values["ollama"] = json!({"url": "http://vllm:8000"});
+        values
+    };
     vec![
         // Names.
         (json!({"replica": 2}), &["'replica' not allowed"]),
@@ -166,6 +172,42 @@ fn mistakes() -> Vec<(Value, &'static [&'static str])> {
         (
             external(json!({"url": "http://ollama", "gpu": {"count": 1}})),
             &["ollama.gpu.count"],
+        ),
+        (
+            json!({"apiMode": "vllm"}),
+            &["/apiMode", "'ollama', 'openai'"],
+        ),
+        (
+            json!({"backendKey": {"exisitingSecret": "x"}}),
+            &["/backendKey", "'exisitingSecret' not allowed"],
+        ),
+        (
+            json!({"apiMode": "openai"}),
+            &["apiMode openai is for a server of your own", "bundled"],
+        ),
+        (
+            openai(json!({"models": {"pull": ["llama3.2"]}})),
+            &["models.pull: only Ollama pulls models"],
+        ),
+        (
+            openai(json!({"settings": {"PIN_MAX_CONTEXT": 8192}})),
+            &["settings.PIN_MAX_CONTEXT: only Ollama takes a context"],
+        ),
+        (
+            openai(json!({"backendKey": {"existingSecret": "a", "value": "b"}})),
+            &["backendKey.existingSecret and backendKey.value are both given"],
+        ),
+        (
+            json!({"topology": "sidecar", "backendKey": {"value": "b"}}),
+            &["backendKey is for topology external; with sidecar"],
+        ),
+        (
+            json!({
+                "topology": "external",
+                "ollama": {"url": "http://user:password@ollama"},
+                "backendKey": {"value": "b"},
+            }),
+            &["ollama.url has a user and password, and backendKey"],
         ),
         (
             json!({"gateway": {"url": "ws://gateway.example"}}),

@@ -98,6 +98,40 @@ fn the_token_is_a_file_from_a_secret_that_exists_and_without_one_there_is_nothin
 }
 
 #[test]
+fn the_model_servers_key_is_a_file_from_a_secret_that_exists_or_that_the_chart_makes() {
+    let Some(chart) = Chart::find() else { return };
+    let url = json!({"url": "http://vllm:8000"});
+    let with_key = |key: Value| {
+        let values = json!({"topology": "external", "ollama": url, "backendKey": key});
+        chart.render(&values)
+    };
+    let existing = with_key(json!({"existingSecret": "vllm", "key": "api-key"}));
+    let made = with_key(json!({"value": "k3y"}));
+    for (rendered, secret, key) in [
+        (&existing, "vllm", "api-key"),
+        (&made, "gpu-pin-sidecar-backend", "pin_backend_api_key"),
+    ] {
+        let volumes = rendered.pod()["volumes"].as_array().unwrap();
+        let of = |name: &str| &volumes.iter().find(|one| one["name"] == name).unwrap()["secret"];
+        let volume = of("backend-key");
+        assert_eq!(volume["secretName"], secret);
+        assert_eq!(volume["items"], json!([{"key": key, "path": key}]));
+        assert_eq!(volume["defaultMode"], of("secret")["defaultMode"]);
+    }
+    assert!(existing.all("Secret").is_empty());
+    let secret = made.one("Secret");
+    assert_eq!(secret["metadata"]["name"], "gpu-pin-sidecar-backend");
+    assert_eq!(secret["data"], json!({"pin_backend_api_key": "azN5"}));
+    // Another key is another pod, as with the API secret that the chart makes.
+    let other = with_key(json!({"value": "0ther"}));
+    let checksum = |rendered: &Rendered| {
+        rendered.template()["metadata"]["annotations"]["checksum/backend-key"].clone()
+    };
+    assert_ne!(checksum(&made), checksum(&other));
+    assert!(checksum(&made).is_string() && checksum(&existing).is_null());
+}
+
+#[test]
 fn the_pod_has_ten_seconds_more_than_the_drain() {
     let Some(chart) = Chart::find() else { return };
     for (drain, grace) in [(0, 10), (25, 35), (600, 610)] {

@@ -6,7 +6,15 @@ use crate::{
 };
 
 /// What docs/docker.md names besides docker-compose.yml alone.
-const OVERLAYS: [&str; 5] = ["gpu", "monitoring", "host-ollama", "admin-token", "demo"];
+const OVERLAYS: [&str; 7] = [
+    "gpu",
+    "monitoring",
+    "host-ollama",
+    "openai",
+    "openai-url",
+    "admin-token",
+    "demo",
+];
 
 fn of(overlays: &[&str]) -> String {
     let overlays = overlays
@@ -26,11 +34,15 @@ fn every_combination_that_the_page_names_is_taken_without_a_word() {
         of(&["gpu", "monitoring", "admin-token"]),
         of(&["demo", "monitoring"]),
         of(&["demo", "host-ollama"]),
+        of(&["openai", "openai-gpu", "monitoring"]),
+        of(&["openai-url", "backend-key"]),
+        of(&["host-ollama", "backend-key"]),
     ];
     for generation in GENERATIONS {
         for files in alone.iter().chain(&together) {
             let stack = Stack::new(lab, generation, files);
             stack.fill_in();
+            stack.name_a_model_server();
             let said = stack.compose("config -q");
             assert!(said.success, "{generation}, {files}: {}", said.stderr);
             assert_eq!(said.stderr, "", "{generation}, {files}");
@@ -61,6 +73,57 @@ fn the_token_comes_beside_the_secret_and_not_in_its_place() {
         for words in [
             "PIN_ADMIN_TOKEN_FILE: /run/secrets/pin_admin_token",
             "source: pin_admin_token",
+            "source: pin_api_secret",
+        ] {
+            assert!(config.contains(words), "{generation}, {words}: {config}");
+        }
+    }
+}
+
+#[test]
+fn a_llama_server_stands_in_ollamas_place_with_the_sidecars_capacity() {
+    let Some(lab) = Lab::find() else { return };
+    for generation in GENERATIONS {
+        let stack = Stack::new(lab, generation, &of(&["openai"])).with("PIN_CAPACITY", "7");
+        stack.fill_in();
+        stack.name_a_model_server();
+        let config = stack.compose_well("config").replace(['"', '\''], "");
+        for line in [
+            "PIN_API_MODE: openai",
+            "PIN_OLLAMA_URL: http://model-server:8080",
+            "scale: 0",
+        ] {
+            assert!(config.contains(line), "{generation}, {line}: {config}");
+        }
+        let words: Vec<_> = config
+            .lines()
+            .map(|line| line.trim_start_matches([' ', '-']))
+            .collect();
+        // The generations indent differently and leave out other dashes.
+        for pair in [
+            ["model", "/models/model.gguf"],
+            ["alias", "my-model"],
+            ["parallel", "7"],
+        ] {
+            let is_there = words.windows(2).any(|two| two == pair);
+            assert!(is_there, "{generation}, {pair:?}: {config}");
+        }
+    }
+}
+
+#[test]
+fn a_server_elsewhere_is_asked_at_the_url_in_env_with_the_key_beside_the_secret() {
+    let Some(lab) = Lab::find() else { return };
+    for generation in GENERATIONS {
+        let stack = Stack::new(lab, generation, &of(&["openai-url", "backend-key"]));
+        stack.fill_in();
+        stack.name_a_model_server();
+        let config = stack.compose_well("config");
+        for words in [
+            "PIN_API_MODE: openai",
+            "PIN_OLLAMA_URL: http://host.docker.internal:8000",
+            "PIN_BACKEND_API_KEY_FILE: /run/secrets/pin_backend_api_key",
+            "source: pin_backend_api_key",
             "source: pin_api_secret",
         ] {
             assert!(config.contains(words), "{generation}, {words}: {config}");

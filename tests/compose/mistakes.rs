@@ -28,6 +28,29 @@ fn without_a_client_id_or_an_alias_compose_says_what_to_do() {
 }
 
 #[test]
+fn without_a_model_server_to_ask_compose_says_what_to_write_where() {
+    let Some(lab) = Lab::find() else { return };
+    for (overlay, what_to_do) in [
+        (
+            "openai",
+            "write into .env the name of a GGUF file in models/ as LLAMA_MODEL",
+        ),
+        (
+            "openai-url",
+            "write into .env where your model server is, as PIN_OLLAMA_URL",
+        ),
+    ] {
+        for generation in GENERATIONS {
+            let files = format!("-f docker-compose.yml -f deploy/compose/{overlay}.yml");
+            let stack = Stack::new(lab, generation, &files);
+            stack.fill_in();
+            let told = stack.compose("config -q").stderr;
+            assert!(told.contains(what_to_do), "{generation}, {overlay}: {told}");
+        }
+    }
+}
+
+#[test]
 fn without_the_secret_compose_names_the_file() {
     let Some(lab) = Lab::find() else { return };
     for generation in GENERATIONS {

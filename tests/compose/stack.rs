@@ -88,6 +88,18 @@ impl Stack {
         self.put_secret(SIDECAR_UID, 0o400);
     }
 
+    /// Writes into `.env` what the overlays for OpenAI-compatible servers want there.
+    pub(crate) fn name_a_model_server(&self) {
+        for line in [
+            "LLAMA_MODEL=model.gguf",
+            "LLAMA_ALIAS=my-model",
+            "PIN_OLLAMA_URL=http://host.docker.internal:8000",
+        ] {
+            self.append(".env", line);
+        }
+        self.put("secrets/pin_backend_api_key", "k3y", SIDECAR_UID, 0o400);
+    }
+
     /// Writes the secret's file.
     pub(crate) fn put_secret(&self, owner: u32, mode: u32) {
         self.put("secrets/pin_api_secret", "s3cret", owner, mode);

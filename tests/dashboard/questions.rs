@@ -10,8 +10,12 @@ use crate::page::{Target, dashboard, panels};
 /// What Prometheus adds by itself.
 const OF_PROMETHEUS: [&str; 3] = ["up", "scrape_duration_seconds", "ALERTS"];
 
-/// Metrics that the dashboard leaves out, and why. None now.
-const LEFT_OUT: [(&str, &str); 0] = [];
+/// Metrics that the dashboard leaves out, and why.
+const LEFT_OUT: [(&str, &str); 3] = [
+    ("pin_sidecar_ollama_up", "as backend_up"),
+    ("pin_sidecar_ollama_models", "as backend_models"),
+    ("pin_sidecar_ollama_info", "as backend_info"),
+];
 
 /// An expression with Grafana's variables filled in, for scrapes that are a second apart.
 pub(crate) fn filled_in(expr: &str, instance: &str) -> String {

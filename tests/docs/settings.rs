@@ -124,19 +124,13 @@ fn no_setting_can_be_left_out() {
         "the table of PIN_CLIENT_ID does not end with <!-- end -->"
     );
     // What another table had goes to the one before it.
-    let merged = right.replace("<!-- settings: PIN_OLLAMA_URL -->\n", "");
+    let merged = right.replace("<!-- settings: PIN_API_MODE -->\n", "");
     let merged = rewritten(&merged).unwrap();
     let (_, first) = merged
         .split_once("<!-- settings: PIN_CLIENT_ID -->")
         .unwrap();
-    assert!(
-        first
-            .split_once(END)
-            .unwrap()
-            .0
-            .contains("`PIN_OLLAMA_URL`")
-    );
-    let renamed = right.replace("settings: PIN_OLLAMA_URL", "settings: PIN_NOPE");
+    assert!(first.split_once(END).unwrap().0.contains("`PIN_API_MODE`"));
+    let renamed = right.replace("settings: PIN_API_MODE", "settings: PIN_NOPE");
     assert_eq!(
         rewritten(&renamed).unwrap_err(),
         "there is no setting PIN_NOPE"

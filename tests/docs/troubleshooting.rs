@@ -27,6 +27,13 @@ const SAID_BY_OTHERS: [&str; 19] = [
     "Timestamp …",
 ];
 
+/// Those that tell what is missing from `.env`.
+const COMPOSE_FILES: [&str; 3] = [
+    "docker-compose.yml",
+    "deploy/compose/openai.yml",
+    "deploy/compose/openai-url.yml",
+];
+
 /// The first words that each row quotes.
 fn quotes(page: &str) -> Vec<&str> {
     let (_, table) = page.split_once("\n| it says |").unwrap();
@@ -46,7 +53,7 @@ fn all_that_is_said() -> String {
     let sources = sources.iter().flat_map(|place| files(&root().join(place)));
     let sources: String = sources
         .map(|file| fs::read_to_string(file).unwrap())
-        .chain([read("docker-compose.yml")])
+        .chain(COMPOSE_FILES.map(read))
         .collect();
     let mut joined = String::new();
     for part in sources.split("\\\n") {

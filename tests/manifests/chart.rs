@@ -105,7 +105,12 @@ fn every_minor_of_kubernetes_from_1_29_takes_what_is_applied() {
     let copied = Copied::new();
     let mut validate = Command::new(tools);
     validate.arg("validate");
-    for directory in TOPOLOGIES.iter().chain(&["examples/existing-ollama"]) {
+    let examples = [
+        "examples/existing-ollama",
+        "examples/vllm",
+        "examples/llama-server",
+    ];
+    for directory in TOPOLOGIES.iter().chain(&examples) {
         let file = format!("rendered/{}.yaml", directory.replace('/', "-"));
         copied.write(&file, &copied.kustomize(directory));
         validate.arg(copied.path(&file));

@@ -91,6 +91,36 @@ fn kubectl_patch_does_with_the_same_file_what_kustomize_does() {
 }
 
 #[test]
+fn the_patch_with_other_names_fits_a_vllm_that_is_there() {
+    if !Tool::Kubectl.is_there() {
+        return;
+    }
+    let copied = Copied::new();
+    let renamed = |text: &str| {
+        let lines = text
+            .lines()
+            .map(|line| match line.strip_suffix("name: ollama") {
+                Some(before) => format!("{before}name: vllm\n"),
+                None => format!("{line}\n"),
+            });
+        lines.collect::<String>()
+    };
+    let theirs = copied.read("examples/existing-ollama/ollama.yaml");
+    copied.write("patched/theirs.yaml", &renamed(&theirs));
+    let patch = copied.read(&format!("{COMPONENT}/deployment.yaml"));
+    copied.write("patched/patch.yaml", &renamed(&patch));
+    let patched = Tool::Kubectl.run(&format!(
+        "patch --local --type strategic -o yaml -f {} --patch-file {}",
+        copied.path("patched/theirs.yaml").display(),
+        copied.path("patched/patch.yaml").display()
+    ));
+    // Were a name left, the hook would be a second container's.
+    assert_eq!(patched.matches("preStop:").count(), 1, "{patched}");
+    assert_eq!(patched.matches("image: ").count(), 2, "{patched}");
+    assert!(!patched.contains("name: ollama\n"), "{patched}");
+}
+
+#[test]
 fn the_patch_has_the_container_and_the_hook_that_the_chart_has() {
     if !Tool::Kubectl.is_there() {
         return;

@@ -9,6 +9,7 @@
 mod chart;
 mod existing;
 mod hook;
+mod openai;
 mod pages;
 #[path = "../support/mod.rs"]
 mod support;

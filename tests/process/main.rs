@@ -14,6 +14,7 @@ mod program;
 mod reloads;
 mod settings;
 mod signals;
+mod speech;
 mod start;
 mod stopped;
 #[path = "../support/mod.rs"]

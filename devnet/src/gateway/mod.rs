@@ -309,6 +309,25 @@ impl Gateway {
         chat
     }
 
+    /// Sends a request for speech with a fresh id to the newest session.
+    ///
+    /// # Panics
+    /// If no session is open.
+    pub fn speech(&self, payload: Value) -> Chat {
+        self.speech_with_id(&self.hub.fresh_id(), payload)
+    }
+
+    /// Sends a request for speech to the newest session.
+    ///
+    /// # Panics
+    /// If no session is open.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn speech_with_id(&self, id: &str, payload: Value) -> Chat {
+        let speech = self.listen_for(id);
+        self.send(&json!({"type": "TTS_REQUEST", "request_id": id, "payload": payload}));
+        speech
+    }
+
     /// As [`chat`](Gateway::chat); `None` if no session is open.
     pub fn try_chat(&self, payload: &Value) -> Option<Chat> {
         let chat = self.listen_for(&self.hub.fresh_id());

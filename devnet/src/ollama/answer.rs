@@ -14,26 +14,10 @@ use super::{
     timestamp::rfc3339,
     wire::{Choice, Counts, Logprob, Message, Native, OpenAi, Usage, write},
 };
+use crate::model_server::words;
 
 /// What a model that thinks thinks before it speaks.
 const THOUGHTS: [&str; 4] = ["Let", " me", " think", "."];
-
-/// The first `tokens` words that the stand-in speaks when asked this: the prompt's own, over and over.
-pub fn spoken(prompt: &str, tokens: usize) -> String {
-    words(prompt).take(tokens).collect()
-}
-
-/// The tokens of an endless answer.
-fn words(prompt: &str) -> impl Iterator<Item = String> + use<> {
-    let mut words: Vec<String> = prompt.split_whitespace().map(str::to_owned).collect();
-    if words.is_empty() {
-        words.push("hello".to_owned());
-    }
-    (0..).map(move |index: usize| {
-        let space = if index == 0 { "" } else { " " };
-        format!("{space}{}", words[index % words.len()])
-    })
-}
 
 #[derive(Debug)]
 struct Token {

@@ -1,11 +1,6 @@
 //! What goes wrong, and when.
 
-use std::sync::Mutex;
-
 use bytes::Bytes;
-
-use super::record::Request;
-use crate::journal::lock;
 
 /// What goes wrong with one answer. Those after [`Fault::HangBeforeHeaders`] need a chat or, except for the splits and
 /// the single object, a pull, where lines take the place of tokens.
@@ -103,48 +98,5 @@ impl Fault {
             | Self::SingleObject
             | Self::Script(_) => None,
         }
-    }
-}
-
-/// The faults to come, by path; the first that fits is used, and used up.
-#[derive(Default)]
-pub(super) struct Faults(Mutex<Vec<Planned>>);
-
-struct Planned {
-    path: String,
-    /// The one model that it is about; `None` for any.
-    model: Option<String>,
-    /// How many more times; `None` for always.
-    times: Option<usize>,
-    fault: Fault,
-}
-
-impl Faults {
-    pub(super) fn plan(&self, path: &str, model: Option<&str>, times: Option<usize>, fault: Fault) {
-        lock(&self.0).push(Planned {
-            path: path.to_owned(),
-            model: model.map(str::to_owned),
-            times,
-            fault,
-        });
-    }
-
-    pub(super) fn clear(&self) {
-        lock(&self.0).clear();
-    }
-
-    pub(super) fn take(&self, request: &Request) -> Option<Fault> {
-        let mut planned = lock(&self.0);
-        planned.retain(|planned| planned.times != Some(0));
-        let next = planned.iter_mut().find(|planned| planned.fits(request))?;
-        next.times = next.times.map(|times| times - 1);
-        Some(next.fault.clone())
-    }
-}
-
-impl Planned {
-    fn fits(&self, request: &Request) -> bool {
-        let is_named = |model: &String| request.json()["model"] == **model;
-        self.path == request.path && self.model.as_ref().is_none_or(is_named)
     }
 }

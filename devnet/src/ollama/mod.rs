@@ -17,7 +17,6 @@ mod fault;
 mod fold;
 mod models;
 mod pull;
-mod record;
 mod request;
 mod server;
 mod state;
@@ -30,11 +29,11 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-pub use answer::spoken;
 pub use fault::Fault;
 pub use models::ModelShape;
 pub use pull::Pullable;
-pub use record::{Chats, Request};
+
+pub use crate::model_server::{Chats, Request, spoken};
 
 use crate::{
     journal::{lock, wait_until},

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::{
     fault::Fault,
     models::{ModelShape, hex_digest, with_tag},
-    record::Request,
     request::{Refusal, entries},
-    server::respond,
     state::State,
-    stream::{Body, Gone, Write, Writer, body},
 };
-use crate::journal::lock;
+use crate::{
+    journal::lock,
+    model_server::{Body, Gone, Request, Write, Writer, body, respond},
+};
 
 /// How often Ollama tells how far a layer is, also where that has not changed.
 const TICK: Duration = Duration::from_millis(60);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::fold::{Entries, field};
+use crate::model_server::text;
 
 /// A year is as good.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -293,19 +294,6 @@ fn check_option(name: &str, value: &Value) -> Result<(), Refusal> {
         500,
         format!("option \"{name}\" must be of type {kind}"),
     ))
-}
-
-/// Text, or the texts of a list of parts.
-fn text(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter_map(|part| part["text"].as_str())
-            .collect::<Vec<_>>()
-            .join("\n"),
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

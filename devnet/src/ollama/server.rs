@@ -2,14 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{
-    Method, Response, StatusCode,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
-    service::service_fn,
-};
+use http_body_util::BodyExt;
+use hyper::{Method, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use socket2::SockRef;
@@ -23,13 +17,15 @@ use super::{
     answer::{Answer, Dialect},
     fault::Fault,
     pull::pull,
-    record::{ChatGuard, Request},
     request::{ChatRequest, Refusal, entries},
     state::State,
-    stream::{Body, body, speak},
+    stream::speak,
     timestamp::rfc3339,
 };
-use crate::journal::lock;
+use crate::{
+    journal::lock,
+    model_server::{Body, ChatGuard, Request, body, canned, respond, whole},
+};
 
 const JSON: &str = "application/json; charset=utf-8";
 
@@ -221,15 +217,7 @@ async fn fail(fault: Fault) -> Response<Body> {
             status,
             headers,
             body,
-        } => {
-            let mut response = whole(status, "text/plain", body);
-            for (name, value) in headers {
-                if let Ok(value) = HeaderValue::from_str(&value) {
-                    response.headers_mut().insert(name, value);
-                }
-            }
-            response
-        }
+        } => canned(status, &headers, body),
         Fault::HangBeforeHeaders => std::future::pending().await,
         other => whole(
             500,
@@ -263,24 +251,4 @@ fn openai_error(refusal: &Refusal) -> Response<Body> {
         "application/json",
         json!({"error": error}).to_string(),
     )
-}
-
-fn whole(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    respond(
-        status,
-        content_type,
-        Full::new(body.into())
-            .map_err(|never| match never {})
-            .boxed_unsync(),
-    )
-}
-
-pub(super) fn respond(status: u16, content_type: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

@@ -9,19 +9,21 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     Behaviour,
-    fault::Faults,
+    fault::Fault,
     models::{Loading, Manner, Models},
     pull::Registry,
-    record::{Chats, Request},
     request::{ChatRequest, Refusal},
 };
-use crate::journal::{Journal, lock};
+use crate::{
+    journal::{Journal, lock},
+    model_server::{Chats, Faults, Request},
+};
 
 pub(super) struct State {
     pub(super) models: Mutex<Models>,
     pub(super) registry: Mutex<Registry>,
     pub(super) behaviour: Mutex<Behaviour>,
-    pub(super) faults: Faults,
+    pub(super) faults: Faults<Fault>,
     pub(super) requests: Journal<Request>,
     pub(super) chats: watch::Sender<Chats>,
     /// Where answers wait: after so many tokens.

@@ -9,6 +9,8 @@
   (include "pin-sidecar.checkNode" . | fromJsonArray)
   (include "pin-sidecar.checkGateway" . | fromJsonArray)
   (include "pin-sidecar.checkOllama" . | fromJsonArray)
+  (include "pin-sidecar.checkOpenai" . | fromJsonArray)
+  (include "pin-sidecar.checkBackendKey" . | fromJsonArray)
   (include "pin-sidecar.checkModels" . | fromJsonArray)
   (include "pin-sidecar.checkObservers" . | fromJsonArray)
   (include "pin-sidecar.checkEnv" (dict "value" "extraEnv" "env" (include "pin-sidecar.env" . | fromYamlArray)) | fromJsonArray)
@@ -110,7 +112,40 @@
 {{- $mistakes = append $mistakes (printf "ollama.url is for topology external; with %s Ollama is in the pod" (include "pin-sidecar.topology" .)) -}}
 {{- end -}}
 {{- if and $external (gt (include "pin-sidecar.gpus" . | int) 0) -}}
-{{- $mistakes = append $mistakes "ollama.gpu.count is for an Ollama of this chart; with topology external the GPUs are Ollama's own affair" -}}
+{{- $mistakes = append $mistakes "ollama.gpu.count is for an Ollama of this chart; with topology external the GPUs are the model server's own affair" -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- /* What only Ollama can do. */ -}}
+{{- define "pin-sidecar.checkOpenai" -}}
+{{- $mistakes := list -}}
+{{- if include "pin-sidecar.isOpenai" . -}}
+{{- if ne (include "pin-sidecar.topology" .) "external" -}}
+{{- $mistakes = append $mistakes (printf "apiMode openai is for a server of your own: with topology %s the chart runs Ollama, which is asked as apiMode ollama. Give topology external and the server as ollama.url" (include "pin-sidecar.topology" .)) -}}
+{{- end -}}
+{{- if (.Values.models).pull -}}
+{{- $mistakes = append $mistakes "models.pull: only Ollama pulls models; leave it out with apiMode openai, and have the model server get them" -}}
+{{- end -}}
+{{- if ne (dig "PIN_MAX_CONTEXT" "" (default dict .Values.settings) | toString) "" -}}
+{{- $mistakes = append $mistakes "settings.PIN_MAX_CONTEXT: only Ollama takes a context with each chat; leave it out with apiMode openai, and start the model server with the context that it is to have" -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $mistakes -}}
+{{- end -}}
+
+{{- define "pin-sidecar.checkBackendKey" -}}
+{{- $key := default dict .Values.backendKey -}}
+{{- $mistakes := list -}}
+{{- if and $key.existingSecret $key.value -}}
+{{- $mistakes = append $mistakes "backendKey.existingSecret and backendKey.value are both given; keep one of them" -}}
+{{- end -}}
+{{- if include "pin-sidecar.hasBackendKey" . -}}
+{{- if ne (include "pin-sidecar.topology" .) "external" -}}
+{{- $mistakes = append $mistakes (printf "backendKey is for topology external; with %s Ollama is in the pod and wants no key" (include "pin-sidecar.topology" .)) -}}
+{{- else if regexMatch "^[a-z]+://[^/?]*@" (default "" (.Values.ollama).url) -}}
+{{- $mistakes = append $mistakes "ollama.url has a user and password, and backendKey is given too; a request has room for one of them" -}}
+{{- end -}}
 {{- end -}}
 {{- toJson $mistakes -}}
 {{- end -}}

@@ -68,6 +68,11 @@
       mountPath: /run/secrets/pin-sidecar-admin
       readOnly: true
     {{- end }}
+    {{- if include "pin-sidecar.hasBackendKey" . }}
+    - name: backend-key
+      mountPath: /run/secrets/pin-sidecar-backend
+      readOnly: true
+    {{- end }}
     {{- with .Values.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -13,6 +13,10 @@
 - name: PIN_ADMIN_TOKEN_FILE
   value: {{ include "pin-sidecar.adminKey" . | printf "/run/secrets/pin-sidecar-admin/%s" | quote }}
 {{- end }}
+{{- if include "pin-sidecar.hasBackendKey" . }}
+- name: PIN_BACKEND_API_KEY_FILE
+  value: {{ include "pin-sidecar.backendKeyKey" . | printf "/run/secrets/pin-sidecar-backend/%s" | quote }}
+{{- end }}
 - name: PIN_NODE_ALIAS
   {{- include "pin-sidecar.alias" . | trim | nindent 2 }}
 - name: PIN_OLLAMA_URL
@@ -22,6 +26,7 @@
 - name: PIN_DRAIN_TIMEOUT
   value: {{ include "pin-sidecar.drainSeconds" . }}s
 {{- $values := list
+  (list "PIN_API_MODE" (include "pin-sidecar.isOpenai" . | empty | ternary "" "openai"))
   (list "PIN_SERVER_URL" $gateway.url)
   (list "PIN_ALLOW_PLAINTEXT" $gateway.allowPlaintext)
   (list "PIN_REGION" $node.region)

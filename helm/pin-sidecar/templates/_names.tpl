@@ -69,6 +69,14 @@ labels:
 {{- default "pin_admin_token" (.Values.admin).key -}}
 {{- end -}}
 
+{{- define "pin-sidecar.backendSecret" -}}
+{{- default (printf "%s-backend" (include "pin-sidecar.fullname" .)) (.Values.backendKey).existingSecret -}}
+{{- end -}}
+
+{{- define "pin-sidecar.backendKeyKey" -}}
+{{- default "pin_backend_api_key" (.Values.backendKey).key -}}
+{{- end -}}
+
 {{- /* Takes (dict "image" $image "name" "repository by default" "tag" "tag by default"). */ -}}
 {{- define "pin-sidecar.image" -}}
 {{- $image := default dict .image -}}

@@ -5,6 +5,15 @@
 {{- default "bundled" .Values.topology -}}
 {{- end -}}
 
+{{- define "pin-sidecar.isOpenai" -}}
+{{- if eq (default "ollama" .Values.apiMode) "openai" }}true{{ end -}}
+{{- end -}}
+
+{{- /* Whether the model server wants a key. */ -}}
+{{- define "pin-sidecar.hasBackendKey" -}}
+{{- if or (.Values.backendKey).existingSecret (.Values.backendKey).value }}true{{ end -}}
+{{- end -}}
+
 {{- define "pin-sidecar.kind" -}}
 {{- default (eq (include "pin-sidecar.topology" .) "external" | ternary "Deployment" "StatefulSet") .Values.kind -}}
 {{- end -}}

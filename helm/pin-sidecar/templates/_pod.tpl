@@ -42,6 +42,9 @@ spec:
 {{- if not (.Values.secret).existingSecret -}}
 {{- $_ := list (include "pin-sidecar.secretKey" .) (.Values.secret).value | toJson | sha256sum | set $own "checksum/secret" -}}
 {{- end -}}
+{{- with (.Values.backendKey).value -}}
+{{- $_ := list (include "pin-sidecar.backendKeyKey" $) . | toJson | sha256sum | set $own "checksum/backend-key" -}}
+{{- end -}}
 {{- merge dict (default dict .Values.podAnnotations) $own | toYaml -}}
 {{- end -}}
 
@@ -86,6 +89,15 @@ spec:
     items:
       - key: {{ include "pin-sidecar.adminKey" $ | quote }}
         path: {{ include "pin-sidecar.adminKey" $ | quote }}
+{{- end }}
+{{- if include "pin-sidecar.hasBackendKey" . }}
+- name: backend-key
+  secret:
+    secretName: {{ include "pin-sidecar.backendSecret" . | quote }}
+    defaultMode: {{ $mode }}
+    items:
+      - key: {{ include "pin-sidecar.backendKeyKey" . | quote }}
+        path: {{ include "pin-sidecar.backendKeyKey" . | quote }}
 {{- end }}
 {{- if eq $models "empty" }}
 - name: models

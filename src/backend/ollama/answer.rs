@@ -9,7 +9,7 @@ mod tests;
 
 use crate::{
     backend::{
-        Completion, Decoder, Deltas, ResultContext,
+        Arrival, Completion, Decoder, Deltas, ResultContext,
         completion::{Answer, unreadable, unreadable_piece},
         error_text::words_of_error,
         fields::fields,
@@ -56,8 +56,11 @@ impl Decoder for ChatDecoder {
         self.answer.limit = Some(max);
     }
 
-    fn is_complete(&self) -> bool {
-        self.last.is_some()
+    fn arrival(&self) -> Arrival {
+        match self.last {
+            Some(_) => Arrival::Whole,
+            None => Arrival::Partial,
+        }
     }
 
     fn finish(

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::wire::{Facts, Running, Tag, tags, version};
 use crate::{
-    backend::{AskError, server::accepted},
+    backend::{AskError, key::ApiKey, server::accepted},
     transport::http::{Body, HttpClient, HttpError, read_answer},
 };
 
@@ -20,7 +20,8 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// An Ollama's interface.
 pub(super) struct Api {
-    client: HttpClient,
+    pub(super) client: HttpClient,
+    pub(super) key: ApiKey,
     /// How long it may take to say something of itself.
     limit: Duration,
 }
@@ -31,8 +32,8 @@ struct ModelRequest<'a> {
 }
 
 impl Api {
-    pub(super) fn new(client: HttpClient, limit: Duration) -> Self {
-        Self { client, limit }
+    pub(super) fn new(client: HttpClient, key: ApiKey, limit: Duration) -> Self {
+        Self { client, key, limit }
     }
 
     /// `None` where it answers and does not tell.

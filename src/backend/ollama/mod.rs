@@ -28,17 +28,28 @@ use self::{
     wire::{Facts, Running, Tag},
 };
 use super::{
-    AskError, Backend, Catalogue, ChatStream, Model, ModelServer, Prepared, Rules, Seen,
+    AskError, Backend, Catalogue, ChatStream, Guide, Model, ModelServer, Prepared, Rules, Seen,
     Suitability,
+    key::{ApiKey, refused},
 };
 use crate::{
     config::{BackendSettings, PolicySettings},
     protocol::Failure,
-    telemetry::Metrics,
+    secret::SecretError,
+    telemetry::{BackendMetrics, Metrics},
     transport::{
         Connections, Dial,
         http::{HttpClient, HttpError},
     },
+};
+
+const GUIDE: Guide = Guide {
+    name: "Ollama",
+    if_broken: "Ollama's own log says more (`journalctl -u ollama`, `docker compose logs ollama`), and `ollama run` with that \
+                model shows whether it runs at all.",
+    if_slow: "Have a smaller model interviewed (PIN_INTERVIEW_MODEL), or see with `ollama ps` that this one is on the GPU.",
+    floor: 10.0,
+    best: 20.0,
 };
 
 /// An Ollama server.
@@ -53,13 +64,16 @@ struct Ollama {
 
 impl Backend {
     /// The Ollama that the settings name.
+    ///
+    /// # Errors
+    /// The key of what stands before it cannot be had.
     pub fn ollama(
         settings: BackendSettings,
         policy: PolicySettings,
         dial: Arc<dyn Dial>,
         metrics: &Arc<Metrics>,
         connections: Connections,
-    ) -> Self {
+    ) -> Result<Self, SecretError> {
         let rules = Rules {
             allow: settings.allow,
             deny: settings.deny,
@@ -68,17 +82,20 @@ impl Backend {
         let client = HttpClient::new(dial, settings.url, connections);
         let server = Ollama {
             pulls: Arc::new(PullBoard::new(settings.pull, &rules, metrics)),
-            api: Api::new(client, settings.connect_timeout),
+            api: Api::new(client, ApiKey::new(settings.key)?, settings.connect_timeout),
             descriptions: Mutex::new(Descriptions::new()),
             policy,
             contexts: Contexts::default(),
         };
-        Self::new(Arc::new(server), rules, settings.refresh_interval, metrics)
+        let refresh = settings.refresh_interval;
+        let metrics = BackendMetrics::new(metrics, &settings.node, server.mode());
+        Ok(Self::new(Arc::new(server), rules, refresh, metrics))
     }
 }
 
 impl Ollama {
     async fn seen(&self) -> Result<Seen, HttpError> {
+        self.api.key.hand_to(&self.api.client).await;
         let version = self.api.version().await?;
         let tags = self.api.tags().await?;
         let running = self.api.running().await;
@@ -101,11 +118,10 @@ impl Ollama {
 
 fn seen_model(tag: &Tag, facts: Option<&Facts>, running: &Running) -> (Model, Suitability) {
     let model = Model {
-        name: tag.name.as_str().into(),
         context_length: facts.and_then(|facts| facts.context_length),
         thinking: facts.map(|facts| facts.thinking).unwrap_or_default(),
         loaded: running.loaded(&tag.name),
-        is_preloaded: false,
+        ..Model::named(&tag.name)
     };
     let suitability = match facts {
         None => Suitability::Unknown,
@@ -121,8 +137,8 @@ impl ModelServer for Ollama {
         "ollama"
     }
 
-    fn name(&self) -> &'static str {
-        "Ollama"
+    fn guide(&self) -> &'static Guide {
+        &GUIDE
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
@@ -134,7 +150,22 @@ impl ModelServer for Ollama {
     }
 
     fn why_silent(&self, error: &HttpError) -> String {
-        format!("Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
+        match error {
+            HttpError::Status(status @ (401 | 403)) => refused(*status),
+            HttpError::Status(404) | HttpError::Unexpected => format!(
+                "What answers is no Ollama: {error}. Correct PIN_OLLAMA_URL, or set PIN_API_MODE=openai for vLLM, llama-server, \
+                 LM Studio and the like."
+            ),
+            HttpError::Dial(_)
+            | HttpError::Broken
+            | HttpError::NotHttp(_)
+            | HttpError::Encoded(_)
+            | HttpError::Status(_)
+            | HttpError::TooLarge
+            | HttpError::Silent(_) => {
+                format!("Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
+            }
+        }
     }
 
     fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String {
@@ -144,13 +175,17 @@ impl ModelServer for Ollama {
             }
             (n, Some(why)) => format!(
                 "Ollama has models ({n}) but does not say what they can do: {why}. Ask it with: ollama show MODEL. \
-                 What is between it and the sidecar may be at fault, too."
+                 What is between it and the sidecar may be at fault, too; and if it is no Ollama, set PIN_API_MODE=openai."
             ),
             (n, None) => format!(
                 "Ollama has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and PIN_DENY_MODELS; \
                  embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full."
             ),
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.api.key.trouble()
     }
 
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {

@@ -7,6 +7,7 @@
 
 use crate::backend::{
     Model, Thinking,
+    chat::smallest_limit,
     halves::text,
     object::{Object, Value, elements, string},
 };
@@ -63,23 +64,19 @@ fn translate_stop<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
     }
 }
 
-/// The smaller limit counts. To OpenAI no limit is less than 1; to Ollama 0 and less mean no limit, or none but the context's.
+/// The smaller limit counts. To Ollama 0 and less would mean no limit, or none but the context's.
 fn translate_limits<'a>(chat: &mut Object<'a>, options: &mut Object<'a>) {
     if options.has("num_predict") {
         return;
     }
-    let means_nothing = |name| chat.number(name).is_some_and(|limit| limit < 1.0);
-    let given = LIMITS.into_iter().filter(|name| !means_nothing(name));
-    let given = given.filter_map(|name| Some((chat.number(name), chat.given(name)?)));
-    // What is no number is told by Ollama, if it is asked for alone.
-    let size = |number: &Option<f64>| number.unwrap_or(f64::INFINITY);
-    let smallest = given.min_by(|(one, _), (other, _)| size(one).total_cmp(&size(other)));
+    let smallest = smallest_limit(chat, &LIMITS);
     for name in LIMITS {
         if chat.has(name) {
             chat.remove(name);
         }
     }
-    if let Some((_, limit)) = smallest {
+    if let Some(limit) = smallest {
+        // What is no number is told by Ollama.
         options.set("num_predict", Value::Raw(limit));
     }
 }

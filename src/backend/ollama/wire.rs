@@ -5,9 +5,10 @@
 //! than its own counts as missing.
 
 use crate::backend::{
-    Loaded, Suitability, Thinking,
+    Loaded, Thinking,
     fields::fields,
     halves,
+    names::in_a_cloud,
     object::{count, elements, string},
 };
 
@@ -77,26 +78,6 @@ impl Tag {
     pub(super) fn is_remote(&self) -> bool {
         !self.remote_host.is_empty() || in_a_cloud(&self.name)
     }
-}
-
-/// How far a model suits chats, as far as its name tells.
-pub(super) fn suitability_by_name(name: &str) -> Suitability {
-    if in_a_cloud(name) {
-        Suitability::RunsElsewhere
-    } else {
-        Suitability::Suits
-    }
-}
-
-/// Whether a model's name alone says that it runs in somebody's cloud: by its tag, as Ollama's own do (`gpt-oss:120b-cloud`,
-/// `glm-4.6:cloud`). A name may only sound like it.
-fn in_a_cloud(name: &str) -> bool {
-    let name = name.rsplit('/').next().unwrap_or(name);
-    let tag = name
-        .split_once(':')
-        .map_or("", |(_, tag)| tag)
-        .to_ascii_lowercase();
-    tag == "cloud" || tag.ends_with("-cloud")
 }
 
 /// `GET /api/ps`.

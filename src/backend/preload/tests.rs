@@ -14,10 +14,10 @@ use tokio::{task::JoinSet, time::advance};
 use super::*;
 use crate::{
     backend::{
-        ChatStream, Loaded, ModelServer, Prepared, Rules, Seen, Suitability, tests::allowing,
+        ChatStream, Guide, Loaded, ModelServer, Prepared, Rules, Seen, Suitability,
+        tests::{GUIDE, allowing, counted},
     },
     protocol::Failure,
-    telemetry::Metrics,
     transport::http::HttpError,
 };
 
@@ -81,8 +81,8 @@ impl ModelServer for Server {
         "told"
     }
 
-    fn name(&self) -> &'static str {
-        "The server"
+    fn guide(&self) -> &'static Guide {
+        &GUIDE
     }
 
     fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
@@ -182,12 +182,7 @@ impl Kept {
             ..allowing("*")
         };
         let server = Arc::clone(server) as Arc<dyn ModelServer>;
-        let backend = Arc::new(Backend::new(
-            server,
-            rules,
-            REFRESH,
-            &Arc::new(Metrics::new()),
-        ));
+        let backend = Arc::new(Backend::new(server, rules, REFRESH, counted()));
         let mut tasks = JoinSet::new();
         let (followed, kept) = (Arc::clone(&backend), Arc::clone(&backend));
         tasks.spawn(async move { followed.follow().await });
@@ -467,7 +462,7 @@ async fn what_is_told_to_stop_stops_in_the_middle_of_a_load() {
         },
         ..allowing("*")
     };
-    let backend = Backend::new(dynamic, rules, REFRESH, &Arc::new(Metrics::new()));
+    let backend = Backend::new(dynamic, rules, REFRESH, counted());
     backend.look_now().await;
     let stop = CancellationToken::new();
     let mut keeping = Box::pin(backend.keep_preloaded(fastrand::Rng::with_seed(7), stop.clone()));

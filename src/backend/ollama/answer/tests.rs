@@ -48,6 +48,7 @@ fn decode_pieces<'a>(
         generation,
         request_id: "req-1".into(),
         created: 1_700_000_000,
+        model: "asked".into(),
     };
     let completion = decoder.finish(&mut deltas, &context)?;
     Ok((deltas.drain().collect(), completion))
@@ -149,6 +150,7 @@ fn no_two_calls_of_a_conversation_share_an_id() {
             generation: Generation::Operator,
             request_id: request.into(),
             created: 0,
+            model: "asked".into(),
         };
         let completion = decoder.finish(&mut deltas, &context).unwrap();
         let result: serde_json::Value = serde_json::from_str(completion.result.get()).unwrap();
@@ -246,6 +248,7 @@ fn kept_of(body: &str) -> Outcome {
         generation: Generation::Desktop,
         request_id: "req-1".into(),
         created: 0,
+        model: "asked".into(),
     };
     let completion = decoder.finish(&mut deltas, &context)?;
     Ok((deltas.drain().collect(), completion))

@@ -8,7 +8,7 @@ use prometheus::IntGauge;
 
 use super::progress::Bytes;
 use crate::{
-    backend::{Rules, ollama::wire::suitability_by_name},
+    backend::{Rules, names::suitability_by_name},
     label::labels,
     telemetry::{Metrics, gauge},
 };

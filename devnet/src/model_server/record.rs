@@ -31,7 +31,7 @@ pub struct Request {
 }
 
 impl Request {
-    pub(super) fn new(method: String, path: String, headers: HeaderMap, body: Bytes) -> Self {
+    pub(crate) fn new(method: String, path: String, headers: HeaderMap, body: Bytes) -> Self {
         Self {
             at: Instant::now(),
             method,
@@ -70,12 +70,12 @@ impl Request {
     }
 
     /// The client takes nothing until the guard is dropped.
-    pub(super) fn stall(&self) -> Stalled<'_> {
+    pub(crate) fn stall(&self) -> Stalled<'_> {
         *lock(&self.stalled) = Some(Instant::now());
         Stalled(self)
     }
 
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         // Only the first time counts.
         let _ = self.left.set(Instant::now());
         self.gone.cancel();
@@ -94,7 +94,7 @@ impl fmt::Debug for Request {
 }
 
 /// An answer that cannot go on.
-pub(super) struct Stalled<'a>(&'a Request);
+pub(crate) struct Stalled<'a>(&'a Request);
 
 impl Drop for Stalled<'_> {
     fn drop(&mut self) {
@@ -114,14 +114,14 @@ pub struct Chats {
 }
 
 /// A chat that runs until this is dropped; the client left unless it was told to have finished.
-pub(super) struct ChatGuard {
+pub(crate) struct ChatGuard {
     request: Arc<Request>,
     chats: watch::Sender<Chats>,
     finished: bool,
 }
 
 impl ChatGuard {
-    pub(super) fn start(request: &Arc<Request>, chats: &watch::Sender<Chats>) -> Self {
+    pub(crate) fn start(request: &Arc<Request>, chats: &watch::Sender<Chats>) -> Self {
         chats.send_modify(|chats| {
             chats.running += 1;
             chats.ever += 1;
@@ -134,11 +134,11 @@ impl ChatGuard {
         }
     }
 
-    pub(super) fn request(&self) -> Arc<Request> {
+    pub(crate) fn request(&self) -> Arc<Request> {
         Arc::clone(&self.request)
     }
 
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.finished = true;
     }
 }

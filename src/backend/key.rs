@@ -1,0 +1,55 @@
+//! The key that a model server wants (`PIN_BACKEND_API_KEY`), for a process that runs for months while files are rotated.
+//!
+//! Invariant: a read that fails does not take away the last good key.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::{
+    secret::{SecretError, SecretKeeper, SecretSource},
+    transport::http::HttpClient,
+};
+
+/// The key, where there is one.
+#[derive(Default)]
+pub(super) struct ApiKey {
+    kept: Option<SecretKeeper>,
+    trouble: Mutex<Option<String>>,
+}
+
+impl ApiKey {
+    /// Reads it for the first time. Blocks as [`SecretSource::read`] does.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub(super) fn new(source: Option<SecretSource>) -> Result<Self, SecretError> {
+        Ok(Self {
+            kept: source.map(SecretKeeper::new).transpose()?,
+            trouble: Mutex::default(),
+        })
+    }
+
+    /// Has the client ask with the key as it is now. Gives whether that is another one than before.
+    pub(super) async fn hand_to(&self, client: &HttpClient) -> bool {
+        let Some(kept) = &self.kept else {
+            return false;
+        };
+        let (key, trouble) = kept.current().await;
+        let trouble = trouble.map(|error| error.to_string());
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        client.ask_with(&key)
+    }
+
+    /// Why the last good one is used, if it could not be read.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.clone()
+    }
+}
+
+/// What the operator is told of a server that refuses to be asked.
+pub(super) fn refused(status: u16) -> String {
+    format!(
+        "The model server refuses the sidecar (HTTP {status}): set PIN_BACKEND_API_KEY or PIN_BACKEND_API_KEY_FILE to the key \
+         that it was started with, or correct PIN_OLLAMA_URL."
+    )
+}

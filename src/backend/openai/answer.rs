@@ -1,0 +1,311 @@
+//! Reads the body of `/v1/chat/completions`: a stream of events, each a chunk of the answer; or one whole answer, from a server
+//! that does not stream; or an error, whatever its status was.
+//!
+//! Invariants: where a read ends makes no difference. An error anywhere wins over what follows it. An answer is whole with a
+//! `finish_reason` or `[DONE]`, and never without. Counts are the server's last ones, and never added up.
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    backend::{
+        Arrival, Completion, Decoder, Deltas, ResultContext,
+        completion::{Answer, LINE_BEYOND, too_large, unreadable, unreadable_piece},
+        error_text::{words_in, words_of_error},
+        fields::fields,
+        halves::{Half, text},
+        object::{count, elements},
+    },
+    event_stream::{EventStream, Piece},
+    protocol::{ChunkKind, Code, Failure},
+};
+
+use super::{calls::Calls, numbers::without_odd_numbers, result::complete};
+
+/// What a call takes beside its id, its name and its arguments, in bytes.
+const CALL_BYTES: usize = 96;
+
+/// Decodes one answer of an OpenAI-compatible server.
+#[derive(Default)]
+pub(super) struct ChatDecoder {
+    form: Form,
+    answer: Answer,
+    calls: Calls,
+    half_of_thinking: Half,
+    half_of_content: Half,
+    finish_reason: Option<String>,
+    counts: Counts,
+    /// Whether they came with the `finish_reason` or after it, and so are the last.
+    are_counts_final: bool,
+    /// Nothing follows that matters.
+    is_done: bool,
+}
+
+/// What the body is.
+#[derive(Default)]
+enum Form {
+    /// Nothing has come that tells.
+    #[default]
+    Unknown,
+    Events(EventStream),
+    /// Something that is no stream of events, as far as it has come.
+    Whole(Vec<u8>),
+}
+
+/// Tokens, as the server counted them; 0 where it did not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) prompt: u64,
+    pub(super) generation: u64,
+}
+
+impl Counts {
+    /// From `usage`, or from llama.cpp's `timings`, which it also sends where nobody asks for counts.
+    fn read(usage: Option<&str>, timings: Option<&str>) -> Option<Self> {
+        let counted = |json: Option<&str>| json.and_then(count).unwrap_or_default();
+        if let Some([prompt, generation]) =
+            usage.and_then(|usage| fields(usage, ["prompt_tokens", "completion_tokens"]))
+        {
+            return Some(Self {
+                prompt: counted(prompt),
+                generation: counted(generation),
+            });
+        }
+        let [cached, prompt, generation] =
+            fields(timings?, ["cache_n", "prompt_n", "predicted_n"])?;
+        Some(Self {
+            prompt: counted(cached).saturating_add(counted(prompt)),
+            generation: counted(generation),
+        })
+    }
+}
+
+impl Decoder for ChatDecoder {
+    fn feed(&mut self, bytes: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
+        if let Form::Unknown = self.form {
+            // A byte order mark tells nothing, nor does white space.
+            let is_telling =
+                |byte: &u8| !byte.is_ascii_whitespace() && !matches!(byte, 0xef | 0xbb | 0xbf);
+            let Some(start) = bytes.iter().position(is_telling) else {
+                return Ok(false);
+            };
+            self.form = Form::of(bytes[start], self.answer.limit);
+            return self.feed(&bytes[start..], deltas);
+        }
+        match std::mem::take(&mut self.form) {
+            Form::Unknown => Ok(false),
+            Form::Events(events) => self.read_events(events, bytes, deltas),
+            Form::Whole(mut whole) => {
+                self.answer.check_line(whole.len() + bytes.len())?;
+                whole.extend_from_slice(bytes);
+                self.form = Form::Whole(whole);
+                Ok(false)
+            }
+        }
+    }
+
+    fn so_far(&self) -> Deltas {
+        self.answer.deltas()
+    }
+
+    fn limit(&mut self, max: usize) {
+        self.answer.limit = Some(max);
+    }
+
+    fn arrival(&self) -> Arrival {
+        match &self.finish_reason {
+            _ if self.is_done => Arrival::Whole,
+            Some(_) if self.are_counts_final => Arrival::Whole,
+            Some(_) => Arrival::AllButCounts,
+            None => Arrival::Partial,
+        }
+    }
+
+    fn finish(
+        mut self: Box<Self>,
+        deltas: &mut Deltas,
+        context: &ResultContext,
+    ) -> Result<Completion, Failure> {
+        match std::mem::take(&mut self.form) {
+            Form::Unknown => {}
+            Form::Events(mut events) => {
+                if let Some(last) = events.unfinished()
+                    && !self.is_done
+                {
+                    self.read_event(last, deltas)?;
+                }
+            }
+            Form::Whole(whole) => self.read_whole(&whole, deltas)?,
+        }
+        if !self.is_done && self.finish_reason.is_none() {
+            let sentence = "the answer ended before it was complete";
+            return Err(Failure::new(Code::Backend, sentence));
+        }
+        let (thinking, content) = (self.half_of_thinking.end(), self.half_of_content.end());
+        self.answer.say(ChunkKind::Thinking, thinking, deltas)?;
+        self.answer.say(ChunkKind::Content, content, deltas)?;
+        self.answer.set_calls(&self.calls.to_json());
+        let reason = self.finish_reason.as_deref();
+        complete(&self.answer, reason, self.counts, context).ok_or_else(unreadable)
+    }
+}
+
+impl Form {
+    /// By the first byte that tells: no line of a stream of events begins like JSON or HTML.
+    fn of(first: u8, limit: Option<usize>) -> Self {
+        if matches!(first, b'{' | b'[' | b'<') {
+            return Self::Whole(Vec::new());
+        }
+        let mut events = EventStream::default();
+        if let Some(max) = limit {
+            events.limit(max.saturating_add(LINE_BEYOND));
+        }
+        Self::Events(events)
+    }
+}
+
+impl ChatDecoder {
+    fn read_events(
+        &mut self,
+        mut events: EventStream,
+        mut bytes: &[u8],
+        deltas: &mut Deltas,
+    ) -> Result<bool, Failure> {
+        let mut brought = false;
+        while !self.is_done {
+            match events.next(&mut bytes).map_err(|_| too_large())? {
+                Some(Piece::Event(data)) => brought |= self.read_event(data, deltas)?,
+                Some(Piece::Comment) => {}
+                None => break,
+            }
+        }
+        self.form = Form::Events(events);
+        Ok(brought)
+    }
+
+    /// Reads one event; gives whether it has part of the answer. What is no UTF-8 is replaced: an answer is worth more than
+    /// one of its characters.
+    fn read_event(&mut self, data: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
+        match data.trim_ascii() {
+            b"" => Ok(false),
+            b"[DONE]" => {
+                self.is_done = true;
+                Ok(false)
+            }
+            data => self.read_chunk(&String::from_utf8_lossy(data), deltas),
+        }
+    }
+
+    fn read_whole(&mut self, whole: &[u8], deltas: &mut Deltas) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(whole);
+        let choices = fields(&text, ["choices"]).and_then(|[choices]| choices);
+        self.read_chunk(&text, deltas)?;
+        if choices.is_none() {
+            return Err(unreadable_piece(whole));
+        }
+        self.is_done = true;
+        Ok(())
+    }
+
+    fn read_chunk(&mut self, chunk: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
+        let names = ["choices", "usage", "timings", "error"];
+        let Some([choices, usage, timings, error]) = fields(chunk, names) else {
+            return match without_odd_numbers(chunk) {
+                Some(mended) => self.read_chunk(&mended, deltas),
+                None => Err(unreadable_piece(chunk.as_bytes())),
+            };
+        };
+        if let Some(error) = error.filter(|error| *error != r#""""#) {
+            return Err(Failure::new(Code::Backend, words_of_error(error)));
+        }
+        if choices.is_none()
+            && let Some(words) = words_in(chunk)
+        {
+            return Err(Failure::new(Code::Backend, words));
+        }
+        let mut brought = false;
+        for choice in choices.and_then(elements).into_iter().flatten() {
+            brought |= self.read_choice(choice, deltas)?;
+        }
+        if let Some(counts) = Counts::read(usage, timings) {
+            self.counts = counts;
+            self.are_counts_final |= self.finish_reason.is_some() && usage.is_some();
+        }
+        Ok(brought)
+    }
+
+    fn read_choice(&mut self, choice: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
+        let names = ["index", "delta", "message", "logprobs", "finish_reason"];
+        let Some([index, delta, message, logprobs, reason]) = fields(choice, names) else {
+            return Ok(false);
+        };
+        if index.and_then(count).is_some_and(|index| index > 0) {
+            return Ok(false);
+        }
+        let tokens = logprobs.and_then(|logprobs| fields(logprobs, ["content"])?[0]);
+        let mut brought = self.answer.add_logprobs(tokens.filter(is_list))?;
+        if let Some(delta) = delta.or(message) {
+            brought |= self.read_delta(delta, deltas)?;
+        }
+        if let Some(reason) = reason.and_then(text).filter(|reason| !reason.is_empty()) {
+            if matches!(&*reason, "error" | "abort") {
+                let sentence = format!("the model server gave the answer up ({reason})");
+                return Err(Failure::new(Code::Backend, sentence));
+            }
+            self.finish_reason = Some(reason.into_owned());
+        }
+        Ok(brought)
+    }
+
+    fn read_delta(&mut self, delta: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
+        let names = ["reasoning_content", "reasoning", "content", "tool_calls"];
+        let Some([reasoning_content, reasoning, content, calls]) = fields(delta, names) else {
+            return Ok(false);
+        };
+        let says_something = |piece: &&str| piece.starts_with('"') && *piece != r#""""#;
+        // Some servers write the same under both names.
+        let thinking = reasoning_content.filter(says_something);
+        let thinking = thinking.or_else(|| reasoning.filter(says_something));
+        let mut brought = false;
+        if let Some(piece) = thinking {
+            brought |= self.say(ChunkKind::Thinking, piece, deltas)?;
+        }
+        for piece in content.into_iter().flat_map(texts) {
+            brought |= self.say(ChunkKind::Content, piece, deltas)?;
+        }
+        if let Some(calls) = calls.filter(is_list) {
+            let before = self.calls.len();
+            let bytes = self.calls.add(calls);
+            let begun = self.calls.len() - before;
+            self.answer.reserve(bytes + begun * CALL_BYTES)?;
+            brought |= bytes > 0;
+        }
+        Ok(brought)
+    }
+
+    fn say(&mut self, kind: ChunkKind, piece: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
+        let half = match kind {
+            ChunkKind::Thinking => &mut self.half_of_thinking,
+            ChunkKind::Content => &mut self.half_of_content,
+        };
+        let said = half.join(piece).ok_or_else(unreadable)?;
+        self.answer.say(kind, &said, deltas)?;
+        Ok(piece != r#""""#)
+    }
+}
+
+fn is_list(json: &&str) -> bool {
+    json.starts_with('[')
+}
+
+/// The texts of a content: itself, or those of its parts.
+fn texts(content: &str) -> Vec<&str> {
+    let is_text = |json: &&str| json.starts_with('"');
+    match elements(content) {
+        Some(parts) => parts
+            .filter_map(|part| fields(part, ["text"])?[0])
+            .filter(is_text)
+            .collect(),
+        None => Some(content).filter(is_text).into_iter().collect(),
+    }
+}

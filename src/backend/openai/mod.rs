@@ -1,0 +1,285 @@
+//! A server with OpenAI's interface: llama-server, vLLM, mlx_lm, LM Studio, and whatever else has `/v1/chat/completions`.
+//!
+//! Invariant: it is asked for nothing but chats with models that it has listed or the operator has named, and those always
+//! stream: closing a stream is what frees every such server, and several go on with what does not stream.
+
+mod answer;
+mod calls;
+mod list;
+mod messages;
+mod numbers;
+mod prepare;
+mod result;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use tokio::time::Instant;
+
+use self::answer::ChatDecoder;
+use super::{
+    Arrival, AskError, Backend, ChatStream, Deltas, Guide, Model, ModelServer, Prepared, Rules,
+    Seen, Suitability,
+    key::{ApiKey, refused},
+    server::accepted,
+};
+use crate::{
+    config::{BackendSettings, ModelGlobs, PolicySettings},
+    protocol::Failure,
+    secret::SecretError,
+    telemetry::{BackendMetrics, Metrics},
+    transport::{
+        Connections, Dial,
+        http::{HttpClient, HttpError, read_answer},
+    },
+};
+
+const CHAT: &str = "/v1/chat/completions";
+const MODELS: &str = "/v1/models";
+
+/// The largest list that is read, in bytes: some servers list thousands of models.
+const MAX_LIST: usize = 16 * 1024 * 1024;
+
+/// What the answer to a load may have, in bytes: one token.
+const MAX_LOAD: usize = 1024 * 1024;
+
+/// How long a chat that was refused for its key counts against the server: its list may be open to everybody.
+const REFUSAL_COUNTS: Duration = Duration::from_secs(60);
+
+const GUIDE: Guide = Guide {
+    name: "the model server",
+    if_broken: "The model server's own log says more, and so does a chat that you send to it by hand (`/v1/chat/completions`).",
+    if_slow: "Have a smaller model interviewed (PIN_INTERVIEW_MODEL), or see in the model server's log that this one is on the \
+              GPU.",
+    floor: 15.0,
+    best: 30.0,
+};
+
+/// A server with OpenAI's interface.
+struct OpenAi {
+    client: HttpClient,
+    key: ApiKey,
+    /// How long it may take to list its models.
+    limit: Duration,
+    /// What the operator allows, which may name models that the server does not list.
+    allow: ModelGlobs,
+    policy: PolicySettings,
+    /// When a chat was last refused for its key, and how.
+    refusal: Mutex<Option<(Instant, u16)>>,
+}
+
+impl Backend {
+    /// The OpenAI-compatible server that the settings name.
+    ///
+    /// # Errors
+    /// Its key cannot be had.
+    pub fn openai(
+        settings: BackendSettings,
+        policy: PolicySettings,
+        dial: Arc<dyn Dial>,
+        metrics: &Arc<Metrics>,
+        connections: Connections,
+    ) -> Result<Self, SecretError> {
+        let url = settings.url.without_version();
+        let server = OpenAi {
+            client: HttpClient::new(dial, url, connections),
+            key: ApiKey::new(settings.key)?,
+            limit: settings.connect_timeout,
+            allow: settings.allow.clone(),
+            policy,
+            refusal: Mutex::default(),
+        };
+        let rules = Rules {
+            allow: settings.allow,
+            deny: settings.deny,
+            preload: settings.preload,
+        };
+        let refresh = settings.refresh_interval;
+        let metrics = BackendMetrics::new(metrics, &settings.node, server.mode());
+        Ok(Self::new(Arc::new(server), rules, refresh, metrics))
+    }
+}
+
+impl OpenAi {
+    async fn seen(&self) -> Result<Seen, HttpError> {
+        let is_new = self.key.hand_to(&self.client).await;
+        let models = match self.list().await {
+            Ok(models) if !models.is_empty() => models,
+            // Some servers list none of what they serve, or fail to.
+            Ok(_) => self.named(),
+            Err(error) => match self.named() {
+                named if !named.is_empty() && is_only_its_list(&error) => named,
+                _ => return Err(error),
+            },
+        };
+        if let Some(status) = self.refused(is_new) {
+            return Err(HttpError::Status(status));
+        }
+        Ok(Seen {
+            is_memory_unknown: true,
+            why_unknown: Some("it says that it cannot run them just now".to_owned()),
+            models,
+            ..Seen::default()
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<(Model, Suitability)>, HttpError> {
+        let list = self.unread_list().await?;
+        let json = String::from_utf8_lossy(&list);
+        list::models(&json).ok_or(HttpError::Unexpected)
+    }
+
+    async fn unread_list(&self) -> Result<Bytes, HttpError> {
+        read_answer(self.client.get(MODELS), MAX_LIST, self.limit).await
+    }
+
+    /// The models that the operator names in full.
+    fn named(&self) -> Vec<(Model, Suitability)> {
+        self.allow.full_names().map(list::named).collect()
+    }
+
+    /// The status by which chats are refused for their key, unless the key `is_new`.
+    fn refused(&self, is_new: bool) -> Option<u16> {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusal = refusal.filter(|(at, _)| !is_new && at.elapsed() < REFUSAL_COUNTS);
+        refusal.map(|(_, status)| status)
+    }
+
+    async fn ask(&self, body: Bytes) -> Result<ChatStream, AskError> {
+        let asked = accepted(self.client.post(CHAT, body)).await;
+        if let Err(AskError::Refused {
+            status: status @ (401 | 403),
+            ..
+        }) = asked
+        {
+            let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusal = Some((Instant::now(), status));
+        }
+        Ok(ChatStream {
+            body: asked?,
+            decoder: Box::<ChatDecoder>::default(),
+        })
+    }
+
+    async fn load_by_a_token(&self, model: &Model) -> Result<(), AskError> {
+        let ChatStream {
+            mut body,
+            mut decoder,
+        } = self.ask(prepare::load(model).body).await?;
+        decoder.limit(MAX_LOAD);
+        let mut deltas = Deltas::default();
+        while decoder.arrival() == Arrival::Partial {
+            let Some(bytes) = body.next().await else {
+                break;
+            };
+            decoder
+                .feed(&bytes?, &mut deltas)
+                .map_err(|failure| failed(&failure))?;
+        }
+        if decoder.arrival() == Arrival::Partial {
+            return Err(HttpError::Broken.into());
+        }
+        Ok(())
+    }
+}
+
+/// A server that answers 200 and then says that it fails.
+fn failed(failure: &Failure) -> AskError {
+    AskError::Refused {
+        status: 200,
+        words: failure.text(),
+    }
+}
+
+/// Whether the server is there and may serve chats, though it does not list its models.
+fn is_only_its_list(error: &HttpError) -> bool {
+    match error {
+        HttpError::Status(status) => !matches!(status, 401 | 403 | 502 | 503 | 504),
+        HttpError::Unexpected | HttpError::TooLarge => true,
+        HttpError::Dial(_)
+        | HttpError::Broken
+        | HttpError::NotHttp(_)
+        | HttpError::Encoded(_)
+        | HttpError::Silent(_) => false,
+    }
+}
+
+impl ModelServer for OpenAi {
+    fn mode(&self) -> &'static str {
+        "openai"
+    }
+
+    fn guide(&self) -> &'static Guide {
+        &GUIDE
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<Seen, HttpError>> {
+        self.seen().boxed()
+    }
+
+    fn answers(&self) -> BoxFuture<'_, bool> {
+        async {
+            match self.unread_list().await {
+                Ok(_) => true,
+                Err(error) => is_only_its_list(&error),
+            }
+        }
+        .boxed()
+    }
+
+    fn why_silent(&self, error: &HttpError) -> String {
+        match error {
+            HttpError::Status(status @ (401 | 403)) => refused(*status),
+            HttpError::Status(503) => {
+                "The model server is not ready (HTTP 503): it may be loading its model. Its log says more.".to_owned()
+            }
+            HttpError::Status(404) | HttpError::Unexpected => format!(
+                "The model server does not list its models at {MODELS}: {error}. Correct PIN_OLLAMA_URL, set \
+                 PIN_API_MODE=ollama if it is an old Ollama, or name its models in PIN_ALLOW_MODELS if it lists none."
+            ),
+            HttpError::Dial(_)
+            | HttpError::Broken
+            | HttpError::NotHttp(_)
+            | HttpError::Encoded(_)
+            | HttpError::Status(_)
+            | HttpError::TooLarge
+            | HttpError::Silent(_) => {
+                format!("The model server does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
+            }
+        }
+    }
+
+    fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String {
+        match (models, why_unknown) {
+            (0, _) => "The model server lists no model. If it has one all the same, name it in PIN_ALLOW_MODELS.".to_owned(),
+            (n, Some(why)) => format!(
+                "The model server has models ({n}) but {why}. They may be loading, have failed, or not fit into its memory: \
+                 its log says more."
+            ),
+            (n, None) => format!(
+                "The model server has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and \
+                 PIN_DENY_MODELS; models that only embed are offered only if PIN_ALLOW_MODELS names them in full."
+            ),
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.key.trouble()
+    }
+
+    fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
+        prepare::chat(payload, model, &self.policy)
+    }
+
+    fn chat(&self, chat: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>> {
+        self.ask(chat.body).boxed()
+    }
+
+    fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>> {
+        self.load_by_a_token(model).boxed()
+    }
+}

@@ -1,0 +1,297 @@
+//! A speech server: one that has OpenAI's `/v1/audio/speech`. What it speaks with is the operator's to say, since there is
+//! no list of models that such servers share; whether it is there is looked at again and again.
+//!
+//! Invariant: what does not answer is not offered, and nothing of what it answers reaches a log.
+
+mod clip;
+mod format;
+mod request;
+#[cfg(test)]
+mod tests;
+
+pub use self::{clip::Clip, request::SpeechRequest};
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use hyper::{
+    Response,
+    body::{Body as _, Incoming},
+    header::CONTENT_TYPE,
+};
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tracing::info;
+
+use super::{
+    AskError,
+    catalogue::{FRESH, RECOVERY},
+    error_text::{plain_words, words_in},
+    server::error_body,
+};
+use crate::{
+    config::{SpeechModel, SpeechSettings},
+    protocol::{Code, Failure},
+    telemetry::{LogThrottle, Metrics, throttled},
+    transport::{
+        Connections, Dial,
+        http::{Body, HttpClient, HttpError, stream},
+    },
+};
+
+/// Where speech is asked for.
+const SPEECH: &str = "/v1/audio/speech";
+
+/// Where a look goes. Many servers have nothing there, and to say so is an answer, too.
+const LOOK: &str = "/v1/models";
+
+/// A node's speech server.
+pub struct SpeechServer {
+    client: HttpClient,
+    settings: SpeechSettings,
+    /// What it offers just now.
+    offer: watch::Sender<SpeechOffer>,
+    last_look: watch::Sender<Option<Instant>>,
+    look_now: Notify,
+    /// Why it is away. Held while a look is under way.
+    outage: Mutex<LogThrottle<String>>,
+    /// How many requests it is working on.
+    asked: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a speech server offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeechOffer {
+    /// The names of its models, `tts:` included, in the operator's order; none while it does not answer.
+    pub names: Vec<Arc<str>>,
+    /// Why there are none, as a sentence for the operator.
+    pub why_empty: Option<String>,
+}
+
+/// Speech that the server has begun to send. Dropping it closes the request.
+pub struct SpeechStream {
+    /// The audio's bytes as they come.
+    pub body: Body,
+    /// What makes a clip of them.
+    pub clip: Clip,
+    _asked: Asked,
+}
+
+/// Counts a request for as long as it lives.
+struct Asked(Arc<AtomicUsize>);
+
+impl Asked {
+    fn count(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl SpeechServer {
+    /// The speech server that the settings name. Nothing is asked of it before [`SpeechServer::follow`].
+    pub fn new(
+        settings: SpeechSettings,
+        dial: Arc<dyn Dial>,
+        metrics: &Arc<Metrics>,
+        connections: Connections,
+    ) -> Self {
+        Self {
+            client: HttpClient::new(dial, settings.url.clone(), connections),
+            settings,
+            offer: watch::Sender::default(),
+            last_look: watch::Sender::default(),
+            look_now: Notify::new(),
+            outage: Mutex::new(LogThrottle::outage()),
+            asked: Arc::default(),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// Looks whether the server is there, for as long as it is polled.
+    pub async fn follow(&self) {
+        loop {
+            let began = Instant::now();
+            self.look_after(began).await;
+            let refresh = self.settings.refresh_interval;
+            let pause = if self.is_up() {
+                refresh
+            } else {
+                RECOVERY.min(refresh)
+            };
+            tokio::select! {
+                biased;
+                () = sleep(pause.saturating_sub(began.elapsed())) => {}
+                () = self.look_now.notified() => {}
+            }
+        }
+    }
+
+    /// Looks whether the server is there.
+    pub async fn look_now(&self) {
+        self.look_after(Instant::now()).await;
+    }
+
+    /// What it offers, now and whenever that changes.
+    pub fn offer(&self) -> watch::Receiver<SpeechOffer> {
+        self.offer.subscribe()
+    }
+
+    /// Why nothing is offered, if nothing is, as a sentence for the operator.
+    pub fn why_nothing(&self) -> Option<String> {
+        self.offer.borrow().why_empty.clone()
+    }
+
+    /// Looks up a model that is offered just now, by the name with `tts:` and without regard to case.
+    pub fn find(&self, name: &str) -> Option<&SpeechModel> {
+        self.model(name).filter(|_| self.is_up())
+    }
+
+    /// Whether this model may be offered although it is not known to be: the last look is too long ago.
+    pub fn may_offer(&self, name: &str) -> bool {
+        let is_fresh = |began: Instant| began.elapsed() <= FRESH;
+        self.model(name).is_some() && !self.last_look.borrow().is_some_and(is_fresh)
+    }
+
+    /// Asks for speech by this model, and waits for the head of the answer. `max`: the largest base64 of the audio, in bytes.
+    ///
+    /// # Errors
+    /// `rejected`: the server says that the request is at fault. `backend`: it cannot be reached, in which case it is soon
+    /// looked at again, or it fails. `too_large`: it announces more than `max`.
+    pub async fn speak(
+        &self,
+        request: &SpeechRequest,
+        model: &str,
+        max: usize,
+    ) -> Result<SpeechStream, Failure> {
+        // Offered or not: it may be back, and to find out costs no more than to say that it was away.
+        let model = self.model(model).ok_or_else(|| {
+            Failure::new(Code::ModelNotFound, "this node does not offer that model")
+        })?;
+        let body = request.body(model, self.settings.voice.as_deref());
+        let counted = Asked::count(&self.asked);
+        let asked = self.client.post(SPEECH, body).await;
+        let answer = asked.map_err(|error| self.unreachable(&error))?;
+        if answer.status() != 200 {
+            return Err(refused(answer).await);
+        }
+        let content_type = answer.headers().get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|content_type| content_type.to_str().ok());
+        let announced = answer.body().size_hint().exact();
+        let announced = announced.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        Ok(SpeechStream {
+            clip: Clip::new(content_type, announced, max)?,
+            body: stream(answer.into_body()),
+            _asked: counted,
+        })
+    }
+
+    fn model(&self, name: &str) -> Option<&SpeechModel> {
+        let mut models = self.settings.models.iter();
+        models.find(|model| model.name.eq_ignore_ascii_case(name))
+    }
+
+    fn is_up(&self) -> bool {
+        !self.offer.borrow().names.is_empty()
+    }
+
+    async fn look_after(&self, since: Instant) {
+        let mut outage = self.outage.lock().await;
+        if self.last_look.borrow().is_some_and(|last| last >= since) {
+            return;
+        }
+        let began = Instant::now();
+        let trouble = self.look().await.err();
+        self.publish(trouble.as_ref(), &mut outage);
+        self.last_look.send_replace(Some(began));
+    }
+
+    /// Whether it gives any answer.
+    async fn look(&self) -> Result<(), HttpError> {
+        let limit = self.settings.connect_timeout;
+        match timeout(limit, self.client.get(LOOK)).await {
+            Ok(Ok(_) | Err(HttpError::Encoded(_))) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            // Some answer nobody while they speak.
+            Err(_) if self.asked.load(Ordering::Relaxed) > 0 => Ok(()),
+            Err(_) => Err(HttpError::Silent(limit)),
+        }
+    }
+
+    fn publish(&self, trouble: Option<&HttpError>, outage: &mut LogThrottle<String>) {
+        let offer = match trouble {
+            None => SpeechOffer {
+                names: self.names(),
+                why_empty: None,
+            },
+            Some(error) => SpeechOffer {
+                names: Vec::new(),
+                why_empty: Some(format!(
+                    "The speech server does not answer: {error}. Start it, or correct PIN_TTS_URL."
+                )),
+            },
+        };
+        match &offer.why_empty {
+            Some(trouble) => {
+                let told = outage.seen(trouble.clone());
+                throttled!(warn, told, [] "no speech to offer: {trouble}");
+            }
+            None => throttled!(info, outage.gone(), [] "the speech server answers"),
+        }
+        for name in &offer.names {
+            self.metrics.start_speech(name);
+        }
+        // The first look is news whatever it shows: somebody waits for it.
+        let is_first = self.last_look.borrow().is_none();
+        self.offer.send_if_modified(|current| {
+            let is_news = *current != offer;
+            if is_news && !offer.names.is_empty() {
+                info!(models = offer.names.join(" "), "speech models offered");
+            }
+            *current = offer;
+            is_news || is_first
+        });
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        let models = self.settings.models.iter();
+        models.map(|model| Arc::clone(&model.name)).collect()
+    }
+
+    fn unreachable(&self, error: &HttpError) -> Failure {
+        self.look_now.notify_one();
+        let sentence = match error {
+            HttpError::Dial(_) => "the speech server cannot be reached".to_owned(),
+            HttpError::Encoded(_) | HttpError::NotHttp(_) => {
+                format!("the speech server's answer cannot be read: {error}")
+            }
+            HttpError::Broken
+            | HttpError::Status(_)
+            | HttpError::Unexpected
+            | HttpError::TooLarge
+            | HttpError::Silent(_) => {
+                "the connection to the speech server broke before it answered".to_owned()
+            }
+        };
+        Failure::new(Code::Backend, sentence)
+    }
+}
+
+/// What an answer says that is none.
+async fn refused(answer: Response<Incoming>) -> Failure {
+    let status = answer.status().as_u16();
+    let body = error_body(answer.into_body()).await;
+    let words = words_in(&String::from_utf8_lossy(&body)).or_else(|| plain_words(&body));
+    let words = words.unwrap_or_else(|| format!("HTTP {status}"));
+    Failure::new(AskError::code_of(status), words)
+}

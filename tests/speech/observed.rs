@@ -1,0 +1,88 @@
+//! What an operator sees of speech.
+
+use devnet::speech::Fault;
+
+use super::{support::MODEL, *};
+
+#[tokio::test]
+async fn speech_is_counted_by_the_name_that_is_offered_and_no_tokens_of_it_are() {
+    let speaking = Speaking::start(&[]).await;
+    let sidecar = &speaking.net.sidecar;
+    let spoken = r#"requests_total{model="tts:Kokoro",operation="speech"}"#;
+    assert_eq!(
+        sidecar.metric(spoken).await,
+        0.0,
+        "it is there before its first use"
+    );
+    speaking.ask(json!({"model": "KOKORO"})).await.unwrap();
+    speaking.ask(json!({"model": "tts:kokoro"})).await.unwrap();
+    speaking.ask(json!({"model": "unknown"})).await.unwrap_err();
+    speaking
+        .speech
+        .fail_next(SPEECH, 1, Fault::answer(503, "text/plain", "loading"));
+    speaking.ask(json!({})).await.unwrap_err();
+    assert_eq!(sidecar.metric(spoken).await, 3.0);
+    assert_eq!(
+        sidecar
+            .metric(r#"requests_total{model="other",operation="speech"}"#)
+            .await,
+        1.0
+    );
+    let failures =
+        |reason| format!(r#"request_failures_total{{operation="speech",reason="{reason}"}}"#);
+    assert_eq!(sidecar.metric(&failures("backend")).await, 1.0);
+    assert_eq!(sidecar.metric(&failures("model_not_found")).await, 1.0);
+    assert_eq!(
+        sidecar
+            .metric(r#"request_duration_seconds_count{operation="speech"}"#)
+            .await,
+        3.0
+    );
+    assert_eq!(
+        sidecar.metric("time_to_first_token_seconds_count").await,
+        0.0
+    );
+    let (_, metrics) = sidecar.get("/metrics").await;
+    for family in [
+        "prompt_tokens_total",
+        "generation_tokens_total",
+        "earnings_estimate_usd_total",
+    ] {
+        assert!(
+            !metrics.contains(&format!(r#"{family}{{model="tts:"#)),
+            "{metrics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn status_shows_speech_models_behind_the_others_and_what_became_of_requests() {
+    let speaking = Speaking::start(&[]).await;
+    speaking.say("a secret text").outcome().await.result();
+    let status = speaking.net.sidecar.wait_for_status(|status| {
+        let recent = status["requests"]["recent"].as_array().unwrap();
+        !recent.is_empty()
+    });
+    let status = status.await;
+    let models = status["models"].as_array().unwrap();
+    let names: Vec<_> = models
+        .iter()
+        .map(|model| model["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, [MODEL, "tts:Kokoro", "tts:tts-1"]);
+    let spoken = &status["requests"]["recent"][0];
+    assert_eq!(spoken["operation"], "speech");
+    assert_eq!(spoken["model"], "tts:Kokoro");
+    assert_eq!(spoken["outcome"], "ok");
+    assert_eq!(spoken["generation_tokens"], json!(null));
+    let text = status.to_string();
+    assert!(!text.contains("secret text") && !text.contains(&speaking.speech.addr().to_string()));
+}
+
+#[tokio::test]
+async fn heartbeats_count_what_is_listed() {
+    let speaking = Speaking::start(&[("PIN_HEARTBEAT_INTERVAL", "20ms")]).await;
+    let counts_all =
+        |frame: &Frame| frame.is_from_agent("HEARTBEAT") && frame.value["health"]["models"] == 3;
+    speaking.net.gateway.wait_for(counts_all).await;
+}
