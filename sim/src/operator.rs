@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use devnet::sim::{fate::Fate, wire::Dialling};
 
-use crate::scenario::{Event, Scenario};
+use crate::{
+    plots::moment,
+    scenario::{Event, Scenario},
+};
 
 /// Of a hundred stories, how many have a pause, and in how many files are read again.
 const PAUSED: u64 = 15;
@@ -52,10 +55,4 @@ fn read_again(fate: &mut Fate, scenario: &mut Scenario) {
             scenario.events.push((at, Event::Reload));
         }
     }
-}
-
-/// A moment of the story.
-fn moment(fate: &mut Fate, scenario: &Scenario) -> Duration {
-    let length = u64::try_from(scenario.mended.as_millis()).unwrap_or(u64::MAX);
-    fate.millis(500..=length)
 }
