@@ -3,22 +3,15 @@
 //!
 //! Invariant: nothing is dropped for it, and a file that cannot be read takes nothing away.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
-use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::{
-    admin::AdminToken,
-    secret::{SecretError, SecretKeeper},
-    session::StatusBoard,
-    shared::Shared,
-    systemd,
+    admin::AdminToken, secret::SecretKeeper, session::StatusBoard, shared::Shared, systemd,
     transport::Dial,
 };
-
-/// How long a file is waited for.
-const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where it may be asked to read files again.
 pub struct Reload {
@@ -63,8 +56,8 @@ impl Reload {
         let secret = parts.secrets.read_again().await.err();
         let told = secret.as_ref().map(ToString::to_string);
         parts.status.secret_was_read(told);
-        let token = match parts.token.clone() {
-            Some(token) => read_token(token).await.err(),
+        let token = match &parts.token {
+            Some(token) => token.read_again().await.err(),
             None => None,
         };
         parts.gateway.read_again().await;
@@ -87,14 +80,5 @@ impl Reload {
         if is_good {
             info!("SIGHUP: the secret was read again, and certificates, token and models");
         }
-    }
-}
-
-/// Reads on a thread of its own, for a while.
-async fn read_token(token: Arc<AdminToken>) -> Result<(), SecretError> {
-    let reading = spawn_blocking(move || token.read_again());
-    match timeout(READ_LIMIT, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(_)) | Err(_) => Err(SecretError::Slow(READ_LIMIT)),
     }
 }

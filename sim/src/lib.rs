@@ -2,9 +2,10 @@
 //!
 //! # What is simulated
 //! The network (latency, jitter, bounded buffers, cuts, half-open connections, stalls, slow links, refused and hanging
-//! dials), the gateway and the network behind it (interviews, probes, a reputation, an edge that counts attempts), Ollama
-//! and what it has in memory, the time of day and SIGTERM: `devnet::sim`. Everything between them is the product as
-//! it ships, WebSocket framing and the HTTP client included, put together by `Relay::new`; no part of it can tell.
+//! dials), the gateway and the network behind it (interviews, probes, a reputation, an edge that counts attempts), a model
+//! server and what it has in memory (Ollama, or in three stories of ten one with OpenAI's interface), in two of ten a speech
+//! server beside it, the time of day and SIGTERM: `devnet::sim`. Everything between them is the product as it ships,
+//! WebSocket framing and the HTTP client included, put together by `Relay::new`; no part of it can tell.
 //!
 //! # What is not
 //! TLS, DNS, proxies, real sockets, real threads, the server for probes, and a process that is killed. The tests over
@@ -19,8 +20,9 @@
 //! # How to read a trace
 //! `cargo sim -- --seed 7 --trace` tells the story in virtual milliseconds: `gateway >` is a frame that the gateway sent,
 //! `sidecar has read` the moment at which the product's socket had its last byte, `gateway, session 3 <` a frame that
-//! the gateway read on the third connection, `ollama:` what the model server was asked and how it ended, `link: …` what
-//! was done to the network. The same seed gives the same trace, always: what `trace_hash` of a verdict is for.
+//! the gateway read on the third connection, `ollama:` what the model server, whichever it is, or the speech server was
+//! asked and how it ended, `link: …` what was done to the network. The same seed gives the same trace, always: what
+//! `trace_hash` of a verdict is for.
 //!
 //! # How to add a rule
 //! Keep in `ledger.rs` what it needs to know, enter that in `books.rs`, and call [`breach`] there if an event can break
@@ -37,6 +39,7 @@ mod operator;
 mod plots;
 mod run;
 mod scenario;
+mod servers;
 mod world;
 
 pub use run::{Verdict, count_panics, run, run_hour};

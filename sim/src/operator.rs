@@ -4,9 +4,12 @@
 
 use std::time::Duration;
 
-use devnet::sim::fate::Fate;
+use devnet::sim::{fate::Fate, wire::Dialling};
 
-use crate::scenario::{Event, Scenario};
+use crate::{
+    plots::moment,
+    scenario::{Event, Scenario},
+};
 
 /// Of a hundred stories, how many have a pause, and in how many files are read again.
 const PAUSED: u64 = 15;
@@ -31,6 +34,15 @@ fn pause(fate: &mut Fate, scenario: &mut Scenario) {
             let early = fate.millis(0..=15_000);
             scenario.events.push((at + early, Event::Resume));
         }
+        if fate.percent(30) {
+            // A restart of Ollama ends a drain, and no pause.
+            let away = at + fate.millis(0..=10_000);
+            let back = away + fate.millis(1_000..=5_000);
+            let refused = Event::OllamaDialling(Dialling::Refused);
+            let accepted = Event::OllamaDialling(Dialling::Accepted);
+            scenario.events.push((away, refused));
+            scenario.events.push((back, accepted));
+        }
         let gap = fate.one_of(&[0, 1, 1_000, 40_000]);
         at += fate.millis(0..=gap);
     }
@@ -43,10 +55,4 @@ fn read_again(fate: &mut Fate, scenario: &mut Scenario) {
             scenario.events.push((at, Event::Reload));
         }
     }
-}
-
-/// A moment of the story.
-fn moment(fate: &mut Fate, scenario: &Scenario) -> Duration {
-    let length = u64::try_from(scenario.mended.as_millis()).unwrap_or(u64::MAX);
-    fate.millis(500..=length)
 }

@@ -9,8 +9,8 @@ use devnet::sim::{
     books::{Class, Limits},
     fate::Fate,
     manners::{Acks, Door, Farewell, Network},
+    model_server::Temper,
     network::Asking,
-    ollama::Temper,
     wire::Dialling,
 };
 
@@ -137,12 +137,12 @@ pub(crate) fn enter(seed: u64, scenario: &mut Scenario) {
     cancel_in_drains(&mut Fate::of(seed, "bursts", 0), scenario);
 }
 
-fn millis(millis: u64) -> Duration {
+pub(crate) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 /// A moment of the story.
-fn moment(fate: &mut Fate, scenario: &Scenario) -> Duration {
+pub(crate) fn moment(fate: &mut Fate, scenario: &Scenario) -> Duration {
     let length = u64::try_from(scenario.mended.as_millis()).unwrap_or(u64::MAX);
     millis(fate.within(500..=length))
 }

@@ -12,7 +12,7 @@ use devnet::sim::{
     fate::Fate,
     gateway::Gateway,
     manners::{Door, Network},
-    ollama::{Ollama, Temper},
+    model_server::{ApiMode, ModelServer, Temper},
     rules::Ending,
     trace::Trace,
     wire::{Dialling, Link},
@@ -38,8 +38,8 @@ use crate::{
 /// Between two looks of the books.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a drain may take beyond `PIN_DRAIN_TIMEOUT`.
-const DRAIN_SLACK: Duration = Duration::from_millis(5_300);
+/// What a drain may take beyond `PIN_DRAIN_TIMEOUT` (delivery rules, "Drain").
+const DRAIN_SLACK: Duration = Duration::from_secs(5);
 
 /// How long an idle sidecar may take to drain.
 const IDLE_DRAIN: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ struct Run {
     gateway_link: Link,
     ollama_link: Link,
     gateway: Gateway,
-    ollama: Ollama,
+    model_server: ModelServer,
     /// Since when Ollama is not there.
     ollama_away: Cell<Option<Instant>>,
     clock: Arc<WrongClock>,
@@ -138,6 +138,7 @@ impl Run {
     fn start(seed: u64, scenario: Scenario, keep: bool) -> Self {
         let trace = Trace::new(keep);
         trace.say(format_args!("{:?}", scenario.limits));
+        trace.say(format_args!("{:?}", scenario.settings));
         let fate = |name| Fate::of(seed, name, 0);
         let (gateway_link, arrivals) = Link::new(
             "gateway",
@@ -156,6 +157,9 @@ impl Run {
             gateway_link.clone(),
             ollama_link.clone(),
         );
+        if scenario.api_mode == ApiMode::OpenAi {
+            books.count("stories with OpenAI's interface");
+        }
         let gateway = Gateway::start(
             (scenario.client.to_owned(), SECRET.to_owned()),
             gateway_link.clone(),
@@ -165,8 +169,9 @@ impl Run {
             fate("gateway"),
             scenario.manners.clone(),
         );
-        let ollama = Ollama::start(
+        let model_server = ModelServer::start(
             seed,
+            scenario.api_mode,
             ollama_link.clone(),
             asks,
             books.clone(),
@@ -206,7 +211,7 @@ impl Run {
             gateway_link,
             ollama_link,
             gateway,
-            ollama,
+            model_server,
             ollama_away: Cell::new(None),
             clock,
             metrics,
@@ -301,8 +306,8 @@ impl Run {
             Event::OllamaCut => self.ollama_link.cut(),
             Event::OllamaDialling(dialling) => self.ollama_goes(dialling),
             Event::OllamaHold(held) => self.ollama_link.change(|weather| weather.held = held),
-            Event::OllamaEvicts => self.ollama.evict(),
-            Event::OllamaHasModel(has) => self.ollama.have_model(has),
+            Event::OllamaEvicts => self.model_server.evict(),
+            Event::OllamaHasModel(has) => self.model_server.have_model(has),
             Event::Interview(asking) => gateway.interview(asking),
             Event::InterviewAgain => gateway.interview_again(),
             Event::CancelInterview => gateway.cancel_interview(),
@@ -326,7 +331,7 @@ impl Run {
     fn ollama_goes(&self, dialling: Dialling) {
         if dialling == Dialling::Accepted {
             if let Some(away) = self.ollama_away.take() {
-                self.ollama.restart(away.elapsed());
+                self.model_server.restart(away.elapsed());
             }
         } else {
             let since = self.ollama_away.get().unwrap_or_else(Instant::now);
@@ -393,7 +398,7 @@ impl Run {
             books.rests();
             stages.opened().await;
             trace.say(format_args!("the pause is over"));
-            books.serves_again();
+            books.pause_ended();
         });
     }
 
@@ -427,7 +432,7 @@ impl Run {
             });
         }
         self.ollama_goes(Dialling::Accepted);
-        self.ollama.have_model(true);
+        self.model_server.have_model(true);
         self.books.cure();
         self.gateway.read(true);
         self.gateway.behave(|manners| {
@@ -489,7 +494,7 @@ impl Run {
         if gauges.running + gauges.waiting + gauges.undelivered > 0 {
             return;
         }
-        self.ollama.become_like(Temper {
+        self.model_server.become_like(Temper {
             faults: 0,
             big: 0,
             tokens: 5,

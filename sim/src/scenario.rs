@@ -10,12 +10,12 @@ use devnet::sim::{
     books::{Class, Limits},
     fate::Fate,
     manners::{Acks, Door, Farewell, Garbage, Manners},
+    model_server::{ApiMode, Temper},
     network::Asking,
-    ollama::Temper,
     wire::{Dialling, Weather},
 };
 
-use crate::{operator, plots};
+use crate::{operator, plots, servers};
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -92,6 +92,7 @@ pub(crate) struct Scenario {
     pub(crate) client: &'static str,
     pub(crate) settings: Vec<(&'static str, String)>,
     pub(crate) limits: Limits,
+    pub(crate) api_mode: ApiMode,
     pub(crate) gateway: Weather,
     pub(crate) ollama: Weather,
     pub(crate) manners: Manners,
@@ -148,6 +149,7 @@ impl Scenario {
             client,
             settings,
             limits,
+            api_mode: ApiMode::Ollama,
             gateway: weather(&mut fate),
             ollama: weather(&mut fate),
             manners: manners(&mut fate),
@@ -156,6 +158,7 @@ impl Scenario {
             at_the_end: Vec::new(),
             mended: Duration::from_secs(length),
         };
+        servers::choose(seed, &mut scenario);
         plots::enter(seed, &mut scenario);
         operator::act(seed, &mut scenario);
         scenario.events.sort_by_key(|(at, _)| *at);

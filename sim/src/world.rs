@@ -20,8 +20,10 @@ use tokio::time::{Instant, timeout};
 
 /// Where the gateway is, on a machine that is not there.
 pub(crate) const GATEWAY_PORT: u16 = 1;
-/// Where Ollama is.
+/// Where the model server is.
 pub(crate) const OLLAMA_PORT: u16 = 2;
+/// Where the speech server is: on the machine of the other.
+pub(crate) const SPEECH_PORT: u16 = 3;
 /// The secret of the one agent.
 pub(crate) const SECRET: &str = "s3cret";
 

@@ -61,6 +61,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a chat that waited got the slot between two interviews",
         126,
     ),
+    (
+        "a Close at the last moment of a drain was answered for longer than that may take",
+        172_091_315,
+    ),
 ];
 
 #[test]

@@ -3,18 +3,18 @@
 //! Invariant: how long a wrong token is looked at tells nothing about the right one, and wrong ones are looked at so slowly that
 //! guessing is hopeless. No token is in a log, an error or `Debug`.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sha2::Sha256;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::sleep,
+};
 
 use crate::{
-    secret::{SecretError, SecretSource},
+    secret::{SecretError, SecretKeeper, SecretSource},
     telemetry::{LogThrottle, throttled},
 };
 
@@ -38,23 +38,21 @@ pub(super) enum Worth {
 
 /// The token, where one is set.
 pub struct AdminToken {
-    source: SecretSource,
-    current: Mutex<SecretString>,
+    kept: SecretKeeper,
     /// One at a time is looked at.
-    turn: tokio::sync::Mutex<LogThrottle<()>>,
+    turn: Mutex<LogThrottle<()>>,
     waiting: Semaphore,
 }
 
 impl AdminToken {
-    /// The token of this source.
+    /// The token of this source. Blocks as [`SecretSource::read`] does.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn new(source: SecretSource) -> Result<Self, SecretError> {
         Ok(Self {
-            current: Mutex::new(source.read()?),
-            source,
-            turn: tokio::sync::Mutex::new(LogThrottle::flood()),
+            kept: SecretKeeper::new(source)?,
+            turn: Mutex::new(LogThrottle::flood()),
             waiting: Semaphore::new(MAX_WAITING),
         })
     }
@@ -63,10 +61,8 @@ impl AdminToken {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn read_again(&self) -> Result<(), SecretError> {
-        let token = self.source.read()?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = token;
-        Ok(())
+    pub async fn read_again(&self) -> Result<(), SecretError> {
+        self.kept.read_again().await
     }
 
     /// Looks at a token that somebody brings.
@@ -76,7 +72,8 @@ impl AdminToken {
         };
         let mut troubles = self.turn.lock().await;
         // A file that was replaced counts from its first use on.
-        if self.is_right(brought) || (self.read_again().is_ok() && self.is_right(brought)) {
+        let (right, _) = self.kept.current().await;
+        if is_same(brought, right.expose_secret().as_bytes()) {
             return Worth::Right;
         }
         let told = troubles.seen(());
@@ -84,12 +81,11 @@ impl AdminToken {
         sleep(HOLD_UP).await;
         Worth::Wrong
     }
+}
 
-    fn is_right(&self, brought: &[u8]) -> bool {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let right = fingerprint(current.expose_secret().as_bytes()).finalize();
-        fingerprint(brought).verify(&right.into_bytes()).is_ok()
-    }
+fn is_same(brought: &[u8], right: &[u8]) -> bool {
+    let right = fingerprint(right).finalize().into_bytes();
+    fingerprint(brought).verify(&right).is_ok()
 }
 
 fn fingerprint(token: &[u8]) -> Fingerprint {

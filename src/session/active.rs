@@ -93,8 +93,13 @@ impl Active<'_> {
             }
         };
         if let Ok(link_end) = &end {
-            // Courtesy: the peer learns why, or that its own Close has come, if it reads at all.
-            let _ = timeout(CLOSE_WAIT, link.leave(link_end.clone())).await;
+            // Courtesy: the peer learns why, or that its own Close has come, if it reads at all. A drain waits for that no
+            // longer than for anything else.
+            tokio::select! {
+                biased;
+                _ = timeout(CLOSE_WAIT, link.leave(link_end.clone())) => {}
+                () = self.stages.overdue() => {}
+            }
         }
         self.ended(end, &announced, began.elapsed())
     }

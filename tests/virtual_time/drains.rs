@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use devnet::ollama::{CHAT, Fault};
+use devnet::{
+    ollama::{CHAT, Fault},
+    sim::wire::BUFFER,
+};
 use pin_sidecar::{admin::Connecting, relay::Outcome, service::Stage};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -69,6 +72,28 @@ async fn a_chat_has_no_more_time_because_the_process_is_to_end_as_well() {
     assert_eq!(outcome.error(), "draining: this node is shutting down");
     assert_eq!(began.elapsed().as_secs(), 10);
     assert_eq!(net.sidecar.drained().await, Outcome::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_ends_in_time_though_a_gateway_that_no_longer_reads_closes_at_the_last_moment() {
+    let (mut net, _wire) = wire::start(&[("PIN_DRAIN_TIMEOUT", "1s")]).await;
+    net.gateway.stop_reading();
+    // Eight times what the wire holds, so that there is no room for the answer to its Close.
+    net.ollama.set_behaviour(|behaviour| {
+        behaviour.script = Some(vec!["x".repeat(BUFFER as usize / 8); 64]);
+    });
+    let _chat = net.chat("why");
+    sleep(MOMENT).await;
+    assert_eq!(net.sidecar.metric("undelivered_results").await, 1.0);
+    let told = Instant::now();
+    net.sidecar.begin_drain();
+    // A tenth of a second before the session would have been left anyway.
+    sleep(BEYOND + 4 * SECOND / 10).await;
+    net.gateway.close_sessions(1008, "");
+    assert_eq!(net.sidecar.drained().await, Outcome::Dropped);
+    let took = told.elapsed();
+    assert!(took <= SECOND + BEYOND, "{took:?}");
+    assert!(took > BEYOND, "{took:?}: it has tried");
 }
 
 #[tokio::test(start_paused = true)]

@@ -129,6 +129,9 @@ impl Books {
         if ledger.runs_since_earlier(id, session) {
             ledger.count(CAUGHT_UP);
         }
+        if class == Class::Speech && ledger.requests.contains_key(id) {
+            ledger.count("speech asked for again");
+        }
         let request = ledger.requests.entry(id.to_owned()).or_default();
         request.class.get_or_insert(class);
         request.stream = stream;
@@ -161,6 +164,10 @@ impl Books {
         if let Some(session) = ledger.sessions.get_mut(&session) {
             // Perhaps it was one of this id's.
             session.unfenced.clear();
+        }
+        let class = ledger.requests.get(id)?.class;
+        if class == Some(Class::Speech) {
+            ledger.count("speech cancelled");
         }
         let request = ledger.requests.get_mut(id)?;
         request.cancels.push(Told::now(session));
@@ -453,7 +460,7 @@ impl Books {
     pub(super) fn chat_opened(&self, word: &str, opened: Opened) -> u64 {
         let now = Instant::now();
         let mut ledger = self.ledger();
-        ledger.count("chats at Ollama");
+        ledger.count("answers asked of a model server");
         let prompt = interviews::prompt(word);
         let id = prompt.map_or(word, |(key, _)| key);
         // One that was given up while its request was under way is not open.
@@ -473,6 +480,8 @@ impl Books {
             opened: now,
             read: None,
             written: None,
+            said: 0,
+            hangs: None,
             failed: false,
         });
         if let (Some((_, place)), Some(interview)) = (prompt, &mut request.interview) {
@@ -492,6 +501,7 @@ impl Books {
 
     /// The model server has said this in a chat.
     pub(super) fn chat_said(&self, word: &str, ask: u64, token: &str) {
+        self.with_chat(word, ask, |chat| chat.said += token.len());
         self.with_asked(word, ask, |asked| {
             asked.text.push_str(token);
             asked.tokens += 1;
@@ -507,7 +517,13 @@ impl Books {
     pub(super) fn chat_failed(&self, id: &str, ask: u64) {
         self.with_chat(id, ask, |chat| chat.failed = true);
         self.with_asked(id, ask, |asked| asked.ended = Some(Instant::now()));
-        self.count("chats that Ollama failed");
+        self.count("answers that a model server failed");
+    }
+
+    /// The model server says nothing more in a chat, though it does not end it.
+    pub(super) fn chat_hangs(&self, id: &str, ask: u64) {
+        let now = Instant::now();
+        self.with_chat(id, ask, |chat| chat.hangs = Some(now));
     }
 
     /// The model server has written a chat's last line.

@@ -127,7 +127,9 @@ impl Books {
     pub(super) fn thrown_away(&self, session: u64, kind: &str, id: &str) {
         let mut ledger = self.ledger();
         let id = match kind {
-            "INFERENCE_RESPONSE" | "INFERENCE_ERROR" => id.to_owned(),
+            "INFERENCE_RESPONSE" | "INFERENCE_ERROR" | "TTS_RESPONSE" | "TTS_ERROR" => {
+                id.to_owned()
+            }
             "INTERVIEW_RESULT" => key(id),
             _ => return,
         };

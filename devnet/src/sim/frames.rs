@@ -5,11 +5,14 @@
 
 use std::time::Duration;
 
+use data_encoding::BASE64;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
     books::Seen,
-    ledger::{Answer, Class, Ledger, Request, Stream},
+    ledger::{Answer, Chat, Class, Ledger, Request, Stream},
+    model_server::{MODEL, VOICE},
 };
 
 /// The closed set of codes that an error's text may begin with.
@@ -159,8 +162,16 @@ impl Ledger {
 
     pub(super) fn terminal(&mut self, request: &mut Request, seen: &Seen<'_>) {
         self.check_due(request, seen);
+        let is_speech = request.class.is_some_and(Class::is_speech);
+        if seen.kind.starts_with("TTS_") != is_speech {
+            self.breach(
+                seen.id,
+                "1 (answers)",
+                "the answer to another kind of request",
+            );
+        }
         let code = match seen.kind {
-            "INFERENCE_ERROR" => {
+            "INFERENCE_ERROR" | "TTS_ERROR" => {
                 let error = seen.value["error"].as_str().unwrap_or_default();
                 let code = error.split_once(": ").map_or("", |(code, _)| code);
                 self.check_code(request, seen, code, error);
@@ -251,16 +262,46 @@ impl Ledger {
             .any(|made| is_over(made) && (is_too_large || had_no_room(made)))
     }
 
-    fn response(&mut self, request: &mut Request, seen: &Seen<'_>) {
-        if request.class != Some(Class::Chat) {
-            self.breach(seen.id, "11 (refusals)", "a response to what is no chat");
-        }
-        let text = if self.limits.generation == 1 {
-            &seen.value["result"]["message"]["content"]
-        } else {
-            &seen.value["result"]["choices"][0]["message"]["content"]
+    /// What a response says.
+    fn said_in(&self, request: &Request, seen: &Seen<'_>) -> String {
+        let result = &seen.value["result"];
+        let text = match request.class {
+            Some(Class::Speech) => return spoken_in(result).unwrap_or_default(),
+            _ if self.limits.generation == 1 => &result["message"]["content"],
+            _ => &result["choices"][0]["message"]["content"],
         };
-        let text = text.as_str().unwrap_or_default();
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A response is all that the model server has said, and that was whole.
+    fn check_whole(&mut self, request: &Request, seen: &Seen<'_>, text: &str) {
+        let is_it = |chat: &Chat| chat.written.is_some() && chat.said == text.len();
+        if !request.chats.iter().any(is_it) {
+            let what = "a response of which the model server has not said all";
+            self.breach(seen.id, "1 (answers)", what);
+        }
+        // Where its files are is the operator's own business.
+        let model = seen.value["result"]["model"].as_str();
+        let asked = match request.class {
+            Some(Class::Speech) => VOICE,
+            _ => MODEL,
+        };
+        if model != Some(asked) {
+            self.breach(
+                seen.id,
+                "1 (answers)",
+                "a response of another model than was asked for",
+            );
+        }
+    }
+
+    fn response(&mut self, request: &mut Request, seen: &Seen<'_>) {
+        if !request.is_job() {
+            self.breach(seen.id, "11 (refusals)", "a response to what has none");
+        }
+        let text = self.said_in(request, seen);
+        let text = text.as_str();
+        self.check_whole(request, seen, text);
         let made = request.made_on(seen.session);
         let stream = request.streams.entry(seen.session).or_default();
         let is_its_own = stream.made == made && stream.terminals == stream.terminals_before + 1;
@@ -322,8 +363,10 @@ impl Ledger {
         let fits = match code {
             "invalid" => request.class == Some(Class::Invalid),
             "model_not_found" => {
-                request.class == Some(Class::UnknownModel)
-                    || self.ollama.calm_since() > self.began
+                matches!(
+                    request.class,
+                    Some(Class::UnknownModel | Class::UnknownSpeech)
+                ) || self.ollama.calm_since() > self.began
                     || self.warmth.is_troubled(Some(self.began))
                     || self.is_young(seen.written)
             }
@@ -343,6 +386,15 @@ impl Ledger {
             self.breach(seen.id, "11 (refusals)", &what);
         }
     }
+}
+
+/// What the audio of a result says. `None`: it is no base64, or not of the length that it says.
+fn spoken_in(result: &Value) -> Option<String> {
+    let audio = BASE64
+        .decode(result["audio_b64"].as_str()?.as_bytes())
+        .ok()?;
+    let is_counted = result["bytes"].as_u64() == u64::try_from(audio.len()).ok();
+    String::from_utf8(audio).ok().filter(|_| is_counted)
 }
 
 pub(super) fn fnv(text: &str) -> u64 {

@@ -18,8 +18,8 @@ use super::{
     fate::Fate,
     interviews::{is_key, key, wire_id},
     manners::{Door, Farewell, Garbage, Manners, asked_in_json},
+    model_server::{MODEL, VOICE},
     network::Standing,
-    ollama::MODEL,
     pipe::Mark,
     trace::Trace,
     visit,
@@ -261,11 +261,16 @@ impl Gateway {
                 .say(format_args!("gateway > INTERVIEW_REQUEST {shown}"));
             payload
         } else {
+            let kind = if class.is_speech() {
+                "TTS_REQUEST"
+            } else {
+                "INFERENCE_REQUEST"
+            };
             self.shared.trace.say(format_args!(
-                "gateway > INFERENCE_REQUEST {shown} {class:?} stream={stream}"
+                "gateway > {kind} {shown} {class:?} stream={stream}"
             ));
             self.lose_patience_with(id);
-            format!(r#"{{"type":"INFERENCE_REQUEST","request_id":"{id}","payload":{payload}}}"#)
+            format!(r#"{{"type":"{kind}","request_id":"{id}","payload":{payload}}}"#)
         };
         let (books, read, trace) = (
             self.shared.books.clone(),
@@ -350,7 +355,7 @@ impl Gateway {
     }
 
     fn may_be_poisoned(request: &super::ledger::Request) -> bool {
-        request.class == Some(Class::Chat) && request.is_unanswered()
+        request.is_job() && request.is_unanswered()
     }
 
     /// Sends garbage.
@@ -584,6 +589,9 @@ impl Gateway {
 }
 
 fn payload(id: &str, class: Class, stream: bool, fate: &mut Fate) -> String {
+    if class.is_speech() {
+        return speech(id, class, fate);
+    }
     let message = json!([{"role": "user", "content": format!("{id} tell me")}]);
     let model = if class == Class::UnknownModel {
         "nobody:7b"
@@ -601,4 +609,18 @@ fn payload(id: &str, class: Class, stream: bool, fate: &mut Fate) -> String {
         3 => format!(r#"{{"model":"{MODEL}","messages":{message},"model":"{MODEL}"}}"#),
         _ => format!(r#"{{"model":"{MODEL}","messages":"hello"}}"#),
     }
+}
+
+fn speech(id: &str, class: Class, fate: &mut Fate) -> String {
+    let model = if class == Class::UnknownSpeech {
+        "nobody"
+    } else {
+        VOICE
+    };
+    let mut whole = json!({"model": model, "input": format!("{id} say it")});
+    if fate.percent(50) {
+        whole["voice"] = json!("default");
+        whole["response_format"] = json!("wav");
+    }
+    whole.to_string()
 }

@@ -15,6 +15,7 @@ use super::{
     books::{Books, Class, Gauges, Limits, Opened, Seen},
     fate::Fate,
     interviews::{Interview, Sort, key},
+    model_server::MODEL,
     trace::Trace,
     wire::{End, Link, Weather},
 };
@@ -100,12 +101,16 @@ impl History {
 
     fn result(&mut self, id: &str, results: &Value) {
         let value = json!({"interview_id": id, "model": "sim:latest", "results": results});
+        self.seen("INTERVIEW_RESULT", &key(id), &value);
+    }
+
+    fn seen(&mut self, kind: &str, id: &str, value: &Value) {
         self.written += 1;
         self.books.seen(&Seen {
             session: self.session,
-            kind: "INTERVIEW_RESULT",
-            id: &key(id),
-            value: &value,
+            kind,
+            id,
+            value,
             text: &value.to_string(),
             written: Instant::now(),
             start: self.written,
@@ -205,6 +210,86 @@ async fn prompts_that_are_run_again_are_told() {
     history.books.made(&key("i1"), Class::Interview, false, 1);
     history.ask("i1", 0).await;
     history.assert_breach("rule 2 (once): prompt 0 is asked again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_lacks_something_or_is_of_an_answer_that_never_was_whole_is_told() {
+    let is_told = async |said: &str, is_whole: bool| {
+        let mut history = History::new().await;
+        let place = history.books.made("r1", Class::Chat, false, 1);
+        history.books.was_read("r1", place, Instant::now());
+        let opened = Opened {
+            connection: history.connection,
+            is_warm: true,
+            is_limited: false,
+        };
+        let ask = history.books.chat_opened("r1", opened);
+        history.books.chat_said("r1", ask, "r1#0.0 and all");
+        if is_whole {
+            history.books.chat_written("r1", ask);
+            history.books.chat_read("r1", ask, Instant::now());
+        }
+        let message = json!({"role": "assistant", "content": said});
+        let value = json!({"result": {"model": MODEL, "choices": [{"message": message}]}});
+        history.seen("INFERENCE_RESPONSE", "r1", &value);
+        !history.breaches().is_empty()
+    };
+    assert!(!is_told("r1#0.0 and all", true).await);
+    assert!(is_told("r1#0.0 and", true).await);
+    assert!(is_told("r1#0.0 and all", false).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chat_of_which_nothing_more_comes_is_to_be_given_up() {
+    let history = History::new().await;
+    let place = history.books.made("r1", Class::Chat, false, 1);
+    history.books.was_read("r1", place, Instant::now());
+    let opened = Opened {
+        connection: history.connection,
+        is_warm: true,
+        is_limited: false,
+    };
+    let ask = history.books.chat_opened("r1", opened);
+    history.books.chat_hangs("r1", ask);
+    advance(limits().token_timeout).await;
+    history.books.look(Gauges::default());
+    assert_eq!(history.breaches(), Vec::<String>::new());
+    advance(SECOND * 2).await;
+    history.books.look(Gauges::default());
+    history.assert_breach("r1: rule 17 (silence): nothing has come for 22s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_result_other_than_the_first_is_told_unless_a_cancel_was_read_between() {
+    let refusal = |code| {
+        json!({
+            "prompt_id": "p1", "response": "", "ttft_ms": 0, "total_ms": 0,
+            "tokens_generated": 0, "error": code,
+        })
+    };
+    let results = [
+        json!([told("p1", 1_000, 2_000), told("p2", 1_000, 2_000)]),
+        json!([told("p1", 1_000, 2_000), refusal("backend: it broke")]),
+    ];
+    for is_cancelled in [false, true] {
+        let mut history = History::new().await;
+        let key = key("i1");
+        history.interview("i1");
+        history.ask("i1", 0).await;
+        history.ask("i1", 1).await;
+        // The gateway cancels, and only then reads what had been under way before that.
+        let cancel = is_cancelled.then(|| history.books.cancelled(&key, 1).unwrap());
+        history.result("i1", &results[0]);
+        advance(SECOND).await;
+        if let Some(place) = cancel {
+            history.books.cancel_was_read(&key, place, Instant::now());
+        }
+        history.books.made(&key, Class::Interview, false, 1);
+        history.result("i1", &results[1]);
+        let breaches = history.breaches();
+        let is_told = breaches.iter().any(|it| it.contains("a second result"));
+        assert_eq!(is_told, !is_cancelled, "{breaches:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,25 +40,33 @@ pub(super) async fn read(end: &mut End) -> io::Result<Option<Request>> {
     Ok(Some(Request { path, body }))
 }
 
-/// Answers with a whole JSON body.
-pub(super) async fn whole(end: &mut End, status: u16, body: &str) -> io::Result<()> {
+/// Answers with a whole body.
+pub(super) async fn whole(
+    end: &mut End,
+    status: u16,
+    content_type: &str,
+    body: &str,
+) -> io::Result<()> {
     let answer = format!(
-        "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {status} Whatever\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     end.write_all(answer.as_bytes()).await
 }
 
 /// Begins an answer of unknown length.
-pub(super) async fn begin(end: &mut End) -> io::Result<()> {
-    end.write_all(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
-    )
-    .await
+pub(super) async fn begin(end: &mut End, content_type: &str) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    end.write_all(head.as_bytes()).await
 }
 
-/// Goes on with it.
+/// Goes on with it. What is empty would end it, and is left out.
 pub(super) async fn part(end: &mut End, part: &str) -> io::Result<()> {
+    if part.is_empty() {
+        return Ok(());
+    }
     let chunk = format!("{:x}\r\n{part}\r\n", part.len());
     end.write_all(chunk.as_bytes()).await
 }

@@ -112,7 +112,7 @@ impl Ledger {
             .load_asked
             .is_some_and(|asked| Some(asked) >= read);
         // The request that was to load it may have been lost on its way.
-        let is_lost = Some(self.ollama.calm_since()) >= read;
+        let is_lost = Some(self.ollama.calm_since()) >= read || !self.ollama.is_free();
         if !opened.is_warm && !was_loaded && !is_lost {
             breaches.push((
                 RULE,
@@ -307,7 +307,9 @@ impl Ledger {
                 let runs = request.chats.iter().zip(&interview.asked);
                 let runs = runs.filter(|(_, asked)| asked.prompt == 0).count();
                 let is_expired = seen.written - at >= self.limits.result_ttl;
-                if first != hash && runs < 2 && !is_expired {
+                // One that is asked again after a cancel is new work, be the cancel read behind the first result.
+                let is_new = request.cancelled_since(at);
+                if first != hash && runs < 2 && !is_expired && !is_new {
                     let what = "a second result, other than the first";
                     self.breach(seen.id, "1 (answers)", what);
                 }

@@ -78,6 +78,17 @@ pub enum Class {
     BadId,
     /// An interview.
     Interview,
+    /// Something to be spoken.
+    Speech,
+    /// The same with a model that is not there.
+    UnknownSpeech,
+}
+
+impl Class {
+    /// Whether it is asked for by TTS_REQUEST.
+    pub(super) fn is_speech(self) -> bool {
+        matches!(self, Self::Speech | Self::UnknownSpeech)
+    }
 }
 
 /// A frame that was sent to the product, and when it read its last byte.
@@ -118,6 +129,10 @@ pub(super) struct Chat {
     pub(super) read: Option<Instant>,
     /// When its last line was written.
     pub(super) written: Option<Instant>,
+    /// How much the model server has said, in bytes.
+    pub(super) said: usize,
+    /// Since when nothing more comes of it, and never will.
+    pub(super) hangs: Option<Instant>,
     /// It was made to fail.
     pub(super) failed: bool,
 }
@@ -358,6 +373,11 @@ impl Ledger {
 }
 
 impl Request {
+    /// Whether it has a response, if all goes well.
+    pub(super) fn is_job(&self) -> bool {
+        matches!(self.class, Some(Class::Chat | Class::Speech))
+    }
+
     /// Whether something written at this moment of this request breaks the silence after a cancel.
     pub(super) fn is_silenced(
         &self,

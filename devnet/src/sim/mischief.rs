@@ -33,10 +33,7 @@ impl Gateway {
         let Some((session, orders)) = self.session() else {
             return;
         };
-        let known = self
-            .shared
-            .books
-            .ids(|request| request.class == Some(Class::Chat));
+        let known = self.shared.books.ids(Request::is_job);
         let mut recent: Vec<_> = known
             .into_iter()
             .filter_map(|id| Some((id.strip_prefix('r')?.parse::<u64>().ok()?, id)))
@@ -69,7 +66,7 @@ impl Gateway {
     pub(super) fn retry(&self, id: &str) {
         let books = &self.shared.books;
         let again = books.is(id, |request| {
-            request.class == Some(Class::Chat) && request.made.len() <= RETRIES
+            request.is_job() && request.made.len() <= RETRIES
         });
         if again {
             books.count("failed requests made again at once");
@@ -114,9 +111,8 @@ impl Gateway {
     }
 
     fn repeat_answered(&self, behind_close: bool) {
-        let is_answered = |request: &Request| {
-            request.class == Some(Class::Chat) && request.response.is_some() && !request.poisoned
-        };
+        let is_answered =
+            |request: &Request| request.is_job() && request.response.is_some() && !request.poisoned;
         let answered = self.shared.books.ids(is_answered);
         for _ in 0..2 {
             let Some(id) = self.whim_of(&answered) else {
@@ -143,7 +139,7 @@ impl Gateway {
             return;
         };
         let ids = match self.whim_number(4) {
-            0 => books.ids(|request| request.class == Some(Class::Chat) && request.is_unanswered()),
+            0 => books.ids(|request| request.is_job() && request.is_unanswered()),
             1 => books.ids(|request| request.response.is_some()),
             2 => books.ids(|request| !request.cancels.is_empty()),
             _ => vec![String::new()],

@@ -1,5 +1,5 @@
 //! The world of the simulation: a [`wire`] in place of the internet, a model [`gateway`] with a [`network`] behind it that
-//! keeps [`books`], a model [`ollama`], a [`trace`] of what they saw, and the [`fate`] that decides what happens. All of it runs in one thread
+//! keeps [`books`], a [`model_server`], a [`trace`] of what they saw, and the [`fate`] that decides what happens. All of it runs in one thread
 //! on tokio's paused clock and follows from a seed. It knows the protocol and the delivery rules, and nothing of the
 //! product.
 
@@ -17,10 +17,9 @@ mod interview_rules;
 pub mod interviews;
 mod ledger;
 pub mod manners;
-mod memory;
 mod mischief;
+pub mod model_server;
 pub mod network;
-pub mod ollama;
 mod pipe;
 mod registration;
 pub mod rules;

@@ -18,7 +18,7 @@ use super::{
     gateway::{Gateway, Order},
     interviews::{Interview, Sort, key, wire_id},
     manners::Farewell,
-    ollama::MODEL,
+    model_server::MODEL,
 };
 use crate::journal::lock;
 
@@ -132,8 +132,8 @@ impl Gateway {
     /// It has read a frame about a request.
     pub(super) fn hears(&self, kind: &str, id: &str) {
         match kind {
-            "INFERENCE_ERROR" => self.lowers("errors that cost reputation"),
-            "INFERENCE_RESPONSE" => self.standing(|standing| {
+            "INFERENCE_ERROR" | "TTS_ERROR" => self.lowers("errors that cost reputation"),
+            "INFERENCE_RESPONSE" | "TTS_RESPONSE" => self.standing(|standing| {
                 standing.reputation = (standing.reputation + EARNED).min(BEST);
             }),
             "INFERENCE_CHUNK" => self.standing(|standing| {

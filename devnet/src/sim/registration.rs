@@ -48,8 +48,9 @@ impl Ledger {
         // What found no way out may have been decided on before.
         let facts = self.gateway.facts(session);
         let blocked = facts.and_then(|facts| facts.client_blocked);
-        // A node that has drained on request serves again by itself, once Ollama was away and is back.
-        let reopens = |began| !self.is_ending && self.ollama.calm_since() >= began;
+        // A node that has drained on request serves again by itself, once the model server was away and is back.
+        let away = Some(self.ollama.calm_since()).max(self.warmth.unwell);
+        let reopens = |began| !self.is_ending && away >= Some(began);
         let mut drains = self.drains.iter().filter(|drain| !reopens(drain.began));
         drains.any(|drain| {
             let in_time = drain.over.is_none_or(|over| written < over);

@@ -94,6 +94,21 @@ impl Books {
         ledger.warmth.forget_eviction();
     }
 
+    /// The product serves again by itself, which ends its pause.
+    pub fn pause_ended(&self) {
+        let now = Instant::now();
+        let mut ledger = self.ledger();
+        // It is over already where somebody else has had it serve again.
+        if let Some(until) = ledger.paused_until
+            && now < until
+        {
+            let what = format!("a pause has ended {:?} before its time", until - now);
+            ledger.breach("pause", "16 (pause)", &what);
+        }
+        drop(ledger);
+        self.serves_again();
+    }
+
     /// The product was told to serve again after a drain.
     pub fn serves_again(&self) {
         let now = Instant::now();
@@ -363,6 +378,9 @@ impl Ledger {
             };
             for chat in &request.chats {
                 self.check_cancelled(id, request, chat, now, &mut breaches);
+                if let Some(what) = self.is_waited_for_in_vain(request, chat, now) {
+                    breaches.push((id.clone(), "17 (silence)", what));
+                }
                 let orphaned = down
                     .map(|down| down + self.limits.orphan_grace + CLOSING)
                     .is_some_and(|latest| now > latest && chat.opened < latest);
@@ -393,6 +411,25 @@ impl Ledger {
         for (id, rule, what) in breaches {
             self.breach(&id, rule, &what);
         }
+    }
+
+    /// A chat of which nothing more comes is given up when its silence has lasted for long enough. What carries nothing, such
+    /// as a comment, does not break it.
+    fn is_waited_for_in_vain(
+        &self,
+        request: &Request,
+        chat: &Chat,
+        now: Instant,
+    ) -> Option<String> {
+        let silence = now - chat.hangs.filter(|_| self.is_open(chat))?;
+        let most = self.limits.token_timeout + SLACK + self.ollama.latency() * 4;
+        // Where chunks find no room nobody waits for the model server; nor is it its fault what the network holds back.
+        let excused = request.stream
+            || !request.is_job()
+            || !self.ollama.is_free()
+            || self.ollama.calm_since() >= chat.opened;
+        (silence > most && !excused)
+            .then(|| format!("nothing has come for {silence:?}, and it is still waited for"))
     }
 
     /// What the model server has written, but cannot arrive, does not say that the product still waits for it.

@@ -414,7 +414,8 @@ impl Visit {
             }
             "PONG" => self.say(format_args!("< PONG")),
             "REGISTER_NODE" => self.register(&value, written),
-            "INFERENCE_CHUNK" | "INFERENCE_RESPONSE" | "INFERENCE_ERROR" | "INTERVIEW_RESULT" => {
+            "INFERENCE_CHUNK" | "INFERENCE_RESPONSE" | "INFERENCE_ERROR" | "INTERVIEW_RESULT"
+            | "TTS_RESPONSE" | "TTS_ERROR" => {
                 self.data(kind, id, &value, text, written)?;
                 if kind != "INFERENCE_CHUNK" {
                     self.gateway.meddle(self.number);
@@ -449,10 +450,13 @@ impl Visit {
         let shared = &self.gateway.shared;
         match kind {
             "INFERENCE_CHUNK" => self.say(format_args!("< {kind} {id} {}", value["index"])),
-            "INFERENCE_ERROR" => self.say(format_args!("< {kind} {id} {}", value["error"])),
+            "INFERENCE_ERROR" | "TTS_ERROR" => {
+                self.say(format_args!("< {kind} {id} {}", value["error"]));
+            }
             _ => self.say(format_args!("< {kind} {id} {} bytes", text.len())),
         }
-        if kind == "INFERENCE_RESPONSE" && shared.books.is_poisoned(id) {
+        let is_response = matches!(kind, "INFERENCE_RESPONSE" | "TTS_RESPONSE");
+        if is_response && shared.books.is_poisoned(id) {
             self.say(format_args!("dies of {id}"));
             let is_spoiled = self.gateway.has_spoiled(self.number);
             shared.books.dies_of(self.number, id, written, is_spoiled);
@@ -472,7 +476,7 @@ impl Visit {
         self.gateway.hears(kind, id);
         let manners = self.gateway.manners();
         // What is only refused is neither kept nor proven.
-        let is_kept = kind == "INFERENCE_RESPONSE"
+        let is_kept = is_response
             || is_interview
                 && shared.books.is(&name, |it| {
                     it.answers.last().is_some_and(|it| it.code.is_none())
@@ -483,7 +487,7 @@ impl Visit {
         if kind != "INFERENCE_CHUNK" {
             shared.books.terminal_read(self.number, id);
         }
-        if kind == "INFERENCE_ERROR" && self.gateway.whim(manners.retries) {
+        if matches!(kind, "INFERENCE_ERROR" | "TTS_ERROR") && self.gateway.whim(manners.retries) {
             self.gateway.retry(id);
         }
         if kind != "INFERENCE_CHUNK" && manners.acks == Acks::All {

@@ -23,6 +23,9 @@ const LOAD_AGAIN: Duration = Duration::from_secs(20);
 /// A load that was decided on before an eviction was seen.
 const UNSEEN: Duration = Duration::from_secs(20);
 
+/// What was refused for its key counts against the server for so long, whatever its list says.
+const REFUSAL_COUNTS: Duration = Duration::from_secs(60);
+
 /// What is known of the model in memory.
 #[derive(Default)]
 pub(super) struct Warmth {
@@ -40,6 +43,10 @@ pub(super) struct Warmth {
     evicted: Option<Instant>,
     /// Since when the model is on the disk; `None`: it is not.
     pub(super) has_model_since: Option<Instant>,
+    /// When the server was last such that it may be taken for one that is not there.
+    pub(super) unwell: Option<Instant>,
+    /// When something was last refused for its key.
+    refused: Option<Instant>,
     /// When a load last failed, or the model was last lost.
     troubled: Option<Instant>,
     loads: u64,
@@ -140,10 +147,28 @@ impl Books {
         let now = Instant::now();
         let mut ledger = self.ledger();
         ledger.count("times that the model came or went");
-        ledger.warmth.troubled = Some(now);
-        ledger.warmth.has_model_since = has.then_some(now);
+        let refusal = ledger.warmth.refused.map(|at| at + REFUSAL_COUNTS);
+        let since = refusal.map_or(now, |over| over.max(now));
+        ledger.warmth.troubled = Some(since);
+        ledger.warmth.has_model_since = has.then_some(since);
         // It is another model now.
         ledger.warmth.evicted = None;
+    }
+}
+
+impl Books {
+    /// The model server is such, or no longer, that it may be taken for one that is not there.
+    pub(super) fn was_unwell(&self) {
+        let mut ledger = self.ledger();
+        ledger.count("times that the model server was unwell");
+        ledger.warmth.unwell = Some(Instant::now());
+    }
+
+    /// A chat, or a load, is refused for its key.
+    pub(super) fn key_refused(&self) {
+        let mut ledger = self.ledger();
+        ledger.count("chats and loads refused for their key");
+        ledger.warmth.refused = Some(Instant::now());
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a model Ollama has in memory: loads, `keep_alive`, `num_ctx`, evictions and restarts.
+//! What a model server has in memory: loads, `keep_alive`, `num_ctx`, evictions and restarts.
 //!
 //! Invariant: one load at a time; a load whose request is closed comes to nothing; a model that was loaded with another
 //! `num_ctx` than the one asked for is loaded anew.
@@ -16,7 +16,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{http, ollama::MODEL, wire::End};
+use super::{
+    super::{http, wire::End},
+    MODEL,
+};
 use crate::journal::lock;
 
 /// How long a model stays that nobody asks for, where nobody says otherwise.
@@ -58,6 +61,16 @@ struct Loaded {
 
 /// The one load that is under way.
 struct Loading<'a>(&'a Shared);
+
+impl Default for Wish {
+    /// Of whoever cannot say anything about that: the model stays.
+    fn default() -> Self {
+        Self {
+            context: CONTEXT,
+            keep: None,
+        }
+    }
+}
 
 impl Wish {
     /// What the body of a request wishes.

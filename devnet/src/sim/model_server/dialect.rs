@@ -1,0 +1,158 @@
+//! How a model server is spoken with: how requests are read and answers written. What becomes of an answer is not a
+//! dialect's to say.
+//!
+//! Invariant: pure; the bytes follow from what is given.
+
+use std::fmt::Display;
+
+use serde_json::Value;
+
+use super::{
+    super::fate::Fate,
+    memory::{Memory, Wish},
+    ollama::Ollama,
+    openai::OpenAi,
+};
+
+/// `PIN_API_MODE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ApiMode {
+    /// Ollama's own interface.
+    #[default]
+    Ollama,
+    /// OpenAI's.
+    OpenAi,
+}
+
+impl ApiMode {
+    pub(super) fn dialect(self) -> &'static dyn Dialect {
+        match self {
+            Self::Ollama => &Ollama,
+            Self::OpenAi => &OpenAi,
+        }
+    }
+}
+
+/// What a request asks for.
+pub(super) enum Ask {
+    /// A chat, by the first word of its last message, with so many tokens at most.
+    Chat {
+        word: String,
+        limit: Option<u64>,
+        wish: Wish,
+    },
+    /// To have the model in memory.
+    Load(Wish),
+    /// To have it there no more.
+    Unload,
+    /// Something about the server itself.
+    About,
+}
+
+/// Whether the server has its model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It has.
+    #[default]
+    There,
+    /// It lists none.
+    Absent,
+    /// It refuses everybody's key.
+    Locked,
+    /// It serves nothing while it loads.
+    Loading,
+}
+
+impl Presence {
+    /// Whether it answers every request with an error.
+    pub(super) fn is_unwell(self) -> bool {
+        matches!(self, Self::Locked | Self::Loading)
+    }
+}
+
+/// How one answer is written, as far as servers differ in that.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Style {
+    /// Its head goes out before the first token is there.
+    pub(super) is_early: bool,
+    /// Something that carries nothing goes out each second of silence.
+    pub(super) comments: bool,
+    /// The role has an event of its own before the first token.
+    pub(super) has_role_first: bool,
+    pub(super) usage: Usage,
+    /// `[DONE]` is behind it.
+    pub(super) is_done: bool,
+    /// Behind that the body does not end until the client hangs up.
+    pub(super) lingers: bool,
+}
+
+/// Where the counts are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// In an event behind the last of the answer.
+    #[default]
+    Behind,
+    /// In the last event of the answer.
+    Last,
+    /// In each event, and in one behind.
+    Each,
+}
+
+/// A whole answer of one piece.
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) body: String,
+}
+
+impl Page {
+    pub(super) fn json(status: u16, body: &impl Display) -> Self {
+        Self {
+            status,
+            content_type: "application/json",
+            body: body.to_string(),
+        }
+    }
+}
+
+/// A dialect.
+pub(super) trait Dialect: Send + Sync {
+    /// What a request asks for.
+    fn asked(&self, path: &str, body: &Value) -> Ask;
+
+    /// How the next answer is written.
+    fn style(&self, fate: &mut Fate) -> Style;
+
+    /// What a stream's head says that it is.
+    fn content_type(&self) -> &'static str;
+
+    /// What comes before the first token; perhaps nothing.
+    fn opening(&self, style: Style) -> String;
+
+    /// A token, which is the answer's `number`th.
+    fn token(&self, style: Style, token: &str, number: u64) -> String;
+
+    /// What makes an answer of so many tokens whole.
+    fn ending(&self, style: Style, tokens: u64) -> String;
+
+    /// An error in the midst of an answer.
+    fn error(&self, style: Style) -> String;
+
+    /// An error in place of an answer.
+    fn refusal(&self, fate: &mut Fate) -> Page;
+
+    /// What a server says that cannot be asked for its model; `None`: it can.
+    fn without_model(&self, presence: Presence) -> Option<Page>;
+
+    /// What a server is like whose model cannot be had.
+    fn absence(&self, fate: &mut Fate) -> Presence;
+
+    /// The answer to a load that fails.
+    fn load_failed(&self) -> Page;
+
+    /// The answer to a load, or the opposite.
+    fn loaded(&self, is_load: bool) -> Page;
+
+    /// The answer to a question about the server itself.
+    fn about(&self, path: &str, presence: Presence, memory: &Memory) -> Page;
+}
