@@ -1,5 +1,5 @@
 //! Reads again, when it is asked to, what may change under a running process: the secret, the token for commands, the root
-//! certificates, and the models. Logins, connections and looks at the backend read them anyway; this does it now, and tells.
+//! certificates, the model server's key, and the models. Logins, connections and looks at the backend read them anyway; this does it now, and tells.
 //!
 //! Invariant: nothing is dropped for it, and a file that cannot be read takes nothing away.
 
@@ -54,31 +54,38 @@ impl Reload {
     async fn read_again(&self) {
         let parts = &self.parts;
         let secret = parts.secrets.read_again().await.err();
-        let told = secret.as_ref().map(ToString::to_string);
-        parts.status.secret_was_read(told);
+        let secret = secret.map(|error| error.to_string());
+        parts.status.secret_was_read(secret.clone());
         let token = match &parts.token {
             Some(token) => token.read_again().await.err(),
             None => None,
         };
         parts.gateway.read_again().await;
-        let roots = parts.gateway.trouble();
-        let is_good = secret.is_none() && token.is_none() && roots.is_none();
-        let metric = &parts.shared.metrics.config_last_reload_successful;
-        metric.set(is_good.into());
-        for (what, error) in [("the secret", secret), ("the admin token", token)] {
-            if let Some(error) = error {
-                warn!(%error, "SIGHUP: {what} cannot be read: the last good one is used");
+        parts.shared.nodes.look_now().await;
+        let mut nodes = parts.shared.nodes.iter();
+        let troubles = [
+            ("the secret", secret),
+            ("the admin token", token.map(|error| error.to_string())),
+            ("the root certificates", parts.gateway.trouble()),
+            (
+                "the model server's key",
+                nodes.find_map(|node| node.backend.trouble()),
+            ),
+        ];
+        let mut is_good = true;
+        for (what, trouble) in troubles {
+            if let Some(error) = trouble {
+                is_good = false;
+                warn!(
+                    error,
+                    "SIGHUP: {what} cannot be read: the last good state of it is used"
+                );
             }
         }
-        if let Some(error) = roots {
-            warn!(
-                error,
-                "SIGHUP: the root certificates cannot be read: the last good ones are used"
-            );
-        }
-        parts.shared.nodes.look_now().await;
+        let metric = &parts.shared.metrics.config_last_reload_successful;
+        metric.set(is_good.into());
         if is_good {
-            info!("SIGHUP: the secret was read again, and certificates, token and models");
+            info!("SIGHUP: the secret was read again, and certificates, keys, token and models");
         }
     }
 }

@@ -28,6 +28,7 @@ async fn two_hundred_reloads_under_load_lose_nothing_and_leave_nothing_behind() 
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (secret, roots, token) = (path("secret"), path("roots"), path("token"));
+    let key = path("key");
     let replace = |path: &str, text: &str| {
         // As Kubernetes and every careful editor do it.
         let beside = Path::new(path).with_extension("new");
@@ -38,11 +39,13 @@ async fn two_hundred_reloads_under_load_lose_nothing_and_leave_nothing_behind() 
     replace(&secret, SECRET);
     replace(&roots, &certificates[0]);
     replace(&token, "first");
+    replace(&key, "first");
     let settings = [
         ("PIN_API_SECRET", ""),
         ("PIN_API_SECRET_FILE", &secret),
         ("PIN_TLS_CA_FILE", &roots),
         ("PIN_ADMIN_TOKEN_FILE", &token),
+        ("PIN_BACKEND_API_KEY_FILE", &key),
         // Nothing but a reload looks.
         ("PIN_MODEL_REFRESH_INTERVAL", "1h"),
     ];
@@ -61,14 +64,14 @@ async fn two_hundred_reloads_under_load_lose_nothing_and_leave_nothing_behind() 
                 &*certificates[round % 2]
             };
             replace(&roots, newer);
-            replace(
-                &token,
-                &if is_broken(2) {
-                    String::new()
-                } else {
-                    format!("t{round}")
-                },
-            );
+            let newer = if is_broken(2) {
+                String::new()
+            } else {
+                format!("t{round}")
+            };
+            for file in [&token, &key] {
+                replace(file, &newer);
+            }
             let model = format!("model-{}:latest", round % 7);
             let has = net.gateway.models().contains(&model);
             if has {
@@ -110,6 +113,9 @@ async fn two_hundred_reloads_under_load_lose_nothing_and_leave_nothing_behind() 
         after <= before + 4,
         "{before} files and sockets were open, {after} are"
     );
+    let last = format!("Bearer t{}", ROUNDS - 1);
+    let asked = net.ollama.requests();
+    assert_eq!(asked.last().unwrap().headers["authorization"], last);
     // What was read last is in force.
     let newest = "rotated";
     net.gateway.set_secret(CLIENT, newest);
