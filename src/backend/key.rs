@@ -45,11 +45,3 @@ impl ApiKey {
         trouble.clone()
     }
 }
-
-/// What the operator is told of a server that refuses to be asked.
-pub(super) fn refused(status: u16) -> String {
-    format!(
-        "The model server refuses the sidecar (HTTP {status}): set PIN_BACKEND_API_KEY or PIN_BACKEND_API_KEY_FILE to the key \
-         that it was started with, or correct PIN_OLLAMA_URL."
-    )
-}

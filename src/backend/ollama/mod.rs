@@ -29,8 +29,7 @@ use self::{
 };
 use super::{
     AskError, Backend, Catalogue, ChatStream, Guide, Model, ModelServer, Prepared, Rules, Seen,
-    Suitability,
-    key::{ApiKey, refused},
+    Suitability, key::ApiKey,
 };
 use crate::{
     config::{BackendSettings, PolicySettings},
@@ -151,7 +150,10 @@ impl ModelServer for Ollama {
 
     fn why_silent(&self, error: &HttpError) -> String {
         match error {
-            HttpError::Status(status @ (401 | 403)) => refused(*status),
+            HttpError::Status(401 | 403) => format!(
+                "Ollama does not answer: {error}. If what stands before it wants a key, set PIN_BACKEND_API_KEY_FILE; else \
+                 correct PIN_OLLAMA_URL."
+            ),
             HttpError::Status(404) | HttpError::Unexpected => format!(
                 "Ollama does not answer: {error}. Correct PIN_OLLAMA_URL; if it leads to vLLM, llama-server, LM Studio or the like, \
                  set PIN_API_MODE=openai."

@@ -23,9 +23,7 @@ use tokio::time::Instant;
 use self::answer::ChatDecoder;
 use super::{
     Arrival, AskError, Backend, ChatStream, Deltas, Guide, Model, ModelServer, Prepared, Rules,
-    Seen, Suitability,
-    key::{ApiKey, refused},
-    server::accepted,
+    Seen, Suitability, key::ApiKey, server::accepted,
 };
 use crate::{
     config::{BackendSettings, ModelGlobs, PolicySettings},
@@ -233,7 +231,10 @@ impl ModelServer for OpenAi {
 
     fn why_silent(&self, error: &HttpError) -> String {
         match error {
-            HttpError::Status(status @ (401 | 403)) => refused(*status),
+            HttpError::Status(status @ (401 | 403)) => format!(
+                "The model server refuses the sidecar (HTTP {status}): set PIN_BACKEND_API_KEY or PIN_BACKEND_API_KEY_FILE to \
+                 the key that it was started with, or correct PIN_OLLAMA_URL."
+            ),
             HttpError::Status(503) => {
                 "The model server is not ready (HTTP 503): it may be loading its model. Its log says more.".to_owned()
             }
