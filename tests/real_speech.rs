@@ -253,7 +253,7 @@ async fn what_the_server_refuses_is_told_in_its_own_words(server: Server) {
 async fn a_cancel_leaves_the_slot_to_the_next(server: Server) {
     let net = start(&server, &[("PIN_CAPACITY", "1"), ("PIN_QUEUE", "0")]).await;
     if let Server::StandIn(speech) = &server {
-        speech.pause();
+        speech.pause_at(0);
     }
     let _long = net
         .gateway

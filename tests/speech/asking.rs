@@ -103,7 +103,7 @@ async fn what_is_no_request_for_speech_is_refused_before_anybody_is_asked() {
     speaking.net.gateway.send_text(twice);
     let refused = ambiguous.outcome().await;
     assert_eq!(refused.error(), "invalid: a key is written twice");
-    assert_eq!(speaking.speech.clips().ever, 0);
+    assert_eq!(speaking.speech.chats().ever, 0);
 }
 
 #[tokio::test]

@@ -62,10 +62,10 @@ async fn a_cancel_closes_the_request_at_once_and_nothing_more_is_heard_of_it() {
     let (speaking, _network) = start(&[("PIN_CAPACITY", "1"), ("PIN_QUEUE", "0")]).await;
     let gateway = &speaking.net.gateway;
     for fault in [Fault::HangBeforeHeaders, Fault::Hang { after: 3 }] {
-        let before = speaking.speech.clips().ever;
+        let before = speaking.speech.chats().ever;
         speaking.speech.fail_next(SPEECH, 1, fault);
         let _running = ask(&speaking, "one");
-        speaking.speech.wait_for_clips(before + 1).await;
+        speaking.speech.wait_for_chats(before + 1).await;
         let told = Instant::now();
         gateway.cancel("one");
         speaking.speech.wait_until_idle().await;
@@ -91,16 +91,16 @@ async fn a_cancel_closes_the_request_at_once_and_nothing_more_is_heard_of_it() {
 #[tokio::test]
 async fn a_repeated_request_is_spoken_once_and_answered_each_time() {
     let (speaking, _network) = start(&[]).await;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut first = ask(&speaking, "one");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     let _repeat = ask(&speaking, "one");
     round_trip(&speaking.net.gateway).await;
     speaking.speech.go_on();
     let first = first.outcome().await;
     let again = ask(&speaking, "one").outcome().await;
     assert_eq!(first.frame.bytes, again.frame.bytes);
-    assert_eq!(speaking.speech.clips().ever, 1);
+    assert_eq!(speaking.speech.chats().ever, 1);
     assert_eq!(
         speaking
             .net
@@ -115,9 +115,9 @@ async fn a_repeated_request_is_spoken_once_and_answered_each_time() {
 #[tokio::test]
 async fn a_clip_whose_session_was_lost_comes_with_the_next_one_and_is_spoken_once() {
     let (speaking, network) = start(&[]).await;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut asked = ask(&speaking, "one");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     go_away(&speaking, &network).await;
     speaking.speech.go_on();
     let kept = |answers: f64| answers == 1.0;
@@ -135,15 +135,15 @@ async fn a_clip_whose_session_was_lost_comes_with_the_next_one_and_is_spoken_onc
         .sidecar
         .wait_for_metric("undelivered_results", delivered)
         .await;
-    assert_eq!(speaking.speech.clips().ever, 1);
+    assert_eq!(speaking.speech.chats().ever, 1);
 }
 
 #[tokio::test]
 async fn speech_whose_session_stays_away_is_given_up_as_a_chat_is() {
     let (speaking, network) = start(&[("PIN_ORPHAN_GRACE", "50ms")]).await;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut asked = ask(&speaking, "one");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     go_away(&speaking, &network).await;
     speaking.speech.wait_until_idle().await;
     come_back(&speaking, &network).await;
@@ -158,9 +158,9 @@ async fn speech_whose_session_stays_away_is_given_up_as_a_chat_is() {
 #[tokio::test]
 async fn a_drain_lets_running_speech_finish_and_answers_what_waits() {
     let (mut speaking, _network) = start(&[("PIN_CAPACITY", "1")]).await;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut running = ask(&speaking, "running");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     let mut waiting = ask(&speaking, "waiting");
     round_trip(&speaking.net.gateway).await;
     speaking.net.sidecar.begin_drain();
@@ -176,9 +176,9 @@ async fn a_drain_lets_running_speech_finish_and_answers_what_waits() {
 #[tokio::test]
 async fn speech_that_outlasts_a_drain_is_answered_as_such() {
     let (speaking, _network) = start(&[("PIN_DRAIN_TIMEOUT", "50ms")]).await;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut running = ask(&speaking, "running");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     let gateway = speaking.net.gateway;
     let ended = tokio::spawn(speaking.net.sidecar.drain());
     assert_eq!(

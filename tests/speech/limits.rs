@@ -106,9 +106,9 @@ async fn a_clip_that_comes_slowly_is_waited_for_until_the_time_of_its_request_is
 async fn speech_takes_a_slot_and_a_place_in_the_waiting_room_as_a_chat_does() {
     let speaking = Speaking::start(&[("PIN_CAPACITY", "1"), ("PIN_QUEUE", "1")]).await;
     let net = &speaking.net;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut running = speaking.say("one");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     let mut waiting = speaking.say("two");
     let busy = net.gateway.chat(chat("three")).outcome().await;
     assert_eq!(busy.error(), "busy: all slots and places to wait are taken");
@@ -119,7 +119,7 @@ async fn speech_takes_a_slot_and_a_place_in_the_waiting_room_as_a_chat_does() {
     speaking.speech.go_on();
     running.outcome().await.result();
     waiting.outcome().await.result();
-    assert_eq!(speaking.speech.clips().most, 1);
+    assert_eq!(speaking.speech.chats().most, 1);
 }
 
 #[tokio::test]
@@ -130,9 +130,9 @@ async fn what_waits_to_be_spoken_counts_towards_the_bytes_of_the_waiting_room() 
         ("PIN_QUEUE_BYTES", "1KiB"),
     ];
     let speaking = Speaking::start(&settings).await;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let _running = speaking.say(&"long ".repeat(1000));
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     let _waiting = speaking.say(&"x".repeat(600));
     let busy = speaking.say(&"x".repeat(600)).outcome().await;
     assert_eq!(busy.error(), "busy: all slots and places to wait are taken");

@@ -154,9 +154,9 @@ async fn a_speech_server_that_answers_nobody_while_it_speaks_stays_offered() {
     let settings = [QUICK, ("PIN_CONNECT_TIMEOUT", "200ms")];
     let speaking = Speaking::start(&settings).await;
     let gateway = &speaking.net.gateway;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut long = speaking.say("a long text");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     speaking.speech.fail_always(LIST, Fault::HangBeforeHeaders);
     let looks = speaking.speech.requests().len() + 3;
     support::poll(
@@ -181,9 +181,9 @@ async fn a_speech_server_that_answers_nobody_while_it_speaks_stays_offered() {
 #[tokio::test]
 async fn nothing_is_offered_while_the_node_drains() {
     let mut speaking = Speaking::start(&[]).await;
-    speaking.speech.pause();
+    speaking.speech.pause_at(0);
     let mut running = speaking.say("hello");
-    speaking.speech.wait_for_clips(1).await;
+    speaking.speech.wait_for_chats(1).await;
     speaking.net.sidecar.begin_drain();
     let empty =
         |frame: &Frame| frame.is_from_agent("MODEL_LIST") && frame.value["models"] == json!([]);
@@ -219,7 +219,7 @@ async fn speech_models_neither_chat_nor_are_interviewed_and_chat_models_do_not_s
         .await;
     let error = refused.value["results"][0]["error"].as_str().unwrap();
     assert!(error.starts_with("model_not_found"), "{error}");
-    assert_eq!(speaking.speech.clips().ever, 0);
+    assert_eq!(speaking.speech.chats().ever, 0);
 }
 
 #[tokio::test]

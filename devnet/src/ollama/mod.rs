@@ -33,11 +33,12 @@ pub use fault::Fault;
 pub use models::ModelShape;
 pub use pull::Pullable;
 
-pub use crate::model_server::{Chats, Request, spoken};
+pub use crate::model_server::{Chats, Controls, Request, spoken};
 
 use crate::{
-    journal::{lock, wait_until},
+    journal::lock,
     listener::{ANY_LOOPBACK, Listener},
+    model_server::controlled,
     sim::wire::End,
 };
 use models::Models;
@@ -47,10 +48,10 @@ use state::State;
 /// The version that it says it is.
 pub const VERSION: &str = "0.17.4";
 
-/// Where chats go, for [`Ollama::fail_next`].
+/// Where chats go, for [`Controls::fail_next`].
 pub const CHAT: &str = "/api/chat";
 
-/// Where pulls go, for [`Ollama::fail_next`].
+/// Where pulls go, for [`Controls::fail_next`].
 pub const PULL: &str = "/api/pull";
 
 /// How the stand-in speaks.
@@ -85,7 +86,7 @@ pub struct Behaviour {
     pub pull_bytes_per_tick: u64,
     /// Once so many bytes of all models have been pulled, none arrive any more; the lines go on.
     pub pull_stops_at: Option<u64>,
-    /// Keep every request for [`Ollama::requests`] and the waiting calls.
+    /// Keep every request for [`Controls::requests`] and the waiting calls.
     pub record: bool,
 }
 
@@ -205,6 +206,11 @@ impl Builder {
     }
 }
 
+controlled! {
+    State, Fault, controls;
+    Ollama, Fault, state.controls;
+}
+
 impl Ollama {
     /// A stand-in that has no model yet.
     pub fn builder() -> Builder {
@@ -240,17 +246,6 @@ impl Ollama {
         change(&mut lock(&self.state.behaviour));
     }
 
-    /// Streamed answers, those that are being given too, stop after so many tokens, until [`go_on`](Ollama::go_on) or
-    /// another place to stop at. One that is past it stops where it is.
-    pub fn pause_at(&self, tokens: usize) {
-        self.state.pause.send_replace(Some(tokens));
-    }
-
-    /// No answer stops any more.
-    pub fn go_on(&self) {
-        self.state.pause.send_replace(None);
-    }
-
     /// Adds a model, or puts another one in its place.
     pub fn add_model(&self, name: &str, shape: ModelShape) {
         lock(&self.state.models).add(name, shape);
@@ -281,36 +276,9 @@ impl Ollama {
         lock(&self.state.models).is_loaded(name)
     }
 
-    /// The next requests to a path go wrong, after those that were told to before.
-    pub fn fail_next(&self, path: &str, times: usize, fault: Fault) {
-        self.state.faults.plan(path, None, Some(times), fault);
-    }
-
-    /// Every request to a path goes wrong, until [`clear_faults`](Ollama::clear_faults).
-    pub fn fail_always(&self, path: &str, fault: Fault) {
-        self.state.faults.plan(path, None, None, fault);
-    }
-
-    /// The same for those alone whose body names this model, in these very letters.
-    pub fn fail_always_for(&self, path: &str, model: &str, fault: Fault) {
-        self.state.faults.plan(path, Some(model), None, fault);
-    }
-
-    /// Nothing goes wrong any more, except what is going wrong already.
-    pub fn clear_faults(&self) {
-        self.state.faults.clear();
-    }
-
-    /// Every request so far.
-    pub fn requests(&self) -> Vec<Arc<Request>> {
-        self.state.requests.all()
-    }
-
     /// Every chat request so far.
     pub fn chat_requests(&self) -> Vec<Arc<Request>> {
-        let mut requests = self.requests();
-        requests.retain(|request| request.path == CHAT);
-        requests
+        self.requests_to(CHAT)
     }
 
     /// Every request so far that was only to load a model, or to unload it.
@@ -324,9 +292,9 @@ impl Ollama {
 
     /// Every request to pull a model so far, by the model's name.
     pub fn pull_requests(&self) -> Vec<String> {
-        let requests = self.requests();
-        let pulls = requests.iter().filter(|request| request.path == PULL);
+        let pulls = self.requests_to(PULL);
         pulls
+            .iter()
             .map(|request| {
                 request.json()["model"]
                     .as_str()
@@ -334,52 +302,5 @@ impl Ollama {
                     .to_owned()
             })
             .collect()
-    }
-
-    /// The first request to a path, of the past or the future.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for_request(&self, path: &str) -> Arc<Request> {
-        self.wait_for(|request| request.path == path).await
-    }
-
-    /// The first request, of the past or the future, that matches.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for(&self, what: impl Fn(&Request) -> bool) -> Arc<Request> {
-        self.state.requests.find(0, "a request", what).await.1
-    }
-
-    /// How many chats run and ran.
-    pub fn chats(&self) -> Chats {
-        *self.state.chats.borrow()
-    }
-
-    /// Waits until as many chats have begun since the start.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for_chats(&self, ever: usize) -> Chats {
-        wait_until(
-            self.state.chats.subscribe(),
-            &format!("chat {ever}"),
-            |chats| chats.ever >= ever,
-        )
-        .await
-    }
-
-    /// Waits until no chat runs.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_until_idle(&self) -> Chats {
-        wait_until(
-            self.state.chats.subscribe(),
-            "the end of all chats",
-            |chats| chats.running == 0,
-        )
-        .await
     }
 }

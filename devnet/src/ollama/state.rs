@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Behaviour,
@@ -14,20 +14,13 @@ use super::{
     pull::Registry,
     request::{ChatRequest, Refusal},
 };
-use crate::{
-    journal::{Journal, lock},
-    model_server::{Chats, Faults, Request},
-};
+use crate::{journal::lock, model_server::Controls};
 
 pub(super) struct State {
     pub(super) models: Mutex<Models>,
     pub(super) registry: Mutex<Registry>,
     pub(super) behaviour: Mutex<Behaviour>,
-    pub(super) faults: Faults<Fault>,
-    pub(super) requests: Journal<Request>,
-    pub(super) chats: watch::Sender<Chats>,
-    /// Where answers wait: after so many tokens.
-    pub(super) pause: watch::Sender<Option<usize>>,
+    pub(super) controls: Controls<Fault>,
 }
 
 impl State {
@@ -36,10 +29,7 @@ impl State {
             models: Mutex::new(models),
             registry: Mutex::new(registry),
             behaviour: Mutex::new(behaviour),
-            faults: Faults::default(),
-            requests: Journal::default(),
-            chats: watch::Sender::new(Chats::default()),
-            pause: watch::Sender::new(None),
+            controls: Controls::default(),
         }
     }
 

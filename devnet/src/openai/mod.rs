@@ -33,22 +33,23 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
-pub use crate::model_server::{Chats, Request, spoken};
+pub use crate::model_server::{Chats, Controls, Request, spoken};
 pub use fault::{End, Fault, Fixture, Step};
 pub use style::{Refuses, Style, UsageManner};
 
 use crate::{
-    journal::{lock, wait_until},
+    journal::lock,
     listener::{ANY_LOOPBACK, Listener},
+    model_server::controlled,
     sim::wire::End as WireEnd,
 };
 use models::Models;
 use state::State;
 
-/// Where chats go, for [`OpenAi::fail_next`].
+/// Where chats go, for [`Controls::fail_next`].
 pub const CHAT: &str = "/v1/chat/completions";
 
-/// Where the list is, for [`OpenAi::fail_next`].
+/// Where the list is, for [`Controls::fail_next`].
 pub const MODELS: &str = "/v1/models";
 
 /// How the stand-in speaks, beyond its style.
@@ -93,7 +94,7 @@ pub struct Behaviour {
     /// What a connection's socket holds of what the client has not taken, in bytes, for connections to come; `None`
     /// leaves that to the system, which takes megabytes.
     pub send_buffer: Option<usize>,
-    /// Keep every request for [`OpenAi::requests`] and the waiting calls.
+    /// Keep every request for [`Controls::requests`] and the waiting calls.
     pub record: bool,
 }
 
@@ -239,6 +240,11 @@ impl Builder {
     }
 }
 
+controlled! {
+    State, Fault, controls;
+    OpenAi, Fault, state.controls;
+}
+
 impl OpenAi {
     /// A stand-in that has no model yet.
     pub fn builder() -> Builder {
@@ -298,17 +304,6 @@ impl OpenAi {
         *lock(&self.state.asleep)
     }
 
-    /// Streamed answers, those that are being given too, stop after so many tokens, until [`go_on`](OpenAi::go_on) or
-    /// another place to stop at. One that is past it stops where it is.
-    pub fn pause_at(&self, tokens: usize) {
-        self.state.pause.send_replace(Some(tokens));
-    }
-
-    /// No answer stops any more.
-    pub fn go_on(&self) {
-        self.state.pause.send_replace(None);
-    }
-
     /// Adds a model.
     pub fn add_model(&self, name: &str) {
         lock(&self.state.models).add(self.state.style, name);
@@ -332,77 +327,13 @@ impl OpenAi {
         self.state.faults.plan(MODELS, None, None, list);
     }
 
-    /// The next requests to a path go wrong, after those that were told to before.
-    pub fn fail_next(&self, path: &str, times: usize, fault: impl Into<Fault>) {
-        self.state
-            .faults
-            .plan(path, None, Some(times), fault.into());
-    }
-
-    /// Every request to a path goes wrong, until [`clear_faults`](OpenAi::clear_faults).
-    pub fn fail_always(&self, path: &str, fault: impl Into<Fault>) {
-        self.state.faults.plan(path, None, None, fault.into());
-    }
-
     /// The next chat is answered so.
     pub fn answer_next(&self, answer: impl Into<Fault>) {
         self.fail_next(CHAT, 1, answer);
     }
 
-    /// Nothing goes wrong any more, except what is going wrong already; the list is the server's own.
-    pub fn clear_faults(&self) {
-        self.state.faults.clear();
-    }
-
-    /// Every request so far.
-    pub fn requests(&self) -> Vec<Arc<Request>> {
-        self.state.requests.all()
-    }
-
     /// Every chat request so far.
     pub fn chat_requests(&self) -> Vec<Arc<Request>> {
-        let mut requests = self.requests();
-        requests.retain(|request| request.path == CHAT);
-        requests
-    }
-
-    /// The first request to a path, of the past or the future.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for_request(&self, path: &str) -> Arc<Request> {
-        self.wait_for(|request| request.path == path).await
-    }
-
-    /// The first request, of the past or the future, that matches.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for(&self, what: impl Fn(&Request) -> bool) -> Arc<Request> {
-        self.state.requests.find(0, "a request", what).await.1
-    }
-
-    /// How many chats run and ran.
-    pub fn chats(&self) -> Chats {
-        *self.state.chats.borrow()
-    }
-
-    /// Waits until as many chats have begun since the start.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for_chats(&self, ever: usize) -> Chats {
-        let what = format!("chat {ever}");
-        let changes = self.state.chats.subscribe();
-        wait_until(changes, &what, |chats| chats.ever >= ever).await
-    }
-
-    /// Waits until no chat runs.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_until_idle(&self) -> Chats {
-        let changes = self.state.chats.subscribe();
-        wait_until(changes, "the end of all chats", |chats| chats.running == 0).await
+        self.requests_to(CHAT)
     }
 }

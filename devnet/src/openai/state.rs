@@ -2,25 +2,21 @@
 
 use std::sync::Mutex;
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Behaviour, asked::Rules, fault::Fault, models::Models, refusal::Refusal, style::Style,
 };
 use crate::{
-    journal::{Journal, lock},
-    model_server::{Chats, Faults, Request},
+    journal::lock,
+    model_server::{Controls, Request},
 };
 
 pub(super) struct State {
     pub(super) style: Style,
     pub(super) models: Mutex<Models>,
     pub(super) behaviour: Mutex<Behaviour>,
-    pub(super) faults: Faults<Fault>,
-    pub(super) requests: Journal<Request>,
-    pub(super) chats: watch::Sender<Chats>,
-    /// Where answers wait: after so many tokens.
-    pub(super) pause: watch::Sender<Option<usize>>,
+    pub(super) controls: Controls<Fault>,
     /// Until when every path says that the model is being loaded.
     pub(super) loading: Mutex<Option<Instant>>,
     pub(super) asleep: Mutex<bool>,
@@ -32,10 +28,7 @@ impl State {
             style,
             models: Mutex::new(models),
             behaviour: Mutex::new(behaviour),
-            faults: Faults::default(),
-            requests: Journal::default(),
-            chats: watch::Sender::new(Chats::default()),
-            pause: watch::Sender::new(None),
+            controls: Controls::default(),
             loading: Mutex::new(None),
             asleep: Mutex::new(false),
         }

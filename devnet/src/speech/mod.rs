@@ -18,20 +18,19 @@ mod server;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-pub use crate::model_server::{Chats, Request};
+pub use crate::model_server::{Chats, Controls, Request};
 pub use fault::Fault;
 pub use server::clip;
 
 use crate::{
-    journal::{Journal, wait_until},
     listener::{ANY_LOOPBACK, Listener},
-    model_server::Faults,
+    model_server::controlled,
     sim::wire::End,
 };
 
-/// Where speech is asked for, for [`SpeechServer::fail_next`].
+/// Where speech is asked for, for [`Controls::fail_next`].
 pub const SPEECH: &str = "/v1/audio/speech";
 
 /// Where it lists models.
@@ -43,24 +42,11 @@ pub struct SpeechServer {
     listener: Listener,
 }
 
-/// What all connections share.
-struct State {
-    faults: Faults<Fault>,
-    requests: Journal<Request>,
-    clips: watch::Sender<Chats>,
-    /// Where answers wait: `Some(0)`, before their first byte.
-    pause: watch::Sender<Option<usize>>,
-}
+/// What all connections share. A clip stops before its first byte or not at all.
+type State = Controls<Fault>;
 
-impl State {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            faults: Faults::default(),
-            requests: Journal::default(),
-            clips: watch::Sender::new(Chats::default()),
-            pause: watch::Sender::new(None),
-        })
-    }
+controlled! {
+    SpeechServer, Fault, state;
 }
 
 impl SpeechServer {
@@ -69,7 +55,7 @@ impl SpeechServer {
     /// # Errors
     /// The system gives no port.
     pub async fn start() -> io::Result<Self> {
-        let state = State::new();
+        let state = Arc::<State>::default();
         let connections = Arc::clone(&state);
         let listener = Listener::start(ANY_LOOPBACK, move |tcp| {
             server::serve_tcp(Arc::clone(&connections), tcp)
@@ -80,7 +66,7 @@ impl SpeechServer {
     /// Starts one at the end of a wire that is not there: it serves what arrives, on tokio's clock alone, and is neither
     /// stopped nor started again.
     pub fn start_on_wire(arrivals: mpsc::UnboundedReceiver<End>) -> Self {
-        let state = State::new();
+        let state = Arc::<State>::default();
         let connections = Arc::clone(&state);
         let listener = Listener::on_wire(arrivals, move |end| {
             server::serve(Arc::clone(&connections), end)
@@ -111,72 +97,12 @@ impl SpeechServer {
         self.listener.start_again()
     }
 
-    /// Clips stop before their first byte, until [`go_on`](Self::go_on).
-    pub fn pause(&self) {
-        self.state.pause.send_replace(Some(0));
-    }
-
-    /// No clip stops any more.
-    pub fn go_on(&self) {
-        self.state.pause.send_replace(None);
-    }
-
-    /// The next requests to a path go wrong, after those that were told to before.
-    pub fn fail_next(&self, path: &str, times: usize, fault: Fault) {
-        self.state.faults.plan(path, None, Some(times), fault);
-    }
-
-    /// Every request to a path goes wrong, until [`clear_faults`](Self::clear_faults).
-    pub fn fail_always(&self, path: &str, fault: Fault) {
-        self.state.faults.plan(path, None, None, fault);
-    }
-
-    /// Nothing goes wrong any more, except what is going wrong already.
-    pub fn clear_faults(&self) {
-        self.state.faults.clear();
-    }
-
-    /// Every request so far.
-    pub fn requests(&self) -> Vec<Arc<Request>> {
-        self.state.requests.all()
-    }
-
     /// The bodies of the requests for speech so far.
     pub fn asked(&self) -> Vec<Bytes> {
-        let requests = self.requests().into_iter();
-        let speech = requests.filter(|request| request.path == SPEECH);
-        speech.map(|request| request.body.clone()).collect()
-    }
-
-    /// The first request to a path, of the past or the future.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for_request(&self, path: &str) -> Arc<Request> {
-        let is_it = |request: &Request| request.path == path;
-        self.state.requests.find(0, "a request", is_it).await.1
-    }
-
-    /// How many requests for speech run and ran.
-    pub fn clips(&self) -> Chats {
-        *self.state.clips.borrow()
-    }
-
-    /// Waits until as many requests for speech have begun since the start.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_for_clips(&self, ever: usize) -> Chats {
-        let clips = self.state.clips.subscribe();
-        wait_until(clips, &format!("clip {ever}"), |clips| clips.ever >= ever).await
-    }
-
-    /// Waits until no request for speech runs.
-    ///
-    /// # Panics
-    /// Past [`PATIENCE`](crate::PATIENCE).
-    pub async fn wait_until_idle(&self) -> Chats {
-        let clips = self.state.clips.subscribe();
-        wait_until(clips, "the end of all clips", |clips| clips.running == 0).await
+        let requests = self.requests_to(SPEECH);
+        requests
+            .iter()
+            .map(|request| request.body.clone())
+            .collect()
     }
 }

@@ -80,7 +80,7 @@ async fn answer(state: &Arc<State>, request: hyper::Request<Incoming>) -> Respon
     state.requests.push(Arc::clone(&request));
     let fault = state.faults.take(&request);
     let is_speech = head.method == Method::POST && request.path == SPEECH;
-    let guard = is_speech.then(|| ChatGuard::start(&request, &state.clips));
+    let guard = is_speech.then(|| ChatGuard::start(&request, &state.chats));
     match (guard, fault) {
         (guard, Some(fault @ (Fault::Answer { .. } | Fault::HangBeforeHeaders))) => {
             let failed = fail(fault).await;

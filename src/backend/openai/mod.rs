@@ -12,7 +12,7 @@ mod prepare;
 mod result;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -111,7 +111,13 @@ impl OpenAi {
             Ok(_) => self.named(),
             Err(error) => match self.named() {
                 named if !named.is_empty() && is_only_its_list(&error) => named,
-                _ => return Err(error),
+                _ => {
+                    if matches!(error, HttpError::Status(401 | 403)) {
+                        // The list wants the key as well, so that it tells when that is right.
+                        *self.lock_refusal() = None;
+                    }
+                    return Err(error);
+                }
             },
         };
         if let Some(status) = self.refused(is_new) {
@@ -142,9 +148,13 @@ impl OpenAi {
 
     /// The status by which chats are refused for their key, unless the key `is_new`.
     fn refused(&self, is_new: bool) -> Option<u16> {
-        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refusal = self.lock_refusal();
         *refusal = refusal.filter(|(at, _)| !is_new && at.elapsed() < REFUSAL_COUNTS);
         refusal.map(|(_, status)| status)
+    }
+
+    fn lock_refusal(&self) -> MutexGuard<'_, Option<(Instant, u16)>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, body: Bytes) -> Result<ChatStream, AskError> {
@@ -154,8 +164,7 @@ impl OpenAi {
             ..
         }) = asked
         {
-            let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-            *refusal = Some((Instant::now(), status));
+            *self.lock_refusal() = Some((Instant::now(), status));
         }
         Ok(ChatStream {
             body: asked?,
