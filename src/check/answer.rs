@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Step;
 use crate::{
-    backend::{Guide, Model},
+    backend::{Guide, Model, speech::SpeechServer},
     config::JobSettings,
     inference::{TimedAnswer, TimedChat},
     node::Node,
@@ -23,8 +23,32 @@ const TOKENS: u32 = 32;
 /// What is named in the result, which nobody sees.
 const REQUEST_ID: &str = "check";
 
-/// Looks at a node's model server. Gives its first model beside the steps, if it offers one.
+/// Looks at a node's servers. Gives its first model beside the steps, if it offers one.
 pub(super) async fn look(node: &Node) -> (Vec<Step>, Option<Model>) {
+    let (mut steps, model) = look_at_models(node).await;
+    if let Some(speech) = &node.speech {
+        steps.push(look_at_speech(speech).await);
+    }
+    (steps, model)
+}
+
+async fn look_at_speech(speech: &SpeechServer) -> Step {
+    let began = Instant::now();
+    speech.look_now().await;
+    let step = match speech.why_nothing() {
+        Some(why) => Step::failed("speech", why),
+        None => {
+            let names = speech.offer().borrow().names.join(", ");
+            Step::passed(
+                "speech",
+                format!("The speech server answers; offered: {names}."),
+            )
+        }
+    };
+    step.lasting(began.elapsed())
+}
+
+async fn look_at_models(node: &Node) -> (Vec<Step>, Option<Model>) {
     let began = Instant::now();
     node.backend.look_now().await;
     let offer = node.backend.offer().borrow().clone();

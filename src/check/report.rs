@@ -21,7 +21,7 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
     /// Its name, from a closed set: `settings`, `secret`, `dns`, `tcp`, `proxy` (where one is set, to which `dns` and `tcp`
-    /// belong then), `tls`, `clock`, `login`, `backend`, `models`, `answer`.
+    /// belong then), `tls`, `clock`, `login`, `backend`, `models`, `speech` (where a speech server is set), `answer`.
     pub name: &'static str,
     /// How it ended.
     pub outcome: Outcome,

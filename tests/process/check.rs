@@ -1,5 +1,6 @@
 //! `pin-sidecar check`, as an operator runs it: what it finds, what it says to do, and what it never shows.
 
+mod servers;
 mod troubles;
 
 use std::{
