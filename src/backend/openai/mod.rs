@@ -22,12 +22,12 @@ use tokio::time::Instant;
 
 use self::answer::ChatDecoder;
 use super::{
-    Arrival, AskError, Backend, ChatStream, Deltas, Guide, Model, ModelServer, Prepared, Rules,
-    Seen, Suitability, key::ApiKey, server::accepted,
+    Arrival, AskError, Backend, ChatStream, Deltas, Guide, Model, ModelServer, Prepared,
+    ResultContext, Rules, Seen, Suitability, key::ApiKey, server::accepted,
 };
 use crate::{
     config::{BackendSettings, ModelGlobs, PolicySettings},
-    protocol::Failure,
+    protocol::{Failure, Generation},
     secret::SecretError,
     telemetry::{BackendMetrics, Metrics},
     transport::{
@@ -183,14 +183,17 @@ impl OpenAi {
             let Some(bytes) = body.next().await else {
                 break;
             };
-            decoder
-                .feed(&bytes?, &mut deltas)
-                .map_err(|failure| failed(&failure))?;
+            let fed = decoder.feed(&bytes?, &mut deltas);
+            fed.map_err(|failure| failed(&failure))?;
         }
-        if decoder.arrival() == Arrival::Partial {
-            return Err(HttpError::Broken.into());
-        }
-        Ok(())
+        let nobodys = ResultContext {
+            generation: Generation::Operator,
+            request_id: String::new(),
+            created: 0,
+            model: String::new(),
+        };
+        let finished = decoder.finish(&mut deltas, &nobodys);
+        finished.map(drop).map_err(|failure| failed(&failure))
     }
 }
 
