@@ -157,9 +157,9 @@ pub trait ModelServer: Send + Sync {
     /// server may give up loading.
     fn load<'a>(&'a self, model: &'a Model) -> BoxFuture<'a, Result<(), AskError>>;
 
-    /// Frees the memory that a model takes, where the server can be told to.
-    fn unload<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), AskError>> {
-        ready(Ok(())).boxed()
+    /// Frees the memory that a model takes. Gives whether the server can be told to.
+    fn unload<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, AskError>> {
+        ready(Ok(false)).boxed()
     }
 
     /// Holds a connection over which nothing is said, and waits until the server closes it, as it does when its process ends.

@@ -221,8 +221,8 @@ impl ModelServer for Ollama {
         .boxed()
     }
 
-    fn unload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<(), AskError>> {
-        self.api.unload(model).boxed()
+    fn unload<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<bool, AskError>> {
+        async { self.api.unload(model).await.map(|()| true) }.boxed()
     }
 
     fn until_closed(&self) -> BoxFuture<'_, ()> {

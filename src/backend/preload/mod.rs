@@ -252,7 +252,8 @@ impl Backend {
     pub async fn unload(&self) {
         for model in self.preload.suspend() {
             match timeout(UNLOAD_LIMIT, self.server.unload(&model)).await {
-                Ok(Ok(())) => info!(model = &*model, "the model was unloaded"),
+                Ok(Ok(true)) => info!(model = &*model, "the model was unloaded"),
+                Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
                     warn!(model = &*model, %error, "a model could not be unloaded");
                 }
