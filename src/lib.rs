@@ -1,4 +1,4 @@
-//! The agent that runs beside Ollama and serves its models to the PIN network.
+//! The agent that runs beside a model server and serves its models to the PIN network.
 //!
 //! A request comes down the session, is checked and admitted, goes to the model server, and its answer goes back
 //! through the outbox: `transport` → `session` → `inference` → `backend`, and `outbox` → `session` → `transport`.

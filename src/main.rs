@@ -19,7 +19,7 @@ use tracing::{info, warn};
 /// The settings are wrong: nothing but a human can mend that (`EX_CONFIG` of sysexits.h).
 const WRONG_SETTINGS: u8 = 78;
 
-/// The agent that runs beside Ollama and serves its models to the PIN network.
+/// The agent that runs beside a model server and serves its models to the PIN network.
 #[derive(Parser)]
 #[command(version, after_help = config::help())]
 struct Cli {
