@@ -87,6 +87,7 @@ fn without_echo(words: &str) -> &str {
 fn clean(words: &str) -> String {
     let words = words.trim_start().chars().filter_map(printable);
     let line: String = words.take(MAX_LOOKED_AT).collect();
+    let line = without_keys(&line);
     let mut cleaned = String::new();
     let mut rest = line.trim();
     while cleaned.len() < MAX_BYTES && !rest.is_empty() {
@@ -100,6 +101,24 @@ fn clean(words: &str) -> String {
         .unwrap_or(0);
     cleaned.truncate(end);
     cleaned
+}
+
+/// The words less the keys that some servers repeat: what follows the name of a scheme (RFC 6750, RFC 7617), and what looks
+/// like OpenAI's own.
+fn without_keys(line: &str) -> String {
+    let mut is_key = false;
+    let hide = |word: &str| {
+        let name = word.trim_matches(|c: char| !c.is_alphanumeric());
+        let hidden = is_key || name.starts_with("sk-");
+        // The other word is one of many in English.
+        is_key = name.eq_ignore_ascii_case("bearer") || name == "Basic";
+        if hidden && !name.is_empty() {
+            word.replace(name, HIDDEN)
+        } else {
+            word.to_owned()
+        }
+    };
+    line.split_inclusive(' ').map(hide).collect()
 }
 
 /// White space of any kind is a space; other control characters go.
@@ -441,6 +460,29 @@ mod tests {
             ),
             ("two\nlines\u{1b}[31m", "two lines[31m"),
             ("ht\u{0}tp://secret.example", "…"),
+        ] {
+            assert_eq!(clean(words), cleaned, "{words}");
+        }
+    }
+
+    #[test]
+    fn no_key_is_repeated() {
+        for (words, cleaned) in [
+            (
+                "bad header Authorization: Bearer sk-1234.abcd",
+                "bad header Authorization: Bearer …",
+            ),
+            (
+                "got 'Bearer abc-DEF_9', wanted another",
+                "got 'Bearer …', wanted another",
+            ),
+            ("header Basic YW5uOnB3", "header Basic …"),
+            (
+                "Incorrect API key provided: sk-proj-abc.",
+                "Incorrect API key provided: ….",
+            ),
+            ("the bearer of bad news", "the bearer … bad news"),
+            ("a basic risk-free model", "a basic risk-free model"),
         ] {
             assert_eq!(clean(words), cleaned, "{words}");
         }

@@ -132,7 +132,11 @@ impl Decoder for ChatDecoder {
                 if let Some(last) = events.unfinished()
                     && !self.is_done
                 {
-                    self.read_event(last, deltas)?;
+                    let read = self.read_event(last, deltas);
+                    // What was cut off behind an answer's end takes nothing from it.
+                    if self.finish_reason.is_none() || is_whole(last) {
+                        read?;
+                    }
                 }
             }
             Form::Whole(whole) => self.read_whole(&whole, deltas)?,
@@ -298,6 +302,11 @@ impl ChatDecoder {
         self.answer.say(kind, &said, deltas)?;
         Ok(piece != r#""""#)
     }
+}
+
+/// Whether an event has all of its data.
+fn is_whole(data: &[u8]) -> bool {
+    fields::<0>(&String::from_utf8_lossy(data), []).is_some()
 }
 
 fn is_list(json: &&str) -> bool {

@@ -242,6 +242,23 @@ fn a_last_event_without_a_blank_line_counts() {
 }
 
 #[test]
+fn what_is_cut_off_behind_an_answers_end_takes_nothing_from_it() {
+    let whole = stream(&[&said("a"), FINISH]);
+    for tail in [USAGE, DONE, r#"data: {"error":"no"}"#] {
+        for end in 0..tail.len() {
+            let body = format!("{whole}{}", &tail[..end]);
+            let read = read(&body).unwrap();
+            assert_eq!(
+                read.result["choices"][0]["message"]["content"], "a",
+                "{body}"
+            );
+        }
+    }
+    let with_error = format!(r#"{whole}data: {{"error":"no"}}"#);
+    assert_eq!(failure(&with_error), "backend: no");
+}
+
+#[test]
 fn an_error_wins_over_what_follows_it() {
     let text = said("a");
     for (error, words) in [
