@@ -54,7 +54,7 @@ const OPTION_KEYS: [&str; 14] = [
 ];
 
 /// What OpenAI's dialect has at the top and Ollama has elsewhere or by another name.
-const OPENAI_KEYS: [&str; 14] = [
+const OPENAI_KEYS: [&str; 15] = [
     "temperature",
     "top_p",
     "seed",
@@ -67,6 +67,7 @@ const OPENAI_KEYS: [&str; 14] = [
     "reasoning_effort",
     "n",
     "best_of",
+    "n_cmpl",
     "n_predict",
     "stream_options",
 ];

@@ -28,15 +28,15 @@ impl ApiKey {
         })
     }
 
-    /// Has the client ask with the key as it is now. Gives whether that is another one than before.
-    pub(super) async fn hand_to(&self, client: &HttpClient) -> bool {
+    /// Has the client ask with the key as it is now.
+    pub(super) async fn hand_to(&self, client: &HttpClient) {
         let Some(kept) = &self.kept else {
-            return false;
+            return;
         };
         let (key, trouble) = kept.current().await;
         let trouble = trouble.map(|error| error.to_string());
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-        client.ask_with(&key)
+        client.ask_with(&key);
     }
 
     /// Why the last good one is used, if it could not be read.

@@ -144,6 +144,11 @@ pub trait ModelServer: Send + Sync {
         None
     }
 
+    /// See [`super::Backend::without_key`].
+    fn without_key(&self, failure: Failure) -> Failure {
+        failure
+    }
+
     /// See [`super::Backend::prepare`].
     ///
     /// # Errors

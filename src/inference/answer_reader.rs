@@ -52,6 +52,8 @@ pub(super) struct AnswerReader<'a> {
     timeout: IdleTimeout,
     /// How long the backend may be silent between two parts of the answer.
     pause: Duration,
+    /// When the last of it arrived.
+    last_heard: Option<Instant>,
 }
 
 impl<'a> AnswerReader<'a> {
@@ -63,6 +65,7 @@ impl<'a> AnswerReader<'a> {
             deltas: Deltas::default(),
             timeout: IdleTimeout::new(settings.first_token_timeout, deadline),
             pause: settings.token_timeout,
+            last_heard: None,
         }
     }
 
@@ -104,6 +107,7 @@ impl<'a> AnswerReader<'a> {
                 Ok(Event::Backend(Some(Err(error)))) => return Err(broken(&error)),
                 Err(timed_out) => return Err(self.timed_out(&timed_out, times)),
             };
+            self.last_heard = Some(Instant::now());
             let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
             if is_alive {
                 times.token();
@@ -127,6 +131,11 @@ impl<'a> AnswerReader<'a> {
         }
         self.chunks.follow(&mut self.deltas, decoder.as_ref());
         Ok(decoder)
+    }
+
+    /// When the last bytes of the answer arrived, if any did.
+    pub(super) fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
     }
 
     /// Puts the whole answer together.

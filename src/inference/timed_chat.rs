@@ -56,15 +56,20 @@ impl TimedChat<'_> {
         let sent = Instant::now();
         let mut reader = AnswerReader::new(self.settings, self.deadline, Chunks::unwanted());
         let mut times = Times::default();
-        let decoder = reader.read(self.backend.chat(body), &mut times).await?;
-        let total = sent.elapsed();
+        let without_key = |failure| self.backend.without_key(failure);
+        let read = reader.read(self.backend.chat(body), &mut times).await;
+        let decoder = read.map_err(without_key)?;
+        // Not until now: an end, or counts, that never come are waited for.
+        let total = reader
+            .last_heard()
+            .map_or_else(|| sent.elapsed(), |last| last - sent);
         let context = ResultContext {
             generation: Generation::Operator,
             request_id: request_id.to_owned(),
             created,
             model: self.model.name.to_string(),
         };
-        let completion = reader.finish(decoder, &context)?;
+        let completion = reader.finish(decoder, &context).map_err(without_key)?;
         Ok(TimedAnswer {
             result: completion.result,
             prompt_tokens: completion.prompt_tokens,

@@ -75,6 +75,13 @@ impl Failure {
         }
     }
 
+    /// The same without this text.
+    #[must_use]
+    pub fn without(mut self, text: &str) -> Self {
+        self.sentence = self.sentence.replace(text, "…");
+        self
+    }
+
     /// The text of the frame's `error` field.
     pub fn text(&self) -> String {
         format!("{}: {}", self.code.as_str(), self.sentence)

@@ -34,7 +34,7 @@ use tokio::{io::AsyncReadExt, time::timeout};
 use tower_service::Service;
 
 use super::{Connections, Dial, DialError, Endpoint, Stream};
-use crate::config::BackendUrl;
+use crate::{config::BackendUrl, protocol::Failure};
 
 /// Idle connections are not used for longer, so that no request meets one that its server is just closing and is lost with it.
 /// Node and uvicorn close theirs after 5 s, load balancers after 60 s and more, Ollama never.
@@ -110,18 +110,27 @@ impl HttpClient {
         }
     }
 
-    /// Asks with this token (RFC 6750) from now on. Gives whether that is another than before.
-    pub fn ask_with(&self, token: &SecretString) -> bool {
+    /// Asks with this token (RFC 6750) from now on.
+    pub fn ask_with(&self, token: &SecretString) {
         let bearer = format!("Bearer {}", token.expose_secret());
-        let Ok(mut bearer) = HeaderValue::from_bytes(bearer.as_bytes()) else {
-            // A secret is one line of text, which every header can have.
-            return false;
-        };
-        bearer.set_sensitive(true);
-        let mut authorization = self.lock_authorization();
-        let is_new = authorization.as_ref() != Some(&bearer);
-        *authorization = Some(bearer);
-        is_new
+        // A secret is one line of text, which every header can have.
+        if let Ok(mut bearer) = HeaderValue::from_bytes(bearer.as_bytes()) {
+            bearer.set_sensitive(true);
+            *self.lock_authorization() = Some(bearer);
+        }
+    }
+
+    /// The same without what the server is told of who asks.
+    pub fn without_credentials(&self, failure: Failure) -> Failure {
+        // What is shorter may be a word of its own.
+        const SHORTEST: usize = 6;
+        let authorization = self.lock_authorization();
+        let credentials = authorization.as_ref().and_then(|value| value.to_str().ok());
+        let credentials = credentials.and_then(|value| value.split_once(' '));
+        match credentials.filter(|(_, key)| key.len() >= SHORTEST) {
+            Some((_, key)) => failure.without(key),
+            None => failure,
+        }
     }
 
     fn lock_authorization(&self) -> MutexGuard<'_, Option<HeaderValue>> {

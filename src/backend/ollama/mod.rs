@@ -190,6 +190,10 @@ impl ModelServer for Ollama {
         self.api.key.trouble()
     }
 
+    fn without_key(&self, failure: Failure) -> Failure {
+        self.api.client.without_credentials(failure)
+    }
+
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
         prepare::chat(payload, model, &self.policy, &self.contexts)
     }

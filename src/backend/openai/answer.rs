@@ -35,6 +35,8 @@ pub(super) struct ChatDecoder {
     half_of_content: Half,
     finish_reason: Option<String>,
     counts: Counts,
+    /// Whether they are from `usage`, over which nothing else goes.
+    has_usage: bool,
     /// Whether they came with the `finish_reason` or after it, and so are the last.
     are_counts_final: bool,
     /// Nothing follows that matters.
@@ -60,22 +62,26 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// From `usage`, or from llama.cpp's `timings`, which it also sends where nobody asks for counts.
-    fn read(usage: Option<&str>, timings: Option<&str>) -> Option<Self> {
-        let counted = |json: Option<&str>| json.and_then(count).unwrap_or_default();
-        if let Some([prompt, generation]) =
-            usage.and_then(|usage| fields(usage, ["prompt_tokens", "completion_tokens"]))
-        {
-            return Some(Self {
-                prompt: counted(prompt),
-                generation: counted(generation),
-            });
-        }
-        let [cached, prompt, generation] =
-            fields(timings?, ["cache_n", "prompt_n", "predicted_n"])?;
+    /// From `usage`, where it has any.
+    fn of_usage(usage: &str) -> Option<Self> {
+        let [prompt, generation] = fields(usage, ["prompt_tokens", "completion_tokens"])?;
+        Self::of(prompt.and_then(count), generation.and_then(count))
+    }
+
+    /// From llama.cpp's `timings`, which it also sends where nobody asks for counts.
+    fn of_timings(timings: &str) -> Option<Self> {
+        let [cached, prompt, generation] = fields(timings, ["cache_n", "prompt_n", "predicted_n"])?;
+        let cached = cached.and_then(count).unwrap_or_default();
+        let prompt = prompt.and_then(count);
+        let prompt = prompt.map(|prompt| prompt.saturating_add(cached));
+        Self::of(prompt, generation.and_then(count))
+    }
+
+    fn of(prompt: Option<u64>, generation: Option<u64>) -> Option<Self> {
+        prompt.or(generation)?;
         Some(Self {
-            prompt: counted(cached).saturating_add(counted(prompt)),
-            generation: counted(generation),
+            prompt: prompt.unwrap_or_default(),
+            generation: generation.unwrap_or_default(),
         })
     }
 }
@@ -132,11 +138,7 @@ impl Decoder for ChatDecoder {
                 if let Some(last) = events.unfinished()
                     && !self.is_done
                 {
-                    let read = self.read_event(last, deltas);
-                    // What was cut off behind an answer's end takes nothing from it.
-                    if self.finish_reason.is_none() || is_whole(last) {
-                        read?;
-                    }
+                    self.read_event(last, deltas)?;
                 }
             }
             Form::Whole(whole) => self.read_whole(&whole, deltas)?,
@@ -196,7 +198,14 @@ impl ChatDecoder {
                 self.is_done = true;
                 Ok(false)
             }
-            data => self.read_chunk(&String::from_utf8_lossy(data), deltas),
+            data => {
+                let chunk = String::from_utf8_lossy(data);
+                // Behind an answer's end, what is cut off or cannot be read takes nothing from it.
+                if self.finish_reason.is_some() && fields::<0>(&chunk, []).is_none() {
+                    return Ok(false);
+                }
+                self.read_chunk(&chunk, deltas)
+            }
         }
     }
 
@@ -231,9 +240,14 @@ impl ChatDecoder {
         for choice in choices.and_then(elements).into_iter().flatten() {
             brought |= self.read_choice(choice, deltas)?;
         }
-        if let Some(counts) = Counts::read(usage, timings) {
+        if let Some(counts) = usage.and_then(Counts::of_usage) {
             self.counts = counts;
-            self.are_counts_final |= self.finish_reason.is_some() && usage.is_some();
+            self.has_usage = true;
+            self.are_counts_final |= self.finish_reason.is_some();
+        } else if let Some(counts) = timings.and_then(Counts::of_timings)
+            && !self.has_usage
+        {
+            self.counts = counts;
         }
         Ok(brought)
     }
@@ -302,11 +316,6 @@ impl ChatDecoder {
         self.answer.say(kind, &said, deltas)?;
         Ok(piece != r#""""#)
     }
-}
-
-/// Whether an event has all of its data.
-fn is_whole(data: &[u8]) -> bool {
-    fields::<0>(&String::from_utf8_lossy(data), []).is_some()
 }
 
 fn is_list(json: &&str) -> bool {

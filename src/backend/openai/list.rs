@@ -4,17 +4,22 @@
 
 use std::collections::HashSet;
 
+use super::numbers::without_odd_numbers;
 use crate::backend::{
     Model, Suitability,
     fields::fields,
-    halves,
     names::{is_embedding, suitability_by_name},
     object::{elements, string},
 };
 
+/// The longest name that is offered, in bytes: what a metric's label may have.
+const LONGEST_NAME: usize = 256;
+
 /// The models of a list, each name once. `None` if it is none.
 pub(super) fn models(json: &str) -> Option<Vec<(Model, Suitability)>> {
-    let entries = match json.trim_start() {
+    let mended = without_odd_numbers(json);
+    let json = mended.as_deref().unwrap_or(json);
+    let entries = match json.trim_start_matches('\u{feff}').trim_start() {
         list if list.starts_with('[') => elements(list.trim())?,
         json => elements(fields(json, ["data"])?[0]?)?,
     };
@@ -44,7 +49,8 @@ fn entry(json: &str) -> Option<(Model, Suitability)> {
     let id = string(id?)?;
     let model = model(&id);
     let name = &*model.name;
-    if name.trim().is_empty() || name.contains(halves::REPLACEMENT) {
+    let is_odd = |c: char| c.is_control() || c == '\u{fffd}';
+    if name.trim().is_empty() || name.contains(is_odd) || name.len() > LONGEST_NAME {
         return None;
     }
     let is_refused = hearth.and_then(|state| fields(state, ["ready"])?[0]) == Some("false");
@@ -59,7 +65,9 @@ fn entry(json: &str) -> Option<(Model, Suitability)> {
 /// The name by which a model is offered: where its id is a path on the operator's disk, the last part of that.
 fn name_of(id: &str) -> &str {
     let is_drive = id.as_bytes().get(1) == Some(&b':') && id.contains('\\');
-    let is_path = id.starts_with(['/', '~', '\\']) || id.starts_with("./") || id.starts_with("../");
+    let starts = ["./", "../", "file:"];
+    let is_path =
+        id.starts_with(['/', '~', '\\']) || starts.iter().any(|start| id.starts_with(start));
     if !(is_path || is_drive) {
         return id;
     }
@@ -105,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_odd_entry_takes_no_other_with_it() {
-        let odd = r#"{"data":[7,null,{},{"id":null},{"id":""},{"id":" "},{"id":"\ud83d"},{"id":["x"]},{"id":"/"},{"id":"good","x":1e999}]}"#;
+        let odd = r#"{"data":[7,null,{},{"id":null},{"id":""},{"id":" "},{"id":"\ud83d"},{"id":["x"]},{"id":"/"},{"id":"c\u0001"},{"id":"good","x":1e999,"y":NaN}]}"#;
         assert_eq!(ids(odd), ["good"]);
     }
 
@@ -116,6 +124,7 @@ mod tests {
             ("/models/tiny/", "tiny"),
             ("~/tiny.gguf", "tiny.gguf"),
             ("./tiny.gguf", "tiny.gguf"),
+            ("file:///models/tiny.gguf", "tiny.gguf"),
             (r"C:\\models\\tiny.gguf", "tiny.gguf"),
             ("owner/tiny", "owner/tiny"),
         ] {

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use crate::{
     backend::{
-        chat::invalid,
+        chat::{folds_to, invalid},
         fields::fields,
         halves::text,
         object::{Object, Value, elements, rewrite_elements},
@@ -20,35 +20,70 @@ const DEEPEST: usize = 8;
 /// What of a part is only read.
 const WORDS: [&str; 5] = ["type", "text", "refusal", "thinking", "reasoning"];
 
+/// What beside its content a message may have that is to be looked at.
+const MEDIA: [&str; 6] = [
+    "images",
+    "image_url",
+    "video_url",
+    "audio_url",
+    "attachments",
+    "files",
+];
+
 /// Checks the messages; gives them anew where a call is in Ollama's words: to OpenAI its arguments are text, and it has a type.
 ///
 /// # Errors
-/// `invalid`: one has something that is to be fetched.
+/// `invalid`: one has something that is to be fetched, or content that could mean two things.
 pub(super) fn check_messages(messages: &str) -> Result<Option<Value<'_>>, Failure> {
     rewrite_elements(messages, |message| {
-        let [content, calls] = fields(message, ["content", "tool_calls"]).unwrap_or_default();
-        for part in content.and_then(elements).into_iter().flatten() {
-            check_part(part)?;
-        }
-        let Some(calls) = calls.and_then(in_openais_words) else {
-            return Ok(None);
+        let mut message = match Object::parse(message) {
+            Ok(message) => message,
+            Err(_) if message.starts_with('{') => return Err(to_be_fetched()),
+            Err(_) => return Ok(None),
         };
-        let Ok(mut message) = Object::parse(message) else {
-            return Ok(None);
-        };
-        message.set("tool_calls", calls);
-        Ok(Some(Value::Object(message)))
+        check_message(&message)?;
+        let calls = message.given("tool_calls").and_then(in_openais_words);
+        Ok(calls.map(|calls| {
+            message.set("tool_calls", calls);
+            Value::Object(message)
+        }))
     })
 }
 
+fn check_message(message: &Object<'_>) -> Result<(), Failure> {
+    if message.has_duplicates() || message.names().any(|name| folds_to(name, "content")) {
+        return Err(invalid(
+            "a key of a message is written twice, or in another case",
+        ));
+    }
+    for (name, json) in message.pairs() {
+        match name {
+            "content" => check_content(json, DEEPEST)?,
+            name if MEDIA.contains(&name) && !is_enclosed(name, json, DEEPEST) => {
+                return Err(to_be_fetched());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A content is text, a part, or a list of such.
+fn check_content(content: &str, depth: usize) -> Result<(), Failure> {
+    let depth = depth.checked_sub(1).ok_or_else(to_be_fetched)?;
+    if content.starts_with('{') {
+        return check_part(content);
+    }
+    for part in elements(content).into_iter().flatten() {
+        check_content(part, depth)?;
+    }
+    Ok(())
+}
+
 fn check_part(part: &str) -> Result<(), Failure> {
-    let part = match Object::parse(part) {
-        Ok(part) => part,
-        Err(_) if part.starts_with('{') => return Err(to_be_fetched()),
-        Err(_) => return Ok(()),
-    };
+    let part = Object::parse(part).map_err(|_| to_be_fetched())?;
     let mut things = part.pairs().filter(|(name, _)| !WORDS.contains(name));
-    if things.all(|(name, json)| is_enclosed(name, json, DEEPEST)) {
+    if !part.has_duplicates() && things.all(|(name, json)| is_enclosed(name, json, DEEPEST)) {
         Ok(())
     } else {
         Err(to_be_fetched())
@@ -69,7 +104,10 @@ fn is_enclosed(name: &str, json: &str, depth: usize) -> bool {
             let said = text(json).unwrap_or_default();
             let scheme = said.trim_start().get(..5);
             let is_data = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
-            is_data || !(said.contains(':') || name.to_ascii_lowercase().ends_with("url"))
+            let name = name.to_ascii_lowercase();
+            let is_address = ["url", "path", "uri"].iter().any(|end| name.ends_with(end));
+            // Base64 has no dots, which most paths have.
+            is_data || !(is_address || said.contains(':') || said.starts_with('.'))
         }
         Some(b'[') => elements(json)
             .into_iter()
@@ -164,10 +202,30 @@ mod tests {
             r#"{"type":"input_image","image":["http://host/x"]}"#,
             r#"{"type":"file","file":{"file_url":"x"}}"#,
             r#"{"type":"image","source":{"type":"url","url":"http://host/x"}}"#,
+            r#"{"type":"image","path":"/etc/passwd"}"#,
+            r#"{"type":"image","image":{"path":"x"}}"#,
+            r#"{"type":"input_audio","input_audio":{"data":"../x.wav"}}"#,
+            r#"[{"type":"image_url","image_url":{"url":"http://host/x"}}]"#,
+            r#"{"text":"a","image_url":"data:x","image_url":"http://host/x"}"#,
             r#"{"type":"image","x":{"x":{"x":{"x":{"x":{"x":{"x":{"x":{"x":1}}}}}}}}}"#,
         ] {
             let refused = checked(&part(there)).unwrap_err();
             assert_eq!(refused.code, Code::Invalid, "{there}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_fetched_that_stands_beside_the_content_or_in_its_place() {
+        let there = r#"{"type":"image_url","image_url":{"url":"http://host/x"}}"#;
+        for message in [
+            format!(r#""content":{there}"#),
+            format!(r#""content":[{there}],"content":"x""#),
+            format!(r#""Content":[{there}]"#),
+            r#""content":"x","images":["http://host/x"]"#.to_owned(),
+            r#""content":"x","image_url":{"url":"http://host/x"}"#.to_owned(),
+        ] {
+            let refused = checked(&format!(r#"[{{"role":"user",{message}}}]"#)).unwrap_err();
+            assert_eq!(refused.code, Code::Invalid, "{message}");
         }
     }
 

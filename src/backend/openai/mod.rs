@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use self::answer::ChatDecoder;
 use super::{
@@ -45,9 +45,6 @@ const MAX_LIST: usize = 16 * 1024 * 1024;
 /// What the answer to a load may have, in bytes: one token.
 const MAX_LOAD: usize = 1024 * 1024;
 
-/// How long a chat that was refused for its key counts against the server: its list may be open to everybody.
-const REFUSAL_COUNTS: Duration = Duration::from_secs(60);
-
 const GUIDE: Guide = Guide {
     name: "the model server",
     if_broken: "The model server's own log says more, and so does a chat that you send to it by hand (`/v1/chat/completions`).",
@@ -66,8 +63,8 @@ struct OpenAi {
     /// What the operator allows, which may name models that the server does not list.
     allow: ModelGlobs,
     policy: PolicySettings,
-    /// When a chat was last refused for its key, and how.
-    refusal: Mutex<Option<(Instant, u16)>>,
+    /// The status by which a chat was refused, as if for its key, since the last chat that was not.
+    refusal: Mutex<Option<u16>>,
 }
 
 impl Backend {
@@ -104,7 +101,7 @@ impl Backend {
 
 impl OpenAi {
     async fn seen(&self) -> Result<Seen, HttpError> {
-        let is_new = self.key.hand_to(&self.client).await;
+        self.key.hand_to(&self.client).await;
         let models = match self.list().await {
             Ok(models) if !models.is_empty() => models,
             // Some servers list none of what they serve, or fail to.
@@ -120,7 +117,7 @@ impl OpenAi {
                 }
             },
         };
-        if let Some(status) = self.refused(is_new) {
+        if let Some(status) = self.refused(&models).await {
             return Err(HttpError::Status(status));
         }
         Ok(Seen {
@@ -146,14 +143,26 @@ impl OpenAi {
         self.allow.full_names().map(list::named).collect()
     }
 
-    /// The status by which chats are refused for their key, unless the key `is_new`.
-    fn refused(&self, is_new: bool) -> Option<u16> {
-        let mut refusal = self.lock_refusal();
-        *refusal = refusal.filter(|(at, _)| !is_new && at.elapsed() < REFUSAL_COUNTS);
-        refusal.map(|(_, status)| status)
+    /// The status by which chats are refused for their key. Some servers list their models to everybody, and some refuse a chat
+    /// for what it says: a token of the first model tells.
+    async fn refused(&self, models: &[(Model, Suitability)]) -> Option<u16> {
+        let status = (*self.lock_refusal())?;
+        let suits = |(model, suitability): &&(Model, Suitability)| {
+            *suitability == Suitability::Suits && self.allow.matches(&model.name)
+        };
+        let (model, _) = models.iter().find(suits)?;
+        match timeout(self.limit, self.load_by_a_token(model)).await {
+            Ok(Err(AskError::Refused {
+                status: 401 | 403, ..
+            })) => Some(status),
+            Ok(_) | Err(_) => {
+                *self.lock_refusal() = None;
+                None
+            }
+        }
     }
 
-    fn lock_refusal(&self) -> MutexGuard<'_, Option<(Instant, u16)>> {
+    fn lock_refusal(&self) -> MutexGuard<'_, Option<u16>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,7 +173,7 @@ impl OpenAi {
             ..
         }) = asked
         {
-            *self.lock_refusal() = Some((Instant::now(), status));
+            *self.lock_refusal() = Some(status);
         }
         Ok(ChatStream {
             body: asked?,
@@ -282,6 +291,10 @@ impl ModelServer for OpenAi {
 
     fn trouble(&self) -> Option<String> {
         self.key.trouble()
+    }
+
+    fn without_key(&self, failure: Failure) -> Failure {
+        self.client.without_credentials(failure)
     }
 
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {

@@ -21,12 +21,12 @@ const APPENDED_BYTES: usize = 256;
 /// The longest answer, by the names that servers know it by. llama.cpp has the last one win.
 const LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "n_predict"];
 
-/// How many answers are wanted. There is one.
-const ANSWERS: [&str; 2] = ["n", "best_of"];
+/// How many answers are wanted, by the names that servers know it by. There is one.
+const ANSWERS: [&str; 3] = ["n", "best_of", "n_cmpl"];
 
 /// What servers take from a request that is their operator's to say. Sources: the request types of llama.cpp, vLLM, SGLang,
 /// mlx_lm, LM Studio, LocalAI, TabbyAPI, TGI and LiteLLM's proxy.
-const OPERATORS_KEYS: [&str; 43] = [
+const OPERATORS_KEYS: [&str; 47] = [
     // Which weights are loaded beside the model's, and for how long it stays.
     "ttl",
     "lora",
@@ -60,6 +60,10 @@ const OPERATORS_KEYS: [&str; 43] = [
     "extra_body",
     "fallbacks",
     "model_list",
+    "mcp_servers",
+    "image_data",
+    "video_data",
+    "audio_data",
     // Code, and templates, which are code.
     "chat_template",
     "chat_template_kwargs",
@@ -309,6 +313,7 @@ mod tests {
             r#","n":"2""#,
             r#","n":0"#,
             r#","best_of":3"#,
+            r#","n_cmpl":4"#,
             r#","max_tokens":"100000""#,
             r#","n_predict":[9]"#,
         ] {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    format::{LOOKED_AT, content_type_of, is_page, of_bytes, of_content_type, what_else},
+    format::{LOOKED_AT, content_type_of, is_page, named_by, of_bytes, of_content_type, what_else},
     request::SpeechRequest,
 };
 use crate::{
@@ -133,7 +133,8 @@ impl Clip {
         self.check()?;
         let shown = self.content_type.as_deref().and_then(of_content_type);
         let format = shown.or_else(|| of_bytes(&self.beginning));
-        let format = format.unwrap_or(request.format());
+        let named = || self.content_type.as_deref().and_then(named_by);
+        let format = format.or_else(named).unwrap_or(request.format());
         let head = Head {
             model: request.model(),
             voice: request.voice(),

@@ -19,6 +19,13 @@ pub(super) fn of_content_type(content_type: &str) -> Option<&'static str> {
     })
 }
 
+/// What a content type calls its format, where that is none of the known ones.
+pub(super) fn named_by(content_type: &str) -> Option<&str> {
+    let media_type = content_type.split(';').next()?.trim();
+    let name = media_type.strip_prefix("audio/")?;
+    Some(name.strip_prefix("x-").unwrap_or(name)).filter(|name| !name.is_empty())
+}
+
 /// The format that the first bytes show. Raw samples show nothing.
 pub(super) fn of_bytes(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
@@ -58,6 +65,8 @@ pub(super) fn what_else(content_type: &str) -> Option<&'static str> {
         Some("an event stream")
     } else if media_type.starts_with("text/") || media_type.ends_with("xml") {
         Some("text")
+    } else if media_type.starts_with("image/") || media_type.starts_with("multipart/") {
+        Some("something else")
     } else {
         None
     }

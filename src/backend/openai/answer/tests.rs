@@ -244,14 +244,15 @@ fn a_last_event_without_a_blank_line_counts() {
 #[test]
 fn what_is_cut_off_behind_an_answers_end_takes_nothing_from_it() {
     let whole = stream(&[&said("a"), FINISH]);
-    for tail in [USAGE, DONE, r#"data: {"error":"no"}"#] {
-        for end in 0..tail.len() {
-            let body = format!("{whole}{}", &tail[..end]);
-            let read = read(&body).unwrap();
-            assert_eq!(
-                read.result["choices"][0]["message"]["content"], "a",
-                "{body}"
-            );
+    let tails = [USAGE, DONE, r#"data: {"error":"no"}"#, "data: hello"];
+    for tail in tails {
+        for rest in ["", "\n\n", "\n\ndata: [DONE]\n\n"] {
+            for end in 0..tail.len() {
+                let body = format!("{whole}{}{rest}", &tail[..end]);
+                let read = read(&body).unwrap();
+                let content = &read.result["choices"][0]["message"]["content"];
+                assert_eq!(content, "a", "{body}");
+            }
         }
     }
     let with_error = format!(r#"{whole}data: {{"error":"no"}}"#);
@@ -355,6 +356,8 @@ fn counts_are_the_servers_last_ones_and_never_added_up() {
     let timings = r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}],"timings":{"cache_n":5,"prompt_n":2,"predicted_n":3}}"#;
     let odd = r#"data: {"choices":[],"usage":{"prompt_tokens":7.0,"completion_tokens":"x"}}"#;
     let none = r#"data: {"choices":[],"usage":null}"#;
+    let empty = r#"data: {"choices":[],"usage":{"prompt_tokens":null,"details":{}},"timings":{}}"#;
+    let other_timings = r#"data: {"choices":[],"timings":{"prompt_n":50,"predicted_n":70}}"#;
     for (lines, prompt, generation) in [
         (vec![&*text, FINISH, DONE], 0, 0),
         (vec![early, early, FINISH, DONE], 7, 1),
@@ -362,6 +365,8 @@ fn counts_are_the_servers_last_ones_and_never_added_up() {
         (vec![&*text, FINISH, none, USAGE], 7, 3),
         (vec![&*text, timings, DONE], 7, 3),
         (vec![&*text, FINISH, odd], 7, 0),
+        (vec![&*text, FINISH, USAGE, empty, DONE], 7, 3),
+        (vec![early, FINISH, other_timings, DONE], 7, 1),
     ] {
         let usage = &answer(&lines)["usage"];
         let counts = (&usage["prompt_tokens"], &usage["completion_tokens"]);
