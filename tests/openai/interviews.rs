@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use devnet::openai::{Behaviour, Fault, OpenAi, Style};
+use devnet::openai::{Behaviour, End, Fault, Fixture, OpenAi, Style};
 use serde_json::{Value, json};
 
 use crate::{Net, support::CLIENT};
@@ -45,6 +45,21 @@ async fn ask(net: &Net, id: &str, prompts: &[&str]) -> Vec<Value> {
 
 fn millis(result: &Value, name: &str) -> u64 {
     result[name].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_waited_for_behind_the_last_byte_is_no_part_of_a_prompts_time() {
+    let (net, _) = interview(Style::LlamaServer, &["one"], |_| {}).await;
+    let without_counts = Fixture::events([
+        r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+    ]);
+    // Loaded before.
+    net.server
+        .answer_next(without_counts.clone().end(End::StayOpen));
+    net.server.answer_next(without_counts.end(End::StayOpen));
+    let results = ask(&net, "late", &["two"]).await;
+    assert!(millis(&results[0], "total_ms") < 1_000, "{results:?}");
 }
 
 #[tokio::test]

@@ -61,6 +61,22 @@ async fn a_key_that_only_chats_want_is_told_once_a_chat_was_refused() {
 }
 
 #[tokio::test]
+async fn a_chat_that_is_refused_for_what_it_says_leaves_the_node_where_it_is() {
+    let settings = [OFTEN, ("PIN_BACKEND_API_KEY", "K-one-two-three")];
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &settings).await;
+    let policy = r#"{"error":{"message":"forbidden by the policy of K-one-two-three"}}"#;
+    net.server
+        .fail_next(CHAT, 1, Fault::answer(403, "application/json", policy));
+    let refused = net.ask(&json!({})).await;
+    assert_eq!(refused.error(), "backend: forbidden by the policy of …");
+    // The next look asks for a token, and gets it.
+    net.server.wait_for_chats(1).await;
+    net.sidecar.wait_until_pending("").await;
+    net.ask(&json!({})).await.result();
+    assert_eq!(net.gateway.models(), ["tiny"]);
+}
+
+#[tokio::test]
 async fn a_key_is_read_from_its_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "K\n").unwrap();
