@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod model_server;
+mod speech;
 
 use std::{collections::HashSet, fs, net::IpAddr, os::unix::ffi::OsStringExt as _};
 
@@ -253,42 +254,6 @@ fn every_setting_reaches_the_part_that_wants_it() {
             .would_enable("pin_sidecar", &tracing::Level::DEBUG)
     );
     assert_eq!(config.log.format, Some(LogFormat::Json));
-}
-
-#[test]
-fn a_speech_server_has_an_address_and_models_or_nothing_is_said_of_it() {
-    const URL: (&str, &str) = ("PIN_TTS_URL", "http://localhost:8880");
-    const MODELS: (&str, &str) = ("PIN_TTS_MODELS", "kokoro");
-    assert!(config(&[]).speech.is_none());
-    assert!(
-        config(&[("PIN_TTS_URL", ""), ("PIN_TTS_VOICE", " ")])
-            .speech
-            .is_none()
-    );
-    assert_eq!(
-        config(&[URL, MODELS, ("PIN_TTS_VOICE", "")])
-            .speech
-            .unwrap()
-            .voice,
-        None
-    );
-    let without_url = "set, and PIN_TTS_URL is not; set that too, to where the speech server is";
-    for (settings, told) in [
-        (&[MODELS][..], format!("PIN_TTS_MODELS: {without_url}")),
-        (&[("PIN_TTS_VOICE", "v")], format!("PIN_TTS_VOICE: {without_url}")),
-        (&[("PIN_TTS_MODEL_MAP", "a=b")], format!("PIN_TTS_MODEL_MAP: {without_url}")),
-        (
-            &[URL],
-            "PIN_TTS_URL: set, and PIN_TTS_MODELS is not; name there the speech models to offer".to_owned(),
-        ),
-        (
-            &[URL, MODELS, ("PIN_TTS_MODEL_MAP", "KOKORO=a,other=b")],
-            r#"PIN_TTS_MODEL_MAP: "other" is not among PIN_TTS_MODELS, which are kokoro; add it there or take it out here"#
-                .to_owned(),
-        ),
-    ] {
-        assert_eq!(errors(settings), [told]);
-    }
 }
 
 #[test]
