@@ -224,13 +224,21 @@ impl Release {
             running.none_lost(&self.gateway),
             node::run_out_of_memory(ollama, "ollama", MEMORY_MIB - 8)
         );
-        let back = |now: &Value| {
-            now["lastState"]["terminated"]["reason"] == "OOMKilled" && now["started"] == true
+        let was_killed = |now: &Pod| {
+            let container = now.container("ollama");
+            let ends = [&container["state"], &container["lastState"]];
+            ends.iter()
+                .any(|state| state["terminated"]["reason"] == "OOMKilled")
         };
+        // What begins again may be ended once more before it stays, for another reason.
         let again = self
             .pods
-            .wait_for("Ollama's restart after OOMKilled", |now| {
-                now.uid() == ollama.uid() && back(now.container("ollama"))
+            .wait("Ollama's restart after OOMKilled", |states| {
+                let its = states.iter().filter(|state| state.uid() == ollama.uid());
+                let now = its.clone().next_back()?;
+                let is_back = now.container("ollama")["started"] == true;
+                let is_it = is_back && its.clone().any(|state| was_killed(state));
+                is_it.then(|| Arc::clone(now))
             })
             .await;
         // A model that nobody has makes the sidecar look at Ollama now, so that it does not say ready for having missed the
