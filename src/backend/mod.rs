@@ -193,10 +193,10 @@ impl Backend {
             self.preload.used(model);
             self.catalogue.show_warmth();
         }
-        asked.map_err(|error| self.without_key(self.failure(error)))
+        asked.map_err(|error| self.failure(error))
     }
 
-    /// The same without the key that the server wants: some repeat it in their errors.
+    /// What an answer's body has told, without the key that the server wants: some repeat it in their errors.
     pub fn without_key(&self, failure: Failure) -> Failure {
         self.server.without_key(failure)
     }

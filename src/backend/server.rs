@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-use hyper::{Response, body::Incoming};
+use hyper::body::Incoming;
 
 use super::{
     Catalogue, ChatStream, Model,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     protocol::{Code, Failure},
-    transport::http::{Body, HttpError, encoding, read_body, stream},
+    transport::http::{Body, HttpClient, HttpError, encoding, read_body, stream},
 };
 
 /// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
@@ -184,14 +184,16 @@ pub trait ModelServer: Send + Sync {
     }
 }
 
-/// The body of an answer whose status is 200.
+/// Asks with POST, and gives the body of an answer whose status is 200.
 ///
 /// # Errors
 /// There is none, or its status is another.
 pub(super) async fn accepted(
-    asked: impl Future<Output = Result<Response<Incoming>, HttpError>>,
+    client: &HttpClient,
+    path: &str,
+    body: Bytes,
 ) -> Result<Body, AskError> {
-    let answer = asked.await?;
+    let answer = client.post(path, body).await?;
     let status = answer.status().as_u16();
     if status == 200 {
         return Ok(stream(answer.into_body()));
@@ -201,7 +203,7 @@ pub(super) async fn accepted(
         return Err(AskError::Refused { status, words });
     }
     let body = error_body(answer.into_body()).await;
-    let words = words_of_status(status, &body);
+    let words = client.without_credentials(words_of_status(status, &body));
     Err(AskError::Refused { status, words })
 }
 

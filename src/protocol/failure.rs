@@ -75,11 +75,10 @@ impl Failure {
         }
     }
 
-    /// The same without this text.
+    /// The same in other words.
     #[must_use]
-    pub fn without(mut self, text: &str) -> Self {
-        self.sentence = self.sentence.replace(text, "…");
-        self
+    pub fn reworded(self, reword: impl FnOnce(String) -> String) -> Self {
+        Self::new(self.code, reword(self.sentence))
     }
 
     /// The text of the frame's `error` field.

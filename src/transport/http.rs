@@ -34,7 +34,7 @@ use tokio::{io::AsyncReadExt, time::timeout};
 use tower_service::Service;
 
 use super::{Connections, Dial, DialError, Endpoint, Stream};
-use crate::{config::BackendUrl, protocol::Failure};
+use crate::config::BackendUrl;
 
 /// Idle connections are not used for longer, so that no request meets one that its server is just closing and is lost with it.
 /// Node and uvicorn close theirs after 5 s, load balancers after 60 s and more, Ollama never.
@@ -120,16 +120,16 @@ impl HttpClient {
         }
     }
 
-    /// The same without what the server is told of who asks.
-    pub fn without_credentials(&self, failure: Failure) -> Failure {
+    /// A text less what the server is told of who asks.
+    pub fn without_credentials(&self, text: String) -> String {
         // What is shorter may be a word of its own.
         const SHORTEST: usize = 6;
         let authorization = self.lock_authorization();
         let credentials = authorization.as_ref().and_then(|value| value.to_str().ok());
         let credentials = credentials.and_then(|value| value.split_once(' '));
         match credentials.filter(|(_, key)| key.len() >= SHORTEST) {
-            Some((_, key)) => failure.without(key),
-            None => failure,
+            Some((_, key)) => text.replace(key, "…"),
+            None => text,
         }
     }
 

@@ -74,6 +74,10 @@ async fn a_chat_that_is_refused_for_what_it_says_leaves_the_node_where_it_is() {
     net.sidecar.wait_until_pending("").await;
     net.ask(&json!({})).await.result();
     assert_eq!(net.gateway.models(), ["tiny"]);
+    let in_the_stream = r#"{"error":{"message":"no such key: K-one-two-three"}}"#;
+    let answer = Fault::answer(200, "application/json", in_the_stream);
+    let broken = net.answered(answer).await;
+    assert_eq!(broken.error(), "backend: no such key: …");
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ impl Api {
     }
 
     pub(super) async fn chat(&self, body: Bytes) -> Result<Body, AskError> {
-        accepted(self.client.post("/api/chat", body)).await
+        accepted(&self.client, "/api/chat", body).await
     }
 
     /// Sends a chat without messages, which only loads its model, and waits until that is done.
@@ -99,7 +99,7 @@ impl Api {
     }
 
     pub(super) async fn pull(&self, model: &str) -> Result<Body, AskError> {
-        accepted(self.client.post("/api/pull", about(model)?)).await
+        accepted(&self.client, "/api/pull", about(model)?).await
     }
 
     /// See [`crate::backend::ModelServer::until_closed`].

@@ -191,7 +191,7 @@ impl ModelServer for Ollama {
     }
 
     fn without_key(&self, failure: Failure) -> Failure {
-        self.api.client.without_credentials(failure)
+        failure.reworded(|words| self.api.client.without_credentials(words))
     }
 
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {

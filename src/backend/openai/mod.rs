@@ -167,7 +167,7 @@ impl OpenAi {
     }
 
     async fn ask(&self, body: Bytes) -> Result<ChatStream, AskError> {
-        let asked = accepted(self.client.post(CHAT, body)).await;
+        let asked = accepted(&self.client, CHAT, body).await;
         if let Err(AskError::Refused {
             status: status @ (401 | 403),
             ..
@@ -188,12 +188,13 @@ impl OpenAi {
         } = self.ask(prepare::load(model).body).await?;
         decoder.limit(MAX_LOAD);
         let mut deltas = Deltas::default();
+        let failed = |failure| failed(&self.without_key(failure));
         while decoder.arrival() == Arrival::Partial {
             let Some(bytes) = body.next().await else {
                 break;
             };
             let fed = decoder.feed(&bytes?, &mut deltas);
-            fed.map_err(|failure| failed(&failure))?;
+            fed.map_err(failed)?;
         }
         let nobodys = ResultContext {
             generation: Generation::Operator,
@@ -202,7 +203,7 @@ impl OpenAi {
             model: String::new(),
         };
         let finished = decoder.finish(&mut deltas, &nobodys);
-        finished.map(drop).map_err(|failure| failed(&failure))
+        finished.map(drop).map_err(failed)
     }
 }
 
@@ -294,7 +295,7 @@ impl ModelServer for OpenAi {
     }
 
     fn without_key(&self, failure: Failure) -> Failure {
-        self.client.without_credentials(failure)
+        failure.reworded(|words| self.client.without_credentials(words))
     }
 
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
