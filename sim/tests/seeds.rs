@@ -65,6 +65,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a Close at the last moment of a drain was answered for longer than that may take",
         172_091_315,
     ),
+    (
+        "a network that failed behind the sidecar's own end was taken for one that cut it off",
+        203_362_293,
+    ),
 ];
 
 #[test]

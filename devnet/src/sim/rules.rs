@@ -123,7 +123,7 @@ impl Books {
         ledger.open_since = ledger.open_since.map(|_| now);
     }
 
-    /// Whether the last session was broken by the network, so that the product has not said all it had to say.
+    /// Whether the network broke the last session while the product held it, so that it has not said all it had to say.
     pub fn was_cut_off(&self) -> bool {
         let ledger = self.ledger();
         ledger
@@ -132,7 +132,7 @@ impl Books {
             .next_back()
             .is_some_and(|(number, session)| {
                 let facts = ledger.gateway.facts(*number);
-                session.done.is_none() && facts.is_some_and(|facts| facts.cut.is_some())
+                session.done.is_none() && facts.is_some_and(|facts| facts.client_cut_off)
             })
     }
 

@@ -73,6 +73,8 @@ pub struct Facts {
     pub client_closed: Option<Instant>,
     /// When it was cut, if it was.
     pub cut: Option<Instant>,
+    /// Whether that took it from a client that still held its end.
+    pub client_cut_off: bool,
     /// When it became half-open towards the client, if it did.
     pub deaf: Option<Instant>,
     /// When it became half-open towards the server, if it did.
@@ -110,6 +112,7 @@ pub(super) struct Connection {
     down: Pipe,
     pub(super) client_closed: Option<Instant>,
     cut: Option<Instant>,
+    client_cut_off: bool,
     deaf: Option<Instant>,
     mute: Option<Instant>,
 }
@@ -250,11 +253,7 @@ impl Link {
         let now = Instant::now();
         state.trace.say(format_args!("{}: cut", state.name));
         state.calm_since = now;
-        state.each(|connection| {
-            connection.cut.get_or_insert(now);
-            connection.up.reset();
-            connection.down.reset();
-        });
+        state.each(|connection| connection.reset(now));
     }
 
     /// Breaks one connection in the same way.
@@ -264,9 +263,7 @@ impl Link {
             .trace
             .say(format_args!("{}: connection {number} is reset", state.name));
         if let Some(connection) = state.connections.get_mut(&number) {
-            connection.cut.get_or_insert_with(Instant::now);
-            connection.up.reset();
-            connection.down.reset();
+            connection.reset(Instant::now());
         }
     }
 
@@ -352,6 +349,7 @@ impl Link {
         Some(Facts {
             client_closed: connection.client_closed,
             cut: connection.cut,
+            client_cut_off: connection.client_cut_off,
             deaf: connection.deaf,
             mute: connection.mute,
             client_blocked: connection.up.blocked(),
@@ -432,6 +430,7 @@ impl Connection {
             down: Pipe::default(),
             client_closed: None,
             cut: None,
+            client_cut_off: false,
             deaf: None,
             mute: None,
         }
@@ -439,6 +438,13 @@ impl Connection {
 
     fn is_over(&self) -> bool {
         self.up.is_over() && self.down.is_over()
+    }
+
+    fn reset(&mut self, now: Instant) {
+        self.cut.get_or_insert(now);
+        self.client_cut_off |= self.client_closed.is_none();
+        self.up.reset();
+        self.down.reset();
     }
 
     pub(super) fn read_by(&mut self, side: Side) -> &mut Pipe {
