@@ -205,11 +205,14 @@ impl Place {
 
     /// What a real one is told beside its port.
     fn arguments(&self) -> Vec<&'static str> {
-        let mut arguments = Vec::new();
-        if self.endless && self.engine == "llama" {
-            let context = "llama.context_length=int:30000";
-            arguments.extend(["-c", "30000", "--override-kv", context]);
-        }
+        let mut arguments = match self.engine {
+            "llama" if self.endless => {
+                let context = "llama.context_length=int:30000";
+                vec!["-c", "30000", "--override-kv", context]
+            }
+            "vllm" if self.endless => vec!["--max-model-len", "30000"],
+            _ => Vec::new(),
+        };
         if let Some(key) = self.key {
             arguments.extend(["--api-key", key]);
         }
@@ -291,13 +294,8 @@ impl Real {
     /// How many chats run, where it tells.
     async fn running(&self) -> Option<usize> {
         match self.place.engine {
-            "llama" => {
-                let url = format!("http://127.0.0.1:{}/metrics", self.port);
-                let metrics = http::get(&url).await.unwrap().text();
-                let name = "llamacpp:requests_processing ";
-                let count = metrics.lines().find_map(|line| line.strip_prefix(name))?;
-                count.trim().parse().ok()
-            }
+            "llama" => self.gauge("llamacpp:requests_processing").await,
+            "vllm" => self.gauge("vllm:num_requests_running").await,
             "ollama" => {
                 // It logs a request when it ends.
                 let log = std::fs::read_to_string(&self.log).unwrap();
@@ -305,6 +303,15 @@ impl Real {
             }
             _ => None,
         }
+    }
+
+    /// A number of its metrics, whatever its labels.
+    async fn gauge(&self, name: &str) -> Option<usize> {
+        let url = format!("http://127.0.0.1:{}/metrics", self.port);
+        let metrics = http::get(&url).await.unwrap().text();
+        let series = metrics.lines().find(|line| line.starts_with(name))?;
+        let value = series.rsplit(' ').next()?;
+        value.trim_end_matches(".0").parse().ok()
     }
 }
 
@@ -363,7 +370,7 @@ impl Server {
 
     /// Whether it tells how many chats run, and not only when one has ended.
     pub(crate) fn tells_what_runs(&self) -> bool {
-        matches!(self.engine(), "llama") || matches!(self, Self::StandIn { .. })
+        matches!(self.engine(), "llama" | "vllm") || matches!(self, Self::StandIn { .. })
     }
 
     pub(crate) async fn wait_until_busy(&self) {
