@@ -531,9 +531,12 @@ impl Run {
     fn close(&self, ended: Option<Option<Outcome>>) {
         let dropped = ended == Some(Some(Outcome::Dropped));
         let is_over = ended.is_some();
+        let delivers = is_over || self.gateway.is_well();
+        let undelivered = u64::try_from(self.gauges().undelivered).unwrap_or(0);
         self.books.close(Ending {
             expired: self.dropped("expired"),
             rejected: self.dropped("rejected"),
+            held: if delivers { 0 } else { undelivered },
             dropped,
             is_over,
         });

@@ -69,6 +69,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a network that failed behind the sidecar's own end was taken for one that cut it off",
         203_362_293,
     ),
+    (
+        "answers that a gateway broke a session each over were taken for lost while they were held",
+        500_023_128,
+    ),
 ];
 
 #[test]

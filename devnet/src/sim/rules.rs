@@ -37,6 +37,8 @@ pub struct Ending {
     pub expired: u64,
     /// Answers that it says it dropped as poison.
     pub rejected: u64,
+    /// Answers that it still holds for a gateway that is not well, which may end a session with each that it reads.
+    pub held: u64,
     /// Whether the process has ended, saying that something was dropped.
     pub dropped: bool,
     /// Whether it has ended.
@@ -581,12 +583,19 @@ impl Ledger {
             }
         }
         faults.into_iter().for_each(|fault| self.count(fault));
-        let excused = usize::try_from(ending.expired + ending.rejected).unwrap_or(usize::MAX);
+        let Ending {
+            expired,
+            rejected,
+            held,
+            ..
+        } = ending;
+        let excused = usize::try_from(expired + rejected + held).unwrap_or(usize::MAX);
         if missing.len() <= excused || ending.dropped {
             return;
         }
         for (id, what) in missing {
-            let what = format!("{what}; the product says that it dropped {excused}");
+            let what =
+                format!("{what}; {expired} expired, {rejected} were rejected, {held} are held");
             self.breach(&id, "1 (answers)", &what);
         }
     }
