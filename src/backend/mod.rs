@@ -5,7 +5,8 @@
 //! What a look brings goes from the [`ModelServer`] as [`Seen`] through the operator's [`Rules`] and becomes the
 //! [`Offer`], in which models are looked up and which sessions tell the network.
 //!
-//! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log.
+//! Invariant: what a model server sends is never trusted in size, shape or encoding, and none of it reaches a log, except its
+//! own words, cleaned, on a model that it cannot load.
 
 mod answer;
 mod arguments;

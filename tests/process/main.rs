@@ -10,6 +10,7 @@ mod commands;
 mod descriptors;
 mod healthcheck;
 mod log;
+mod openai;
 mod program;
 mod reloads;
 mod settings;
