@@ -1,6 +1,7 @@
 //! The server that a case runs against: the stand-in in a style, or a real one of its own.
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -272,23 +273,30 @@ impl Real {
         });
     }
 
-    /// Its processes, by the mark that the script gives them in their environment.
+    /// Its processes: those with the mark that the script gives them in their environment, and the sessions of these, since
+    /// a process that sets its title (vLLM's engine) writes over its environment.
     fn processes(&self) -> Vec<u32> {
         let place = self.log.parent().unwrap().display().to_string();
-        let ours = |pid: &u32| {
+        let marks = [
+            format!("OPENAI_TEST_SERVER={place}"),
+            format!("OLLAMA_MODELS={place}/models"),
+        ];
+        let is_marked = |pid: &u32| {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            String::from_utf8_lossy(&environment)
+            let environment = String::from_utf8_lossy(&environment);
+            environment
                 .split('\0')
-                .any(|variable| {
-                    variable == format!("OPENAI_TEST_SERVER={place}")
-                        || variable == format!("OLLAMA_MODELS={place}/models")
-                })
+                .any(|variable| marks.iter().any(|mark| mark == variable))
         };
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        entries
+        let pids: Vec<u32> = entries
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(ours)
-            .collect()
+            .collect();
+        let marked = pids.iter().filter(|pid| is_marked(pid));
+        let sessions: HashSet<_> = marked.filter_map(|pid| session_of(*pid)).collect();
+        let is_ours =
+            |pid: &u32| session_of(*pid).is_some_and(|session| sessions.contains(&session));
+        pids.into_iter().filter(is_ours).collect()
     }
 
     /// How many chats run, where it tells.
@@ -313,6 +321,13 @@ impl Real {
         let value = series.rsplit(' ').next()?;
         value.trim_end_matches(".0").parse().ok()
     }
+}
+
+/// The session that a process is in (`proc_pid_stat(5)`: the fourth field after its name), while it runs.
+fn session_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind_the_name) = stat.rsplit_once(") ")?;
+    behind_the_name.split(' ').nth(3)?.parse().ok()
 }
 
 impl Drop for Real {
@@ -392,12 +407,13 @@ impl Server {
         match self {
             Self::StandIn { server, .. } => server.stop().await,
             Self::Real(real) => {
-                for pid in real.processes() {
-                    let sent = Command::new("kill")
-                        .args(["-s", "KILL", &pid.to_string()])
-                        .status();
-                    assert!(sent.unwrap().success());
-                }
+                let pids = real.processes();
+                let pids = pids.iter().map(ToString::to_string);
+                let sent = Command::new("kill")
+                    .args(["-s", "KILL"])
+                    .args(pids)
+                    .status();
+                assert!(sent.unwrap().success());
                 poll(|| async { real.processes() }, Vec::is_empty).await;
             }
         }
