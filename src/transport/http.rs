@@ -1,4 +1,4 @@
-//! Asking one server over HTTP/1.1, on connections that are kept and used again.
+//! Asking one server over HTTP/1.1, on connections that are used again where its servers can be trusted with that.
 //!
 //! Invariant: a redirect is never followed, a proxy never used, and dropping an answer closes its connection.
 
@@ -42,6 +42,17 @@ use crate::config::BackendUrl;
 /// Idle connections are not used for longer, so that no request meets one that its server is just closing and is lost with it.
 /// Node and uvicorn close theirs after 5 s, load balancers after 60 s and more, Ollama never.
 const IDLE: Duration = Duration::from_secs(4);
+
+/// Whether a connection is used for more than one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// It is, after [`IDLE`] at most.
+    Reused,
+    /// Each request has one of its own, for servers that close theirs behind an answer without having said so, as
+    /// llama-server does after each stream: a chat that goes out in that moment is lost, and may not be asked again, since
+    /// nobody knows whether the server has it.
+    Never,
+}
 
 /// What a connection reads ahead at most, in bytes. The library's own limit would be 400 KiB, for each chat that a slow
 /// gateway holds up.
@@ -91,11 +102,21 @@ pub struct HttpClient {
 
 impl HttpClient {
     /// A client of the server at `url`, whose connections are among `connections`.
-    pub fn new(dial: Arc<dyn Dial>, url: BackendUrl, connections: Connections) -> Self {
+    pub fn new(
+        dial: Arc<dyn Dial>,
+        url: BackendUrl,
+        connections: Connections,
+        keep_alive: KeepAlive,
+    ) -> Self {
         let endpoint = Arc::new(Endpoint::from(url.origin()));
+        let max_idle = match keep_alive {
+            KeepAlive::Reused => usize::MAX,
+            KeepAlive::Never => 0,
+        };
         let client = Client::builder(connections)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(max_idle)
             .http1_max_buf_size(BUFFER)
             .set_host(false)
             .build(Connector {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use devnet::openai::{CHAT, End, Fault, Fixture, OpenAi, spoken};
+use devnet::openai::{CHAT, End, Fault, Fixture, OpenAi, Style, spoken};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    Net, chat,
+    Net, OFTEN, chat, server,
     support::{CLIENT, DESKTOP},
 };
 
@@ -93,9 +93,28 @@ async fn an_answer_that_fails_is_a_failure_and_the_next_one_is_served() {
     net.server.wait_until_idle().await;
 }
 
+/// As llama-server does, without a word of it in the answer's head.
+#[tokio::test]
+async fn a_server_that_closes_its_connections_behind_its_answers_costs_no_chat() {
+    let settings = [("PIN_CAPACITY", "4"), ("PIN_QUEUE", "200"), OFTEN];
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &settings).await;
+    // Each begins in the moment in which another ends, and the looks go on among them.
+    let chats: Vec<_> = (0..200)
+        .map(|_| net.gateway.chat(chat(&json!({"max_tokens": 1}))))
+        .collect();
+    for mut chat in chats {
+        chat.outcome().await.result();
+    }
+    let lists = net.gateway.frames();
+    let withdrawn = lists
+        .iter()
+        .filter(|frame| frame.is_from_agent("MODEL_LIST") && frame.value["models"] == json!([]));
+    assert_eq!(withdrawn.count(), 0);
+}
+
 #[tokio::test]
 async fn a_failure_is_one_for_a_desktop_client_too() {
-    let server = crate::server(devnet::openai::Style::LlamaServer).await;
+    let server = server(Style::LlamaServer).await;
     let net = Net::with(DESKTOP, server, &[]).await;
     for (name, fault, _) in failing() {
         net.server.answer_next(fault);

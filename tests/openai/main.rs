@@ -27,6 +27,9 @@ const STYLES: [Style; 5] = [
     Style::Ollama,
 ];
 
+/// The server is looked at so often that nobody waits for it.
+const OFTEN: (&str, &str) = ("PIN_MODEL_REFRESH_INTERVAL", "50ms");
+
 struct Net {
     gateway: Gateway,
     server: OpenAi,

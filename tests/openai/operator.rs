@@ -6,11 +6,9 @@ use devnet::openai::{CHAT, Fault, MODELS, OpenAi, Style, lists};
 use serde_json::json;
 
 use crate::{
-    Net, server,
+    Net, OFTEN, server,
     support::{CLIENT, Sidecar, poll},
 };
-
-const OFTEN: (&str, &str) = ("PIN_MODEL_REFRESH_INTERVAL", "50ms");
 
 /// What `/readyz` says where the list is this.
 async fn pending_with(list: Fault) -> String {

@@ -15,6 +15,7 @@ cases! {
         what_is_refused_is_refused_by_both
         the_list_has_ids
         heads_are_as_its_server_wants_and_sends_them
+        a_connection_ends_with_a_stream_where_its_server_ends_it
     }
 }
 
@@ -248,4 +249,32 @@ async fn heads_are_as_its_server_wants_and_sends_them(place: Place) {
             );
         }
     }
+}
+
+async fn a_connection_ends_with_a_stream_where_its_server_ends_it(place: Place) {
+    let server = place.start().await;
+    let chat = json!({
+        "model": server.id(), "messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "stream": true,
+    })
+    .to_string();
+    let json = "Content-Type: application/json";
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n{json}\r\nContent-Length: {}\r\n\r\n{chat}",
+        chat.len()
+    );
+    let url = server.url();
+    let addr = url.trim_start_matches("http://");
+    let mut tcp = TcpStream::connect(addr).await.unwrap();
+    let mut answer = Vec::new();
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    while !answer.ends_with(b"\r\n0\r\n\r\n") && tcp.read_buf(&mut answer).await.unwrap() > 0 {}
+    let answer = String::from_utf8_lossy(&answer).to_lowercase();
+    // Of HTTP/1.0 nobody expects anything else.
+    let says_so = answer.contains("\r\nconnection: close");
+    assert!(!says_so || server.engine() == "mlx", "{answer}");
+    // A reset is an end, too.
+    let _ = tcp.write_all(request.as_bytes()).await;
+    let more = tcp.read_buf(&mut Vec::new()).await;
+    let is_open = more.is_ok_and(|read| read > 0);
+    assert_eq!(is_open, !matches!(server.engine(), "llama" | "mlx"));
 }

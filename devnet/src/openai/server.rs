@@ -1,8 +1,9 @@
 //! The HTTP of the stand-in: what is where, and how it is answered.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use http_body_util::BodyExt;
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::{
     Method, Response, Version,
     body::Incoming,
@@ -15,7 +16,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::sleep,
 };
 
@@ -37,11 +38,26 @@ use crate::{
     sim::wire::End as WireEnd,
 };
 
+/// How long a connection stays open behind a stream where it is closed then: the shortest sleep that there is.
+const CLOSES_AFTER: Duration = Duration::from_millis(1);
+
 /// One connection.
 #[derive(Clone)]
 struct Connection {
     state: Arc<State>,
     reset: Option<Arc<Reset>>,
+    /// Told where it is to be closed behind the answer that is being sent.
+    closing: Arc<Notify>,
+}
+
+impl Connection {
+    fn new(state: Arc<State>, reset: Option<Reset>) -> Self {
+        Self {
+            state,
+            reset: reset.map(Arc::new),
+            closing: Arc::default(),
+        }
+    }
 }
 
 pub(super) async fn serve_tcp(state: Arc<State>, tcp: TcpStream) {
@@ -50,13 +66,13 @@ pub(super) async fn serve_tcp(state: Arc<State>, tcp: TcpStream) {
     if let Some(bytes) = lock(&state.behaviour).send_buffer {
         let _ = SockRef::from(&tcp).set_send_buffer_size(bytes);
     }
-    let reset = Reset::of(&tcp).ok().map(Arc::new);
-    serve(Connection { state, reset }, tcp).await;
+    let reset = Reset::of(&tcp).ok();
+    serve(Connection::new(state, reset), tcp).await;
 }
 
 pub(super) async fn serve_wire(state: Arc<State>, end: WireEnd) {
-    let reset = Some(Arc::new(Reset::of_wire(&end)));
-    serve(Connection { state, reset }, end).await;
+    let reset = Reset::of_wire(&end);
+    serve(Connection::new(state, Some(reset)), end).await;
 }
 
 async fn serve(
@@ -64,18 +80,26 @@ async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
     let keep_alive = !connection.state.style.manners().http_1_0;
+    let closing = Arc::clone(&connection.closing);
     let service = service_fn(|request| {
         let connection = connection.clone();
-        async move {
+        Box::pin(async move {
             let answered = connection.answer(request).await;
             answered.map_err(|Abandoned| std::io::Error::from(std::io::ErrorKind::ConnectionReset))
-        }
+        })
     });
-    // How a client ends its connection is no concern of a server.
-    let _ = hyper::server::conn::http1::Builder::new()
+    let mut served = hyper::server::conn::http1::Builder::new()
         .keep_alive(keep_alive)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    // How a client ends its connection is no concern of a server.
+    tokio::select! {
+        _ = &mut served => return,
+        () = closing.notified() => {}
+    }
+    // No more is read; what the client writes until it hears of the end is lost.
+    Pin::new(&mut served).graceful_shutdown();
+    let _ = poll_fn(|context| served.poll_without_shutdown(context)).await;
+    sleep(CLOSES_AFTER).await;
 }
 
 /// The connection ends without an answer.
@@ -267,7 +291,21 @@ impl Connection {
         };
         tokio::spawn(write(speaker, guard));
         head.await.map_err(|_| Abandoned)?;
-        Ok(body)
+        Ok(if self.state.style.manners().closes_behind_streams {
+            self.closed_behind(body)
+        } else {
+            body
+        })
+    }
+
+    /// A body behind which the connection is closed. Its head is under way by then, and says nothing of it.
+    fn closed_behind(&self, body: Body) -> Body {
+        let closing = Arc::clone(&self.closing);
+        let end = stream::poll_fn(move |_| {
+            closing.notify_one();
+            Poll::Ready(None)
+        });
+        StreamBody::new(BodyStream::new(body).chain(end)).boxed_unsync()
     }
 
     async fn fail(&self, fault: Fault) -> Result<Response<Body>, Abandoned> {

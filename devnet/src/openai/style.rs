@@ -76,6 +76,8 @@ pub(super) struct Manners {
     /// The status is sent at once, and not with the first token.
     pub(super) head_at_once: bool,
     pub(super) http_1_0: bool,
+    /// Closes the connection behind each stream, though its head does not say so.
+    pub(super) closes_behind_streams: bool,
     /// A comment, how often it comes, and whether only before the first token or only after it.
     pub(super) comment: Option<(&'static str, Duration, Comments)>,
     pub(super) reasoning: &'static str,
@@ -101,6 +103,7 @@ impl Style {
             done: true,
             head_at_once: true,
             http_1_0: false,
+            closes_behind_streams: false,
             comment: None,
             reasoning: "reasoning",
             refuses: &[],
@@ -110,6 +113,7 @@ impl Style {
             Self::LlamaServer => Manners {
                 opening: Opening::Role("null"),
                 head_at_once: false,
+                closes_behind_streams: true,
                 comment: Some((":\n\n", PING, Comments::AfterFirstToken)),
                 reasoning: "reasoning_content",
                 ..plain

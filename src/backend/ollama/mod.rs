@@ -38,7 +38,7 @@ use crate::{
     telemetry::{BackendMetrics, Metrics},
     transport::{
         Connections, Dial,
-        http::{HttpClient, HttpError},
+        http::{HttpClient, HttpError, KeepAlive},
     },
 };
 
@@ -78,7 +78,7 @@ impl Backend {
             deny: settings.deny,
             preload: settings.preload,
         };
-        let client = HttpClient::new(dial, settings.url, connections);
+        let client = HttpClient::new(dial, settings.url, connections, KeepAlive::Reused);
         let server = Ollama {
             pulls: Arc::new(PullBoard::new(settings.pull, &rules, metrics)),
             api: Api::new(client, ApiKey::new(settings.key)?, settings.connect_timeout),

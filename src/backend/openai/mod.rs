@@ -32,7 +32,7 @@ use crate::{
     telemetry::{BackendMetrics, Metrics},
     transport::{
         Connections, Dial,
-        http::{HttpClient, HttpError, read_answer},
+        http::{HttpClient, HttpError, KeepAlive, read_answer},
     },
 };
 
@@ -81,7 +81,7 @@ impl Backend {
     ) -> Result<Self, SecretError> {
         let url = settings.url.without_version();
         let server = OpenAi {
-            client: HttpClient::new(dial, url, connections),
+            client: HttpClient::new(dial, url, connections, KeepAlive::Never),
             key: ApiKey::new(settings.key)?,
             limit: settings.connect_timeout,
             allow: settings.allow.clone(),

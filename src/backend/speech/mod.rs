@@ -39,7 +39,7 @@ use crate::{
     telemetry::{LogThrottle, Metrics, throttled},
     transport::{
         Connections, Dial,
-        http::{Body, HttpClient, HttpError, stream},
+        http::{Body, HttpClient, HttpError, KeepAlive, stream},
     },
 };
 
@@ -107,7 +107,7 @@ impl SpeechServer {
         connections: Connections,
     ) -> Self {
         Self {
-            client: HttpClient::new(dial, settings.url.clone(), connections),
+            client: HttpClient::new(dial, settings.url.clone(), connections, KeepAlive::Never),
             settings,
             offer: watch::Sender::default(),
             last_look: watch::Sender::default(),

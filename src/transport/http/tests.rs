@@ -36,7 +36,12 @@ fn client(connection: DuplexStream) -> HttpClient {
 
 fn client_by(dial: Arc<dyn Dial>) -> HttpClient {
     let config = config(&[("PIN_OLLAMA_URL", "http://127.0.0.1:1")]);
-    HttpClient::new(dial, config.backend.url, Connections::default())
+    HttpClient::new(
+        dial,
+        config.backend.url,
+        Connections::default(),
+        KeepAlive::Reused,
+    )
 }
 
 /// As many connections as are wanted, to a server whose answers are empty. Counts them.
