@@ -10,7 +10,7 @@ use devnet::agent::{Agent, Signal};
 use serde_json::json;
 
 use crate::{
-    program::{Net, PROGRAM, with_arguments},
+    program::{Net, PROGRAM, ends_with, with_arguments},
     support::{chat, gateway, poll},
 };
 
@@ -81,12 +81,7 @@ async fn is_well_again(net: &Net) {
         .await
         .result();
     net.agent.signal(Signal::TERM);
-    assert_eq!(
-        net.agent.wait().await.code(),
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_with(&net.agent, 0).await;
 }
 
 #[tokio::test]

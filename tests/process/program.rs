@@ -127,6 +127,11 @@ impl Net {
     }
 }
 
+/// Waits for a process that ends, with this code.
+pub(crate) async fn ends_with(agent: &Agent, code: i32) {
+    assert_eq!(agent.wait().await.code(), Some(code), "{:#?}", agent.log());
+}
+
 /// A line of a log in JSON.
 pub(crate) fn event(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))

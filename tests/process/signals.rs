@@ -18,7 +18,7 @@ use devnet::{
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    program::{Net, PROGRAM, between, program, skipped, with_arguments},
+    program::{Net, PROGRAM, between, ends_with, program, skipped, with_arguments},
     support::{CLIENT, SECRET, chat, gateway, ollama},
 };
 
@@ -66,7 +66,7 @@ async fn a_hangup_without_a_terminal_reads_the_secret_again_and_drops_nothing() 
     assert!(!ready.text().contains(words), "{}", ready.text());
     chat.outcome().await.result();
     assert_eq!(net.gateway.sessions().ever, 1);
-    assert_eq!(ended_at_once(&net.agent, Signal::TERM).await, Some(0));
+    ends_at_once(&net.agent, Signal::TERM, 0).await;
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn signals_that_mean_nothing_do_nothing() {
     }
     chat.outcome().await.result();
     assert_eq!(net.gateway.sessions().ever, 1);
-    assert_eq!(ended_at_once(&net.agent, Signal::TERM).await, Some(0));
+    ends_at_once(&net.agent, Signal::TERM, 0).await;
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn a_hangup_that_was_inherited_as_ignored_stays_ignored() {
     let (net, mut chat) = with_a_chat(with_arguments(Agent::builder("sh"), &arguments), &[]).await;
     net.agent.signal(Signal::HUP);
     chat.outcome().await.result();
-    assert_eq!(ended_at_once(&net.agent, Signal::TERM).await, Some(0));
+    ends_at_once(&net.agent, Signal::TERM, 0).await;
     let log = net.agent.log();
     assert!(!log.iter().any(|line| line.contains("SIGHUP")), "{log:#?}");
 }
@@ -107,12 +107,7 @@ async fn the_end_of_its_terminal_drains_it_and_a_second_one_does_not_hurry_it() 
             .await;
     }
     chat.outcome().await.result();
-    assert_eq!(
-        net.agent.wait().await.code(),
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_with(&net.agent, 0).await;
 }
 
 /// A program to which SIGHUP means what it does by default, also where these tests run under `nohup`.
@@ -134,23 +129,19 @@ fn program_beneath(parent: impl Display) -> String {
     }
 }
 
-/// Sends a signal and gives the exit code, or `None` if it had not exited at once.
-async fn ended_at_once(agent: &Agent, signal: Signal) -> Option<i32> {
+/// Sends a signal, upon which the process exits at once, with this code.
+async fn ends_at_once(agent: &Agent, signal: Signal, code: i32) {
     agent.signal(signal);
     let status = agent.wait_for(AT_ONCE).await;
-    status.and_then(|status| status.code())
+    let exited = status.and_then(|status| status.code());
+    assert_eq!(exited, Some(code), "{:#?}", agent.log());
 }
 
 #[tokio::test]
 async fn with_nothing_to_do_it_is_gone_at_once() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let net = Net::start(&[]).await;
-        assert_eq!(
-            ended_at_once(&net.agent, signal).await,
-            Some(0),
-            "{:#?}",
-            net.agent.log()
-        );
+        ends_at_once(&net.agent, signal, 0).await;
         net.gateway.wait_for_no_session().await;
     }
 }
@@ -165,12 +156,7 @@ async fn a_chat_that_runs_is_answered_first() {
         net.ollama.wait_for_chats(1).await;
         net.agent.signal(signal);
         chat.outcome().await.result();
-        assert_eq!(
-            net.agent.wait().await.code(),
-            Some(0),
-            "{:#?}",
-            net.agent.log()
-        );
+        ends_with(&net.agent, 0).await;
     }
 }
 
@@ -185,12 +171,7 @@ async fn a_second_signal_ends_it_whatever_runs() {
         net.agent
             .wait_for_log(|line| line.contains("draining"))
             .await;
-        assert_eq!(
-            ended_at_once(&net.agent, second).await,
-            Some(1),
-            "{:#?}",
-            net.agent.log()
-        );
+        ends_at_once(&net.agent, second, 1).await;
     }
 }
 
@@ -206,12 +187,7 @@ async fn what_ollama_does_not_finish_is_cut_short_and_the_exit_is_clean() {
         let outcome = chat.outcome().await;
         assert_eq!(outcome.error(), "draining: this node is shutting down");
     }
-    assert_eq!(
-        net.agent.wait().await.code(),
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_with(&net.agent, 0).await;
     let took = asked.elapsed();
     assert!(
         (Duration::from_millis(300)..Duration::from_millis(300) + 2 * AT_ONCE).contains(&took),
@@ -252,12 +228,7 @@ async fn it_can_be_stopped_while_it_starts() {
     net.agent
         .wait_for_log(|line| line.contains("starting"))
         .await;
-    assert_eq!(
-        ended_at_once(&net.agent, Signal::TERM).await,
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_at_once(&net.agent, Signal::TERM, 0).await;
 }
 
 #[tokio::test]
@@ -271,12 +242,7 @@ async fn it_can_be_stopped_while_the_gateway_keeps_it_waiting() {
                 .wait_for(|frame| frame.is_from_agent("AUTH"))
                 .await;
         }
-        assert_eq!(
-            ended_at_once(&net.agent, Signal::TERM).await,
-            Some(0),
-            "{login:?}: {:#?}",
-            net.agent.log()
-        );
+        ends_at_once(&net.agent, Signal::TERM, 0).await;
     }
 }
 
@@ -286,12 +252,7 @@ async fn it_can_be_stopped_while_it_stays_away() {
         let gateway = patient_gateway(login.clone()).await;
         let net = Net::with(gateway, program(), &[("PIN_RECONNECT_MIN", "60s")]).await;
         net.wait_until_pending("Next attempt").await;
-        assert_eq!(
-            ended_at_once(&net.agent, Signal::TERM).await,
-            Some(0),
-            "{login:?}: {:#?}",
-            net.agent.log()
-        );
+        ends_at_once(&net.agent, Signal::TERM, 0).await;
     }
 }
 
@@ -313,12 +274,7 @@ async fn it_can_be_stopped_while_ollama_keeps_it_waiting() {
     net.ollama
         .wait_for(|request| request.left_at().is_none())
         .await;
-    assert_eq!(
-        ended_at_once(&net.agent, Signal::TERM).await,
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_at_once(&net.agent, Signal::TERM, 0).await;
 }
 
 #[tokio::test]
@@ -330,12 +286,7 @@ async fn no_client_of_its_http_server_holds_it_up() {
     halfway
         .write_all(b"GET /metrics HTTP/1.1\r\nHost:")
         .unwrap();
-    assert_eq!(
-        ended_at_once(&net.agent, Signal::TERM).await,
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_at_once(&net.agent, Signal::TERM, 0).await;
 }
 
 /// A gateway that is stuck costs the second that it has for its Close.
@@ -345,12 +296,7 @@ async fn a_gateway_that_reads_no_more_does_not_hold_it_up() {
     net.gateway.stop_reading();
     let asked = Instant::now();
     net.agent.signal(Signal::TERM);
-    assert_eq!(
-        net.agent.wait().await.code(),
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_with(&net.agent, 0).await;
     println!("ended beside a stuck gateway after {:?}", asked.elapsed());
     assert!(asked.elapsed() < 2 * AT_ONCE, "{:?}", asked.elapsed());
 }
@@ -375,12 +321,7 @@ async fn it_can_be_stopped_while_it_dials() {
         } else {
             net.gateway.wait_for_session(1).await;
         }
-        assert_eq!(
-            ended_at_once(&net.agent, Signal::TERM).await,
-            Some(0),
-            "{setting}: {:#?}",
-            net.agent.log()
-        );
+        ends_at_once(&net.agent, Signal::TERM, 0).await;
     }
 }
 
@@ -444,12 +385,7 @@ async fn it_can_be_stopped_while_a_name_is_looked_up() {
         silent.recv(&mut [0; 512]).map(|_| silent)
     });
     let _silent = asked.await.unwrap().unwrap();
-    assert_eq!(
-        ended_at_once(&net.agent, Signal::TERM).await,
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_at_once(&net.agent, Signal::TERM, 0).await;
 }
 
 /// In a container nobody else is process 1, and the kernel gives that one no default action for signals.
@@ -460,12 +396,7 @@ async fn it_ends_as_process_1_too() {
     };
     let asked = Instant::now();
     assert!(works("kill", &["-TERM", &pid]));
-    assert_eq!(
-        net.agent.wait().await.code(),
-        Some(0),
-        "{:#?}",
-        net.agent.log()
-    );
+    ends_with(&net.agent, 0).await;
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
 }
 
