@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written before a [`Write::Flush`] has left for the client before what follows it.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -100,6 +100,14 @@ impl Writer {
             () = sleep_until(when) => Ok(()),
             () = self.writes.closed() => Err(Gone),
         }
+    }
+
+    /// Does nothing for so long.
+    pub(crate) async fn rest(&self, time: Duration) -> Result<(), Gone> {
+        if time.is_zero() {
+            return Ok(());
+        }
+        self.sleep_until(Instant::now() + time).await
     }
 
     /// So many bytes of one letter.

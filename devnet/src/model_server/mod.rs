@@ -15,5 +15,5 @@ pub use words::spoken;
 pub(crate) use body::{Body, Gone, Write, Writer, body};
 pub(crate) use controls::controlled;
 pub(crate) use record::ChatGuard;
-pub(crate) use respond::{canned, respond, whole};
+pub(crate) use respond::{canned, respond, serve, whole};
 pub(crate) use words::{text, words};

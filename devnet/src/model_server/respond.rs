@@ -1,13 +1,31 @@
-//! Answers of HTTP that are written at once, and the head of those that are not.
+//! A connection of HTTP, answers that are written at once, and the head of those that are not.
+
+use std::convert::Infallible;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Response, StatusCode,
+    Request, Response, StatusCode,
+    body::Incoming,
     header::{CONTENT_TYPE, HeaderValue},
+    service::service_fn,
 };
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::Body;
+
+/// Answers what comes over a connection, until it ends. How a client ends its connection is no concern of a server.
+pub(crate) async fn serve<F: Future<Output = Response<Body>>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: impl Fn(Request<Incoming>) -> F,
+) {
+    let service = service_fn(|request| answer(request).map(Ok::<_, Infallible>));
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
 
 pub(crate) fn whole(
     status: u16,

@@ -1,10 +1,9 @@
 //! The HTTP of the stand-in: what is where, and how it is answered.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
-use hyper::{Method, Response, body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Response, body::Incoming};
 use serde_json::{Value, json};
 use socket2::SockRef;
 use tokio::{
@@ -24,7 +23,7 @@ use super::{
 };
 use crate::{
     journal::lock,
-    model_server::{Body, ChatGuard, Request, body, canned, respond, whole},
+    model_server::{self, Body, ChatGuard, Request, body, canned, respond, whole},
 };
 
 const JSON: &str = "application/json; charset=utf-8";
@@ -38,18 +37,8 @@ pub(super) async fn serve_tcp(state: Arc<State>, tcp: TcpStream) {
     serve(state, tcp).await;
 }
 
-pub(super) async fn serve(
-    state: Arc<State>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) {
-    let service = service_fn(|request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&state, request).await) }
-    });
-    // How a client ends its connection is no concern of a server.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+pub(super) async fn serve(state: Arc<State>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    model_server::serve(stream, |request| answer(&state, request)).await;
 }
 
 async fn answer(state: &Arc<State>, request: hyper::Request<Incoming>) -> Response<Body> {

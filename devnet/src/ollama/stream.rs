@@ -2,8 +2,6 @@
 //!
 //! Invariant: what is written before a fault has left for the client before the fault strikes.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
@@ -62,10 +60,10 @@ impl Speaker {
         }
         match fault {
             None => {
-                self.rest(self.behaviour.done_delay).await?;
+                self.writer.rest(self.behaviour.done_delay).await?;
                 let end = pending + &self.answer.end(begun);
                 self.writer.write(end).await?;
-                self.rest(self.behaviour.end_delay).await
+                self.writer.rest(self.behaviour.end_delay).await
             }
             Some(fault) => {
                 self.writer.write(pending).await?;
@@ -76,17 +74,10 @@ impl Speaker {
 
     async fn script(&self, parts: Vec<Bytes>) -> Result<(), Gone> {
         for part in parts {
-            self.rest(self.behaviour.token_delay).await?;
+            self.writer.rest(self.behaviour.token_delay).await?;
             self.writer.write_parts([part]).await?;
         }
         Ok(())
-    }
-
-    async fn rest(&self, time: Duration) -> Result<(), Gone> {
-        if time.is_zero() {
-            return Ok(());
-        }
-        self.writer.sleep_until(Instant::now() + time).await
     }
 
     async fn strike(&self, fault: Fault) -> Result<(), Gone> {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is written before a fault has left for the client before the fault strikes.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -57,7 +57,7 @@ pub(super) async fn recite(mut speaker: Speaker, fixture: Fixture, chat: ChatGua
     let recited = async {
         for step in fixture.steps {
             match step {
-                Step::Wait(time) => speaker.rest(time).await?,
+                Step::Wait(time) => speaker.writer.rest(time).await?,
                 Step::Bytes(bytes) => {
                     speaker.begin();
                     speaker.writer.write_parts([bytes]).await?;
@@ -65,7 +65,7 @@ pub(super) async fn recite(mut speaker: Speaker, fixture: Fixture, chat: ChatGua
                 Step::Repeat(bytes, times, pause) => {
                     speaker.begin();
                     for _ in 0..times {
-                        speaker.rest(pause).await?;
+                        speaker.writer.rest(pause).await?;
                         speaker.writer.write_parts([bytes.clone()]).await?;
                     }
                 }
@@ -111,10 +111,10 @@ impl Speaker {
         self.begin();
         match fault {
             None => {
-                self.rest(self.behaviour.finish_delay).await?;
+                self.writer.rest(self.behaviour.finish_delay).await?;
                 let opening = opening.take().unwrap_or_default();
                 self.writer.write(opening + &answer.finish()).await?;
-                self.rest(self.behaviour.usage_delay).await?;
+                self.writer.rest(self.behaviour.usage_delay).await?;
                 self.writer.write(answer.end()).await
             }
             Some(fault) => self.strike(fault).await,
@@ -146,13 +146,6 @@ impl Speaker {
             self.writer.sleep_until(due).await?;
         }
         Ok(())
-    }
-
-    async fn rest(&self, time: Duration) -> Result<(), Gone> {
-        if time.is_zero() {
-            return Ok(());
-        }
-        self.writer.sleep_until(Instant::now() + time).await
     }
 
     async fn strike(&self, fault: Fault) -> Result<(), Gone> {

@@ -1,6 +1,6 @@
 //! The HTTP of the stand-in: what is where, and how it is answered.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -8,9 +8,7 @@ use hyper::{
     Method, Response,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderValue},
-    service::service_fn,
 };
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -19,7 +17,9 @@ use tokio::{
 };
 
 use super::{Fault, MODELS, SPEECH, State};
-use crate::model_server::{Body, ChatGuard, Gone, Request, Write, Writer, body, respond, whole};
+use crate::model_server::{
+    self, Body, ChatGuard, Gone, Request, Write, Writer, body, respond, whole,
+};
 
 /// Formats with what a clip begins with and its content type.
 const FORMATS: [(&str, &[u8], &str); 6] = [
@@ -55,18 +55,8 @@ pub(super) async fn serve_tcp(state: Arc<State>, tcp: TcpStream) {
     serve(state, tcp).await;
 }
 
-pub(super) async fn serve(
-    state: Arc<State>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) {
-    let service = service_fn(|request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&state, request).await) }
-    });
-    // How a client ends its connection is no concern of a server.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+pub(super) async fn serve(state: Arc<State>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    model_server::serve(stream, |request| answer(&state, request)).await;
 }
 
 async fn answer(state: &Arc<State>, request: hyper::Request<Incoming>) -> Response<Body> {
