@@ -23,7 +23,7 @@ use tokio::{sync::mpsc, time::sleep};
 pub use self::{dialect::ApiMode, plan::Temper};
 
 use self::{
-    dialect::{Ask, Dialect, Page, Presence, Style},
+    dialect::{Ask, Dialect, Page, Presence, Question, Style},
     memory::{Memory, Wish},
     plan::{Fault, Plan},
 };
@@ -31,6 +31,7 @@ use super::{
     books::{Books, Opened},
     fate::Fate,
     http,
+    said::Kind,
     trace::Trace,
     wire::{End, Link},
 };
@@ -58,7 +59,7 @@ pub struct ModelServer {
 
 struct Shared {
     seed: u64,
-    dialect: &'static dyn Dialect,
+    dialect: Box<dyn Dialect>,
     link: Link,
     books: Books,
     trace: Trace,
@@ -88,7 +89,7 @@ impl ModelServer {
     ) -> Self {
         let shared = Arc::new(Shared {
             seed,
-            dialect: mode.dialect(),
+            dialect: mode.dialect(seed),
             link,
             books,
             trace,
@@ -173,7 +174,7 @@ impl Shared {
                 continue;
             }
             match self.dialect.asked(&request.path, &body) {
-                Ask::Chat { word, limit, wish } => self.chat(&mut end, &word, limit, wish).await?,
+                Ask::Chat(question) => self.chat(&mut end, &question).await?,
                 Ask::Load(wish) => self.load(&mut end, wish).await?,
                 Ask::Unload => self.unload(&mut end).await?,
                 Ask::About => {
@@ -209,13 +210,13 @@ impl Shared {
         self.say(format_args!("ends {id} #{ask}: {how}"));
     }
 
-    async fn chat(
-        &self,
-        end: &mut End,
-        id: &str,
-        limit: Option<u64>,
-        wish: Wish,
-    ) -> io::Result<()> {
+    async fn chat(&self, end: &mut End, question: &Question) -> io::Result<()> {
+        let Question {
+            word: ref id,
+            limit,
+            wish,
+            ..
+        } = *question;
         let opened = Opened {
             connection: end.number(),
             is_warm: self.memory.is_ready(wish),
@@ -223,7 +224,7 @@ impl Shared {
         };
         let (ask, plan) = self.opened(id, opened, limit);
         let asked = Asked { id, ask };
-        let spoken = self.warm_and_answer(end, asked, &plan, wish).await;
+        let spoken = self.warm_and_answer(end, asked, &plan, question).await;
         self.memory.keep(wish);
         self.ended(asked, &plan, &spoken);
         spoken
@@ -272,14 +273,14 @@ impl Shared {
         end: &mut End,
         asked: Asked<'_>,
         plan: &Plan,
-        wish: Wish,
+        question: &Question,
     ) -> io::Result<()> {
         if let Some(page) = self.turned_away() {
             return self.fail(end, asked, &page).await;
         }
-        self.warm(end, wish).await?;
+        self.warm(end, question.wish).await?;
         let mut fate = Fate::of(self.seed, asked.id, asked.ask + 2_000);
-        let style = self.dialect.style(&mut fate);
+        let style = self.dialect.style(&mut fate, question.has_tools);
         if plan.fault == Fault::Refused {
             rest(end, plan.first).await?;
             return self
@@ -303,7 +304,7 @@ impl Shared {
         style: Style,
     ) -> io::Result<()> {
         let mut fate = Fate::of(self.seed, asked.id, asked.ask + 1_000);
-        let (dialect, Asked { id, ask }) = (self.dialect, asked);
+        let (dialect, Asked { id, ask }) = (&self.dialect, asked);
         if style.is_early {
             http::begin(end, dialect.content_type()).await?;
             silence(end, style, plan.first).await?;
@@ -316,9 +317,9 @@ impl Shared {
             if self.strike(end, asked, (plan.fault, style), number).await? {
                 return Ok(());
             }
-            let token = plan.token(id, ask, number);
-            http::part(end, &dialect.token(style, &token, number)).await?;
-            self.said(end, asked, number, &token);
+            let (kind, piece) = style.piece(number, plan.tokens, plan.token(id, ask, number));
+            http::part(end, &dialect.token(style, (kind, &piece), number)).await?;
+            self.said(end, asked, number, (kind, &piece));
             if plan.between > 0 {
                 let pause = fate.millis(0..=plan.between);
                 silence(end, style, pause).await?;
@@ -334,8 +335,14 @@ impl Shared {
     }
 
     /// Enters what was said.
-    fn said(&self, end: &End, Asked { id, ask }: Asked<'_>, number: u64, token: &str) {
-        self.books.chat_said(id, ask, token);
+    fn said(
+        &self,
+        end: &End,
+        Asked { id, ask }: Asked<'_>,
+        number: u64,
+        (kind, piece): (Kind, &str),
+    ) {
+        self.books.chat_said(id, ask, kind, piece);
         if number == 0 {
             let (books, read) = (self.books.clone(), id.to_owned());
             self.link

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    super::{books::Opened, fate::Fate, http, wire::End},
+    super::{books::Opened, fate::Fate, http, said::Kind, wire::End},
     Asked, STALL, Shared,
     dialect::Page,
     plan::{Fault, Plan},
@@ -74,7 +74,7 @@ impl Shared {
             } else {
                 end.write_all(token.as_bytes()).await?;
             }
-            self.said(end, asked, number, token);
+            self.said(end, asked, number, (Kind::Content, token));
         }
         if is_chunked {
             http::finish(end).await?;
