@@ -8,7 +8,7 @@ use std::fmt::Display;
 use serde_json::Value;
 
 use super::{
-    super::{fate::Fate, said::Kind},
+    super::{fate::Fate, http::Framing, said::Kind},
     memory::{Memory, Wish},
     ollama::Ollama,
     openai::OpenAi,
@@ -81,6 +81,7 @@ impl Presence {
 /// How one answer is written, as far as servers differ in that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
+    pub(super) framing: Framing,
     /// Its head goes out before the first token is there.
     pub(super) is_early: bool,
     /// Something that carries nothing goes out each second of silence.
@@ -169,6 +170,9 @@ impl Page {
 pub(super) trait Dialect: Send + Sync {
     /// What a request asks for.
     fn asked(&self, path: &str, body: &Value) -> Ask;
+
+    /// How all its answers are framed.
+    fn framing(&self) -> Framing;
 
     /// How the next answer is written.
     fn style(&self, fate: &mut Fate, has_tools: bool) -> Style;

@@ -30,7 +30,7 @@ use self::{
 use super::{
     books::{Books, Opened},
     fate::Fate,
-    http,
+    http::{self, Framing},
     said::Kind,
     trace::Trace,
     wire::{End, Link},
@@ -87,9 +87,13 @@ impl ModelServer {
         trace: Trace,
         temper: Temper,
     ) -> Self {
+        let dialect = mode.dialect(seed);
+        if dialect.framing() == Framing::UntilClose {
+            books.count("stories with a server of HTTP/1.0");
+        }
         let shared = Arc::new(Shared {
             seed,
-            dialect: mode.dialect(seed),
+            dialect,
             link,
             books,
             trace,
@@ -180,7 +184,7 @@ impl Shared {
                 Ask::About => {
                     let (path, presence) = (&request.path, self.presence());
                     let page = self.dialect.about(path, presence, &self.memory);
-                    page.write(&mut end).await?;
+                    self.show(&mut end, &page).await?;
                 }
             }
         }
@@ -233,7 +237,7 @@ impl Shared {
     async fn unload(&self, end: &mut End) -> io::Result<()> {
         self.say(format_args!("asked to unload"));
         self.memory.forget();
-        self.dialect.loaded(false).write(end).await
+        self.show(end, &self.dialect.loaded(false)).await
     }
 
     async fn load(&self, end: &mut End, wish: Wish) -> io::Result<()> {
@@ -245,11 +249,11 @@ impl Shared {
         let failed = fails.then(|| self.dialect.load_failed());
         if let Some(page) = turned_away.flatten().or(failed) {
             self.books.load_failed();
-            return page.write(end).await;
+            return self.show(end, &page).await;
         }
         self.warm(end, wish).await?;
         self.memory.keep(wish);
-        self.dialect.loaded(true).write(end).await
+        self.show(end, &self.dialect.loaded(true)).await
     }
 
     /// What a server says that cannot be asked for its model, if it is such.
@@ -290,10 +294,17 @@ impl Shared {
         self.answer(end, asked, plan, style).await
     }
 
+    async fn show(&self, end: &mut End, page: &Page) -> io::Result<()> {
+        let framing = self.dialect.framing();
+        framing
+            .whole(end, page.status, page.content_type, &page.body)
+            .await
+    }
+
     /// Answers with an error.
     async fn fail(&self, end: &mut End, asked: Asked<'_>, page: &Page) -> io::Result<()> {
         self.books.chat_failed(asked.id, asked.ask);
-        page.write(end).await
+        self.show(end, page).await
     }
 
     async fn answer(
@@ -305,33 +316,38 @@ impl Shared {
     ) -> io::Result<()> {
         let mut fate = Fate::of(self.seed, asked.id, asked.ask + 1_000);
         let (dialect, Asked { id, ask }) = (&self.dialect, asked);
+        let framing = style.framing;
         if style.is_early {
-            http::begin(end, dialect.content_type()).await?;
+            framing.begin(end, dialect.content_type()).await?;
             silence(end, style, plan.first).await?;
         } else {
             rest(end, plan.first).await?;
-            http::begin(end, dialect.content_type()).await?;
+            framing.begin(end, dialect.content_type()).await?;
         }
-        http::part(end, &dialect.opening(style)).await?;
+        framing.part(end, &dialect.opening(style)).await?;
         for number in 0..plan.tokens {
             if self.strike(end, asked, (plan.fault, style), number).await? {
                 return Ok(());
             }
             let (kind, piece) = style.piece(number, plan.tokens, plan.token(id, ask, number));
-            http::part(end, &dialect.token(style, (kind, &piece), number)).await?;
+            framing
+                .part(end, &dialect.token(style, (kind, &piece), number))
+                .await?;
             self.said(end, asked, number, (kind, &piece));
             if plan.between > 0 {
                 let pause = fate.millis(0..=plan.between);
                 silence(end, style, pause).await?;
             }
         }
-        http::part(end, &dialect.ending(style, plan.tokens)).await?;
+        framing
+            .part(end, &dialect.ending(style, plan.tokens))
+            .await?;
         self.written(end, asked);
         if style.lingers {
             http::hung_up(end).await;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        http::finish(end).await
+        framing.finish(end).await
     }
 
     /// Enters what was said.
@@ -369,8 +385,8 @@ impl Shared {
         match fault {
             Fault::Error(at) if at == token => {
                 self.books.chat_failed(id, ask);
-                http::part(end, &self.dialect.error(style)).await?;
-                http::finish(end).await?;
+                style.framing.part(end, &self.dialect.error(style)).await?;
+                style.framing.finish(end).await?;
                 Ok(true)
             }
             Fault::Cut(at) if at == token => {
@@ -388,17 +404,11 @@ impl Shared {
             }
             Fault::Unfinished(at) if at == token => {
                 self.books.chat_failed(id, ask);
-                http::finish(end).await?;
+                style.framing.finish(end).await?;
                 Ok(true)
             }
             _ => Ok(false),
         }
-    }
-}
-
-impl Page {
-    async fn write(&self, end: &mut End) -> io::Result<()> {
-        http::whole(end, self.status, self.content_type, &self.body).await
     }
 }
 
@@ -415,7 +425,7 @@ async fn rest(end: &mut End, time: Duration) -> io::Result<()> {
 async fn silence(end: &mut End, style: Style, mut time: Duration) -> io::Result<()> {
     while style.comments && time >= COMMENTS {
         rest(end, COMMENTS).await?;
-        http::part(end, COMMENT).await?;
+        style.framing.part(end, COMMENT).await?;
         time -= COMMENTS;
     }
     rest(end, time).await

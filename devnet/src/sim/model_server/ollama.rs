@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    super::{fate::Fate, said::Kind},
+    super::{fate::Fate, http::Framing, said::Kind},
     MODEL,
     dialect::{Ask, Dialect, Page, Presence, Question, Style},
     memory::{Memory, Wish},
@@ -27,6 +27,10 @@ impl Dialect for Ollama {
             None if wish.is_farewell() => Ask::Unload,
             None => Ask::Load(wish),
         }
+    }
+
+    fn framing(&self) -> Framing {
+        Framing::Told
     }
 
     fn style(&self, _: &mut Fate, _: bool) -> Style {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         fate::Fate,
+        http::Framing,
         said::{CALL, Kind, TOOL},
     },
     MODEL,
@@ -25,6 +26,9 @@ const THOUGHTFUL: u64 = 60;
 /// So many of a hundred chats that may call a tool do.
 const CALLS: u64 = 70;
 
+/// So many of a hundred servers speak HTTP/1.0, as mlx_lm's does.
+const OLD: u64 = 20;
+
 /// What servers call thoughts: vLLM has another name than llama.cpp, and some write both.
 const THOUGHT_NAMES: [&[&str]; 3] = [
     &["reasoning_content"],
@@ -36,6 +40,7 @@ const THOUGHT_NAMES: [&[&str]; 3] = [
 pub(super) struct OpenAi {
     /// What it calls thoughts; `None`: it has none.
     thought_names: Option<&'static [&'static str]>,
+    framing: Framing,
 }
 
 impl OpenAi {
@@ -45,6 +50,11 @@ impl OpenAi {
         let names = fate.one_of(&THOUGHT_NAMES);
         Self {
             thought_names: thinks.then_some(names),
+            framing: if fate.percent(OLD) {
+                Framing::UntilClose
+            } else {
+                Framing::Told
+            },
         }
     }
 }
@@ -69,9 +79,14 @@ impl Dialect for OpenAi {
         })
     }
 
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
     fn style(&self, fate: &mut Fate, has_tools: bool) -> Style {
         let is_done = fate.percent(75);
         let mut style = Style {
+            framing: self.framing,
             is_early: fate.percent(50),
             comments: fate.percent(40),
             has_role_first: fate.percent(60),
