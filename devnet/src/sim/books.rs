@@ -17,6 +17,7 @@ pub use super::ledger::{Class, Gauges, Limits};
 use super::{
     interviews::{self, Asked, Interview},
     ledger::{CAUGHT_UP, Chat, Ledger, Ping, Place, Request, Told, Unfenced},
+    said::{Kind, Said},
     warmth::Warmth,
     wire::Link,
 };
@@ -480,7 +481,7 @@ impl Books {
             opened: now,
             read: None,
             written: None,
-            said: 0,
+            said: Said::default(),
             hangs: None,
             failed: false,
         });
@@ -500,10 +501,12 @@ impl Books {
     }
 
     /// The model server has said this in a chat.
-    pub(super) fn chat_said(&self, word: &str, ask: u64, token: &str) {
-        self.with_chat(word, ask, |chat| chat.said += token.len());
+    pub(super) fn chat_said(&self, word: &str, ask: u64, kind: Kind, token: &str) {
+        self.with_chat(word, ask, |chat| chat.said.add(kind, token));
         self.with_asked(word, ask, |asked| {
-            asked.text.push_str(token);
+            if kind == Kind::Content {
+                asked.text.push_str(token);
+            }
             asked.tokens += 1;
         });
     }

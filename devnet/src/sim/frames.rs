@@ -13,6 +13,7 @@ use super::{
     books::Seen,
     ledger::{Answer, Chat, Class, Ledger, Request, Stream},
     model_server::{MODEL, VOICE},
+    said::{Kind, Said},
 };
 
 /// The closed set of codes that an error's text may begin with.
@@ -157,7 +158,11 @@ impl Ledger {
             return self.breach(seen.id, "8 (streams)", &what);
         }
         stream.next = index + 1;
-        stream.text.push_str(delta);
+        match seen.value["kind"].as_str() {
+            Some("content") => stream.said.add(Kind::Content, delta),
+            Some("thinking") => stream.said.add(Kind::Thinking, delta),
+            _ => self.breach(seen.id, "8 (streams)", "a chunk of no known kind"),
+        }
     }
 
     pub(super) fn terminal(&mut self, request: &mut Request, seen: &Seen<'_>) {
@@ -263,22 +268,26 @@ impl Ledger {
     }
 
     /// What a response says.
-    fn said_in(&self, request: &Request, seen: &Seen<'_>) -> String {
+    fn said_in(&self, request: &Request, seen: &Seen<'_>) -> Said {
         let result = &seen.value["result"];
-        let text = match request.class {
-            Some(Class::Speech) => return spoken_in(result).unwrap_or_default(),
-            _ if self.limits.generation == 1 => &result["message"]["content"],
-            _ => &result["choices"][0]["message"]["content"],
-        };
-        text.as_str().unwrap_or_default().to_owned()
+        match request.class {
+            Some(Class::Speech) => Said::only(spoken_in(result).unwrap_or_default()),
+            _ if self.limits.generation == 1 => Said::in_message(&result["message"]),
+            _ => Said::in_message(&result["choices"][0]["message"]),
+        }
     }
 
     /// A response is all that the model server has said, and that was whole.
-    fn check_whole(&mut self, request: &Request, seen: &Seen<'_>, text: &str) {
-        let is_it = |chat: &Chat| chat.written.is_some() && chat.said == text.len();
+    fn check_whole(&mut self, request: &Request, seen: &Seen<'_>, said: &Said) {
+        let is_it = |chat: &Chat| chat.written.is_some() && chat.said == *said;
         if !request.chats.iter().any(is_it) {
-            let what = "a response of which the model server has not said all";
+            let what = "a response that is not all that the model server has said";
             self.breach(seen.id, "1 (answers)", what);
+        }
+        let reason = &seen.value["result"]["choices"][0]["finish_reason"];
+        if said.has_calls() && self.limits.generation == 2 && reason != "tool_calls" {
+            let what = format!("a response that calls a tool and ends with {reason}");
+            self.breach(seen.id, "1 (answers)", &what);
         }
         // Where its files are is the operator's own business.
         let model = seen.value["result"]["model"].as_str();
@@ -299,15 +308,21 @@ impl Ledger {
         if !request.is_job() {
             self.breach(seen.id, "11 (refusals)", "a response to what has none");
         }
-        let text = self.said_in(request, seen);
-        let text = text.as_str();
-        self.check_whole(request, seen, text);
+        let said = self.said_in(request, seen);
+        self.check_whole(request, seen, &said);
+        if said.has_thoughts() {
+            self.count("responses with thoughts");
+        }
+        if said.has_calls() {
+            self.count("responses that call a tool");
+        }
+        let said = said.in_chunks();
         let made = request.made_on(seen.session);
         let stream = request.streams.entry(seen.session).or_default();
         let is_its_own = stream.made == made && stream.terminals == stream.terminals_before + 1;
         let chunks = stream.next;
-        let (is_whole, is_prefix) = (stream.text == text, text.starts_with(&stream.text));
-        let streamed = request.streamed_on(seen.session, seen.written);
+        let (is_whole, is_prefix) = (stream.said == said, stream.said.begins(&said));
+        let streamed = said != Said::default() && request.streamed_on(seen.session, seen.written);
         if (chunks > 0 && is_its_own && !is_whole) || (chunks == 0 && streamed) {
             if is_prefix && self.gave_chunks_up(request, seen) {
                 self.count("answers whose last chunks were given up");
@@ -316,9 +331,6 @@ impl Ledger {
             } else {
                 self.breach(seen.id, "8 (streams)", "the chunks are not the response");
             }
-        }
-        if !text.starts_with(&format!("{}#", seen.id)) {
-            self.breach(seen.id, "1 (answers)", "somebody else's answer");
         }
         let hash = fnv(seen.text);
         // One that was lost with an earlier session is never read.

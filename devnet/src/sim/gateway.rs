@@ -21,6 +21,7 @@ use super::{
     model_server::{MODEL, VOICE},
     network::Standing,
     pipe::Mark,
+    said::TOOL,
     trace::Trace,
     visit,
     wire::{End, Link},
@@ -32,6 +33,9 @@ pub const EPOCH: u64 = 1_704_499_200;
 
 /// A client id that begins so is of generation 1, which registers no node.
 const GENERATION_1: &str = "pin_";
+
+/// So many of a hundred chats come with tools.
+const TOOLS: u64 = 40;
 
 /// Something to be sent.
 pub(super) enum Order {
@@ -598,7 +602,11 @@ fn payload(id: &str, class: Class, stream: bool, fate: &mut Fate) -> String {
     } else {
         MODEL
     };
-    let whole: Value = json!({"model": model, "messages": message, "stream": stream});
+    let mut whole: Value = json!({"model": model, "messages": message, "stream": stream});
+    // Whether a tool is called in the answer is the model server's to say.
+    if fate.fork("tools").percent(TOOLS) {
+        whole["tools"] = json!([{"type": "function", "function": {"name": TOOL}}]);
+    }
     if class != Class::Invalid {
         return whole.to_string();
     }

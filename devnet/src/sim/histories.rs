@@ -16,6 +16,7 @@ use super::{
     fate::Fate,
     interviews::{Interview, Sort, key},
     model_server::MODEL,
+    said::{CALL, Kind, TOOL},
     trace::Trace,
     wire::{End, Link, Weather},
 };
@@ -77,7 +78,7 @@ impl History {
         advance(SECOND).await;
         let word = format!("{}/{prompt}", key(id));
         let ask = self.asks(id) - 1;
-        self.books.chat_said(&word, ask, "four");
+        self.books.chat_said(&word, ask, Kind::Content, "four");
         self.books.first_read(&word, ask, Instant::now());
         advance(SECOND).await;
         self.books.chat_written(&word, ask);
@@ -214,7 +215,7 @@ async fn prompts_that_are_run_again_are_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_lacks_something_or_is_of_an_answer_that_never_was_whole_is_told() {
-    let is_told = async |said: &str, is_whole: bool| {
+    let is_told = async |message: Value, is_whole: bool| {
         let mut history = History::new().await;
         let place = history.books.made("r1", Class::Chat, false, 1);
         history.books.was_read("r1", place, Instant::now());
@@ -224,19 +225,44 @@ async fn a_response_that_lacks_something_or_is_of_an_answer_that_never_was_whole
             is_limited: false,
         };
         let ask = history.books.chat_opened("r1", opened);
-        history.books.chat_said("r1", ask, "r1#0.0 and all");
+        let pieces = [
+            (Kind::Thinking, "hm "),
+            (Kind::Thinking, "so"),
+            (Kind::Content, "r1#0.0 and all"),
+            (Kind::Arguments, r#"{"what":"#),
+            (Kind::Arguments, r#""r1"}"#),
+        ];
+        for (kind, piece) in pieces {
+            history.books.chat_said("r1", ask, kind, piece);
+        }
         if is_whole {
             history.books.chat_written("r1", ask);
             history.books.chat_read("r1", ask, Instant::now());
         }
-        let message = json!({"role": "assistant", "content": said});
-        let value = json!({"result": {"model": MODEL, "choices": [{"message": message}]}});
+        let choice = json!({"message": message, "finish_reason": "tool_calls"});
+        let value = json!({"result": {"model": MODEL, "choices": [choice]}});
         history.seen("INFERENCE_RESPONSE", "r1", &value);
         !history.breaches().is_empty()
     };
-    assert!(!is_told("r1#0.0 and all", true).await);
-    assert!(is_told("r1#0.0 and", true).await);
-    assert!(is_told("r1#0.0 and all", false).await);
+    let call =
+        |id, arguments| json!([{"id": id, "function": {"name": TOOL, "arguments": arguments}}]);
+    let calls = call(CALL, r#"{"what":"r1"}"#);
+    let all = json!({"content": "r1#0.0 and all", "thinking": "hm so", "tool_calls": calls});
+    assert!(!is_told(all.clone(), true).await);
+    assert!(is_told(all.clone(), false).await);
+    for (part, other) in [
+        ("content", json!("r1#0.0 and")),
+        ("content", json!("hm sor1#0.0 and all")),
+        ("thinking", json!(null)),
+        ("thinking", json!("hm ")),
+        ("tool_calls", json!([])),
+        ("tool_calls", call(CALL, r#"{"what":"#)),
+        ("tool_calls", call("another", r#"{"what":"r1"}"#)),
+    ] {
+        let mut message = all.clone();
+        message[part] = other;
+        assert!(is_told(message.clone(), true).await, "{message}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a model server speaks, byte by byte, so that a fault can strike between any two of them.
+//! As much of HTTP/1.1 and HTTP/1.0 as a model server speaks, byte by byte, so that a fault can strike between any two of them.
 
 use std::io;
 
@@ -40,40 +40,83 @@ pub(super) async fn read(end: &mut End) -> io::Result<Option<Request>> {
     Ok(Some(Request { path, body }))
 }
 
-/// Answers with a whole body.
-pub(super) async fn whole(
-    end: &mut End,
-    status: u16,
-    content_type: &str,
-    body: &str,
-) -> io::Result<()> {
-    let answer = format!(
-        "HTTP/1.1 {status} Whatever\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    end.write_all(answer.as_bytes()).await
+/// How a body says where it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By its length or its chunks, as HTTP/1.1 has it.
+    #[default]
+    Told,
+    /// It does not: it is over when the connection is, as in HTTP/1.0.
+    UntilClose,
 }
 
-/// Begins an answer of unknown length.
-pub(super) async fn begin(end: &mut End, content_type: &str) -> io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
-    );
-    end.write_all(head.as_bytes()).await
-}
-
-/// Goes on with it. What is empty would end it, and is left out.
-pub(super) async fn part(end: &mut End, part: &str) -> io::Result<()> {
-    if part.is_empty() {
-        return Ok(());
+impl Framing {
+    /// Answers with a whole body.
+    pub(super) async fn whole(
+        self,
+        end: &mut End,
+        status: u16,
+        content_type: &str,
+        body: &str,
+    ) -> io::Result<()> {
+        let length = match self {
+            Self::Told => format!("Content-Length: {}\r\n", body.len()),
+            Self::UntilClose => String::new(),
+        };
+        let version = self.version();
+        let answer = format!(
+            "HTTP/{version} {status} Whatever\r\nContent-Type: {content_type}\r\n{length}\r\n{body}"
+        );
+        end.write_all(answer.as_bytes()).await?;
+        self.close(end).await
     }
-    let chunk = format!("{:x}\r\n{part}\r\n", part.len());
-    end.write_all(chunk.as_bytes()).await
-}
 
-/// Ends it.
-pub(super) async fn finish(end: &mut End) -> io::Result<()> {
-    end.write_all(b"0\r\n\r\n").await
+    /// Begins an answer of unknown length.
+    pub(super) async fn begin(self, end: &mut End, content_type: &str) -> io::Result<()> {
+        let chunked = match self {
+            Self::Told => "Transfer-Encoding: chunked\r\n",
+            Self::UntilClose => "",
+        };
+        let version = self.version();
+        let head =
+            format!("HTTP/{version} 200 OK\r\nContent-Type: {content_type}\r\n{chunked}\r\n");
+        end.write_all(head.as_bytes()).await
+    }
+
+    /// Goes on with it. What is empty would end it, and is left out.
+    pub(super) async fn part(self, end: &mut End, part: &str) -> io::Result<()> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        let chunk = match self {
+            Self::Told => format!("{:x}\r\n{part}\r\n", part.len()),
+            Self::UntilClose => part.to_owned(),
+        };
+        end.write_all(chunk.as_bytes()).await
+    }
+
+    /// Ends it.
+    pub(super) async fn finish(self, end: &mut End) -> io::Result<()> {
+        if self == Self::Told {
+            end.write_all(b"0\r\n\r\n").await?;
+        }
+        self.close(end).await
+    }
+
+    /// Writes no more, where that is what ends an answer.
+    async fn close(self, end: &mut End) -> io::Result<()> {
+        match self {
+            Self::Told => Ok(()),
+            Self::UntilClose => end.shutdown().await,
+        }
+    }
+
+    fn version(self) -> &'static str {
+        match self {
+            Self::Told => "1.1",
+            Self::UntilClose => "1.0",
+        }
+    }
 }
 
 /// Waits until the client hangs up.

@@ -326,7 +326,7 @@ impl Ledger {
         for (place, entry) in entries.iter().enumerate() {
             let asked = request
                 .last_asked(place, seen.written)
-                .map(|(chat, asked)| (*chat, asked.clone()));
+                .map(|(chat, asked)| (chat.clone(), asked.clone()));
             let what = match (&entry.error, &asked) {
                 (Some(error), asked) => {
                     let asked = asked.as_ref();

@@ -73,7 +73,7 @@ pub(super) struct Asked {
     pub(super) first: Option<Instant>,
     /// When the answer ended on the model server's side.
     pub(super) ended: Option<Instant>,
-    /// What the model server has said.
+    /// What the model server has said, its thoughts aside.
     pub(super) text: String,
     /// The tokens of that.
     pub(super) tokens: u64,

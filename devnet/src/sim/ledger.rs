@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     faults::{Acknowledged, Leaving},
     interviews::Interview,
+    said::Said,
     warmth::Warmth,
     wire::Link,
 };
@@ -121,7 +122,7 @@ pub(super) struct Answer {
 }
 
 /// A chat that the model server was asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Chat {
     pub(super) connection: u64,
     pub(super) opened: Instant,
@@ -129,8 +130,8 @@ pub(super) struct Chat {
     pub(super) read: Option<Instant>,
     /// When its last line was written.
     pub(super) written: Option<Instant>,
-    /// How much the model server has said, in bytes.
-    pub(super) said: usize,
+    /// What the model server has said.
+    pub(super) said: Said,
     /// Since when nothing more comes of it, and never will.
     pub(super) hangs: Option<Instant>,
     /// It was made to fail.
@@ -141,7 +142,7 @@ pub(super) struct Chat {
 #[derive(Default)]
 pub(super) struct Stream {
     pub(super) next: u64,
-    pub(super) text: String,
+    pub(super) said: Said,
     /// How many runs of indices have begun on this session. Each making of the request allows one.
     pub(super) runs: usize,
     /// How often the request had been made on this session when the run of indices began.

@@ -23,6 +23,7 @@ pub mod network;
 mod pipe;
 mod registration;
 pub mod rules;
+mod said;
 pub mod trace;
 mod visit;
 mod warmth;

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use serde_json::Value;
 
 use super::{
-    super::fate::Fate,
+    super::{fate::Fate, http::Framing, said::Kind},
     memory::{Memory, Wish},
     ollama::Ollama,
     openai::OpenAi,
@@ -25,28 +25,36 @@ pub enum ApiMode {
 }
 
 impl ApiMode {
-    pub(super) fn dialect(self) -> &'static dyn Dialect {
+    /// That of a server which follows from the seed.
+    pub(super) fn dialect(self, seed: u64) -> Box<dyn Dialect> {
         match self {
-            Self::Ollama => &Ollama,
-            Self::OpenAi => &OpenAi,
+            Self::Ollama => Box::new(Ollama),
+            Self::OpenAi => Box::new(OpenAi::of(&mut Fate::of(seed, "server", 0))),
         }
     }
 }
 
 /// What a request asks for.
 pub(super) enum Ask {
-    /// A chat, by the first word of its last message, with so many tokens at most.
-    Chat {
-        word: String,
-        limit: Option<u64>,
-        wish: Wish,
-    },
+    /// A chat.
+    Chat(Question),
     /// To have the model in memory.
     Load(Wish),
     /// To have it there no more.
     Unload,
     /// Something about the server itself.
     About,
+}
+
+/// What a chat asks.
+pub(super) struct Question {
+    /// The first word of its last message.
+    pub(super) word: String,
+    /// So many tokens at most.
+    pub(super) limit: Option<u64>,
+    /// Whether a tool may be called in its answer.
+    pub(super) has_tools: bool,
+    pub(super) wish: Wish,
 }
 
 /// Whether the server has its model.
@@ -73,6 +81,7 @@ impl Presence {
 /// How one answer is written, as far as servers differ in that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
+    pub(super) framing: Framing,
     /// Its head goes out before the first token is there.
     pub(super) is_early: bool,
     /// Something that carries nothing goes out each second of silence.
@@ -84,6 +93,48 @@ pub(super) struct Style {
     pub(super) is_done: bool,
     /// Behind that the body does not end until the client hangs up.
     pub(super) lingers: bool,
+    /// So many of a hundred tokens are thoughts, ahead of all others.
+    pub(super) thoughts: u64,
+    /// Under which names they are written.
+    pub(super) thought_names: &'static [&'static str],
+    /// So many of a hundred tokens are the arguments of a call, behind all others.
+    pub(super) arguments: u64,
+    /// A call begins without any of them.
+    pub(super) is_bare_call: bool,
+    /// What is said at the end of an answer with a call.
+    pub(super) called_reason: &'static str,
+}
+
+impl Style {
+    /// A token as it stands in an answer of so many: the arguments of a call are a JSON object.
+    pub(super) fn piece(self, number: u64, tokens: u64, mut token: String) -> (Kind, String) {
+        let kind = self.kind(number, tokens);
+        if kind == Kind::Arguments {
+            if number == 0 || self.kind(number - 1, tokens) != kind {
+                token.insert_str(0, r#"{"what":""#);
+            }
+            if number + 1 == tokens {
+                token.push_str(r#""}"#);
+            }
+        }
+        (kind, token)
+    }
+
+    /// Whether an answer of so many tokens ends with a call.
+    pub(super) fn calls(self, tokens: u64) -> bool {
+        tokens > 0 && self.kind(tokens - 1, tokens) == Kind::Arguments
+    }
+
+    fn kind(self, number: u64, tokens: u64) -> Kind {
+        let place = number * 100 / tokens.max(1);
+        if place < self.thoughts {
+            Kind::Thinking
+        } else if place + self.arguments >= 100 {
+            Kind::Arguments
+        } else {
+            Kind::Content
+        }
+    }
 }
 
 /// Where the counts are.
@@ -120,8 +171,11 @@ pub(super) trait Dialect: Send + Sync {
     /// What a request asks for.
     fn asked(&self, path: &str, body: &Value) -> Ask;
 
+    /// How all its answers are framed.
+    fn framing(&self) -> Framing;
+
     /// How the next answer is written.
-    fn style(&self, fate: &mut Fate) -> Style;
+    fn style(&self, fate: &mut Fate, has_tools: bool) -> Style;
 
     /// What a stream's head says that it is.
     fn content_type(&self) -> &'static str;
@@ -130,7 +184,7 @@ pub(super) trait Dialect: Send + Sync {
     fn opening(&self, style: Style) -> String;
 
     /// A token, which is the answer's `number`th.
-    fn token(&self, style: Style, token: &str, number: u64) -> String;
+    fn token(&self, style: Style, token: (Kind, &str), number: u64) -> String;
 
     /// What makes an answer of so many tokens whole.
     fn ending(&self, style: Style, tokens: u64) -> String;

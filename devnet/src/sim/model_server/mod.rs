@@ -23,14 +23,15 @@ use tokio::{sync::mpsc, time::sleep};
 pub use self::{dialect::ApiMode, plan::Temper};
 
 use self::{
-    dialect::{Ask, Dialect, Page, Presence, Style},
+    dialect::{Ask, Dialect, Page, Presence, Question, Style},
     memory::{Memory, Wish},
     plan::{Fault, Plan},
 };
 use super::{
     books::{Books, Opened},
     fate::Fate,
-    http,
+    http::{self, Framing},
+    said::Kind,
     trace::Trace,
     wire::{End, Link},
 };
@@ -58,7 +59,7 @@ pub struct ModelServer {
 
 struct Shared {
     seed: u64,
-    dialect: &'static dyn Dialect,
+    dialect: Box<dyn Dialect>,
     link: Link,
     books: Books,
     trace: Trace,
@@ -86,9 +87,13 @@ impl ModelServer {
         trace: Trace,
         temper: Temper,
     ) -> Self {
+        let dialect = mode.dialect(seed);
+        if dialect.framing() == Framing::UntilClose {
+            books.count("stories with a server of HTTP/1.0");
+        }
         let shared = Arc::new(Shared {
             seed,
-            dialect: mode.dialect(),
+            dialect,
             link,
             books,
             trace,
@@ -173,13 +178,13 @@ impl Shared {
                 continue;
             }
             match self.dialect.asked(&request.path, &body) {
-                Ask::Chat { word, limit, wish } => self.chat(&mut end, &word, limit, wish).await?,
+                Ask::Chat(question) => self.chat(&mut end, &question).await?,
                 Ask::Load(wish) => self.load(&mut end, wish).await?,
                 Ask::Unload => self.unload(&mut end).await?,
                 Ask::About => {
                     let (path, presence) = (&request.path, self.presence());
                     let page = self.dialect.about(path, presence, &self.memory);
-                    page.write(&mut end).await?;
+                    self.show(&mut end, &page).await?;
                 }
             }
         }
@@ -209,13 +214,13 @@ impl Shared {
         self.say(format_args!("ends {id} #{ask}: {how}"));
     }
 
-    async fn chat(
-        &self,
-        end: &mut End,
-        id: &str,
-        limit: Option<u64>,
-        wish: Wish,
-    ) -> io::Result<()> {
+    async fn chat(&self, end: &mut End, question: &Question) -> io::Result<()> {
+        let Question {
+            word: ref id,
+            limit,
+            wish,
+            ..
+        } = *question;
         let opened = Opened {
             connection: end.number(),
             is_warm: self.memory.is_ready(wish),
@@ -223,7 +228,7 @@ impl Shared {
         };
         let (ask, plan) = self.opened(id, opened, limit);
         let asked = Asked { id, ask };
-        let spoken = self.warm_and_answer(end, asked, &plan, wish).await;
+        let spoken = self.warm_and_answer(end, asked, &plan, question).await;
         self.memory.keep(wish);
         self.ended(asked, &plan, &spoken);
         spoken
@@ -232,7 +237,7 @@ impl Shared {
     async fn unload(&self, end: &mut End) -> io::Result<()> {
         self.say(format_args!("asked to unload"));
         self.memory.forget();
-        self.dialect.loaded(false).write(end).await
+        self.show(end, &self.dialect.loaded(false)).await
     }
 
     async fn load(&self, end: &mut End, wish: Wish) -> io::Result<()> {
@@ -244,11 +249,11 @@ impl Shared {
         let failed = fails.then(|| self.dialect.load_failed());
         if let Some(page) = turned_away.flatten().or(failed) {
             self.books.load_failed();
-            return page.write(end).await;
+            return self.show(end, &page).await;
         }
         self.warm(end, wish).await?;
         self.memory.keep(wish);
-        self.dialect.loaded(true).write(end).await
+        self.show(end, &self.dialect.loaded(true)).await
     }
 
     /// What a server says that cannot be asked for its model, if it is such.
@@ -272,14 +277,14 @@ impl Shared {
         end: &mut End,
         asked: Asked<'_>,
         plan: &Plan,
-        wish: Wish,
+        question: &Question,
     ) -> io::Result<()> {
         if let Some(page) = self.turned_away() {
             return self.fail(end, asked, &page).await;
         }
-        self.warm(end, wish).await?;
+        self.warm(end, question.wish).await?;
         let mut fate = Fate::of(self.seed, asked.id, asked.ask + 2_000);
-        let style = self.dialect.style(&mut fate);
+        let style = self.dialect.style(&mut fate, question.has_tools);
         if plan.fault == Fault::Refused {
             rest(end, plan.first).await?;
             return self
@@ -289,10 +294,17 @@ impl Shared {
         self.answer(end, asked, plan, style).await
     }
 
+    async fn show(&self, end: &mut End, page: &Page) -> io::Result<()> {
+        let framing = self.dialect.framing();
+        framing
+            .whole(end, page.status, page.content_type, &page.body)
+            .await
+    }
+
     /// Answers with an error.
     async fn fail(&self, end: &mut End, asked: Asked<'_>, page: &Page) -> io::Result<()> {
         self.books.chat_failed(asked.id, asked.ask);
-        page.write(end).await
+        self.show(end, page).await
     }
 
     async fn answer(
@@ -303,39 +315,50 @@ impl Shared {
         style: Style,
     ) -> io::Result<()> {
         let mut fate = Fate::of(self.seed, asked.id, asked.ask + 1_000);
-        let (dialect, Asked { id, ask }) = (self.dialect, asked);
+        let (dialect, Asked { id, ask }) = (&self.dialect, asked);
+        let framing = style.framing;
         if style.is_early {
-            http::begin(end, dialect.content_type()).await?;
+            framing.begin(end, dialect.content_type()).await?;
             silence(end, style, plan.first).await?;
         } else {
             rest(end, plan.first).await?;
-            http::begin(end, dialect.content_type()).await?;
+            framing.begin(end, dialect.content_type()).await?;
         }
-        http::part(end, &dialect.opening(style)).await?;
+        framing.part(end, &dialect.opening(style)).await?;
         for number in 0..plan.tokens {
             if self.strike(end, asked, (plan.fault, style), number).await? {
                 return Ok(());
             }
-            let token = plan.token(id, ask, number);
-            http::part(end, &dialect.token(style, &token, number)).await?;
-            self.said(end, asked, number, &token);
+            let (kind, piece) = style.piece(number, plan.tokens, plan.token(id, ask, number));
+            framing
+                .part(end, &dialect.token(style, (kind, &piece), number))
+                .await?;
+            self.said(end, asked, number, (kind, &piece));
             if plan.between > 0 {
                 let pause = fate.millis(0..=plan.between);
                 silence(end, style, pause).await?;
             }
         }
-        http::part(end, &dialect.ending(style, plan.tokens)).await?;
+        framing
+            .part(end, &dialect.ending(style, plan.tokens))
+            .await?;
         self.written(end, asked);
         if style.lingers {
             http::hung_up(end).await;
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        http::finish(end).await
+        framing.finish(end).await
     }
 
     /// Enters what was said.
-    fn said(&self, end: &End, Asked { id, ask }: Asked<'_>, number: u64, token: &str) {
-        self.books.chat_said(id, ask, token);
+    fn said(
+        &self,
+        end: &End,
+        Asked { id, ask }: Asked<'_>,
+        number: u64,
+        (kind, piece): (Kind, &str),
+    ) {
+        self.books.chat_said(id, ask, kind, piece);
         if number == 0 {
             let (books, read) = (self.books.clone(), id.to_owned());
             self.link
@@ -362,8 +385,8 @@ impl Shared {
         match fault {
             Fault::Error(at) if at == token => {
                 self.books.chat_failed(id, ask);
-                http::part(end, &self.dialect.error(style)).await?;
-                http::finish(end).await?;
+                style.framing.part(end, &self.dialect.error(style)).await?;
+                style.framing.finish(end).await?;
                 Ok(true)
             }
             Fault::Cut(at) if at == token => {
@@ -381,17 +404,11 @@ impl Shared {
             }
             Fault::Unfinished(at) if at == token => {
                 self.books.chat_failed(id, ask);
-                http::finish(end).await?;
+                style.framing.finish(end).await?;
                 Ok(true)
             }
             _ => Ok(false),
         }
-    }
-}
-
-impl Page {
-    async fn write(&self, end: &mut End) -> io::Result<()> {
-        http::whole(end, self.status, self.content_type, &self.body).await
     }
 }
 
@@ -408,7 +425,7 @@ async fn rest(end: &mut End, time: Duration) -> io::Result<()> {
 async fn silence(end: &mut End, style: Style, mut time: Duration) -> io::Result<()> {
     while style.comments && time >= COMMENTS {
         rest(end, COMMENTS).await?;
-        http::part(end, COMMENT).await?;
+        style.framing.part(end, COMMENT).await?;
         time -= COMMENTS;
     }
     rest(end, time).await

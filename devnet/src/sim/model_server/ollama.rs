@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
-    super::fate::Fate,
+    super::{fate::Fate, http::Framing, said::Kind},
     MODEL,
-    dialect::{Ask, Dialect, Page, Presence, Style},
+    dialect::{Ask, Dialect, Page, Presence, Question, Style},
     memory::{Memory, Wish},
 };
 
@@ -18,17 +18,22 @@ impl Dialect for Ollama {
         }
         let wish = Wish::of(body);
         match body["messages"].as_array().and_then(|all| all.last()) {
-            Some(last) => Ask::Chat {
+            Some(last) => Ask::Chat(Question {
                 word: super::first_word(last),
                 limit: body["options"]["num_predict"].as_u64(),
+                has_tools: false,
                 wish,
-            },
+            }),
             None if wish.is_farewell() => Ask::Unload,
             None => Ask::Load(wish),
         }
     }
 
-    fn style(&self, _: &mut Fate) -> Style {
+    fn framing(&self) -> Framing {
+        Framing::Told
+    }
+
+    fn style(&self, _: &mut Fate, _: bool) -> Style {
         Style::default()
     }
 
@@ -40,7 +45,7 @@ impl Dialect for Ollama {
         String::new()
     }
 
-    fn token(&self, _: Style, token: &str, _: u64) -> String {
+    fn token(&self, _: Style, (_, token): (Kind, &str), _: u64) -> String {
         line(token, None)
     }
 

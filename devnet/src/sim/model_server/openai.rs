@@ -3,9 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    super::fate::Fate,
+    super::{
+        fate::Fate,
+        http::Framing,
+        said::{CALL, Kind, TOOL},
+    },
     MODEL,
-    dialect::{Ask, Dialect, Page, Presence, Style, Usage},
+    dialect::{Ask, Dialect, Page, Presence, Question, Style, Usage},
     memory::{Memory, Wish},
 };
 
@@ -15,7 +19,45 @@ const LOAD: u64 = 1;
 /// So many of a hundred answers do not end behind `[DONE]`.
 const LINGERS: u64 = 10;
 
-pub(super) struct OpenAi;
+/// So many of a hundred servers let their model think, and so many of a hundred chats make it.
+const THINKS: u64 = 50;
+const THOUGHTFUL: u64 = 60;
+
+/// So many of a hundred chats that may call a tool do.
+const CALLS: u64 = 70;
+
+/// So many of a hundred servers speak HTTP/1.0, as mlx_lm's does.
+const OLD: u64 = 20;
+
+/// What servers call thoughts: vLLM has another name than llama.cpp, and some write both.
+const THOUGHT_NAMES: [&[&str]; 3] = [
+    &["reasoning_content"],
+    &["reasoning"],
+    &["reasoning_content", "reasoning"],
+];
+
+/// A server, as far as such servers differ.
+pub(super) struct OpenAi {
+    /// What it calls thoughts; `None`: it has none.
+    thought_names: Option<&'static [&'static str]>,
+    framing: Framing,
+}
+
+impl OpenAi {
+    /// One of many.
+    pub(super) fn of(fate: &mut Fate) -> Self {
+        let thinks = fate.percent(THINKS);
+        let names = fate.one_of(&THOUGHT_NAMES);
+        Self {
+            thought_names: thinks.then_some(names),
+            framing: if fate.percent(OLD) {
+                Framing::UntilClose
+            } else {
+                Framing::Told
+            },
+        }
+    }
+}
 
 impl Dialect for OpenAi {
     fn asked(&self, path: &str, body: &Value) -> Ask {
@@ -27,25 +69,42 @@ impl Dialect for OpenAi {
             return Ask::Load(Wish::default());
         }
         let messages = body["messages"].as_array();
-        Ask::Chat {
+        Ask::Chat(Question {
             word: messages
                 .and_then(|all| all.last())
                 .map_or_else(String::new, super::first_word),
             limit,
+            has_tools: body["tools"].is_array(),
             wish: Wish::default(),
-        }
+        })
     }
 
-    fn style(&self, fate: &mut Fate) -> Style {
+    fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    fn style(&self, fate: &mut Fate, has_tools: bool) -> Style {
         let is_done = fate.percent(75);
-        Style {
+        let mut style = Style {
+            framing: self.framing,
             is_early: fate.percent(50),
             comments: fate.percent(40),
             has_role_first: fate.percent(60),
             usage: fate.one_of(&[Usage::Behind, Usage::Behind, Usage::Last, Usage::Each]),
             is_done,
             lingers: is_done && fate.percent(LINGERS),
+            ..Style::default()
+        };
+        if let Some(names) = self.thought_names.filter(|_| fate.percent(THOUGHTFUL)) {
+            style.thought_names = names;
+            style.thoughts = fate.one_of(&[30, 60, 100]);
         }
+        if has_tools && fate.percent(CALLS) {
+            style.arguments = fate.one_of(&[30, 100]);
+            style.is_bare_call = fate.percent(50);
+            style.called_reason = fate.one_of(&["tool_calls", "tool_calls", "stop"]);
+        }
+        style
     }
 
     fn content_type(&self) -> &'static str {
@@ -63,16 +122,30 @@ impl Dialect for OpenAi {
         }
     }
 
-    fn token(&self, style: Style, token: &str, number: u64) -> String {
+    fn token(&self, style: Style, (kind, token): (Kind, &str), number: u64) -> String {
         let usage = (style.usage == Usage::Each).then_some(number + 1);
-        chunk(
-            &json!([{"index": 0, "delta": {"content": token}, "finish_reason": null}]),
-            usage,
-        )
+        let deltas = match kind {
+            Kind::Content => vec![json!({"content": token})],
+            Kind::Thinking => {
+                let names = style.thought_names.iter();
+                vec![names.map(|name| (*name, token)).collect()]
+            }
+            Kind::Arguments => fragments(style, token),
+        };
+        let event = |delta| {
+            let choice = json!({"index": 0, "delta": delta, "finish_reason": null});
+            chunk(&json!([choice]), usage)
+        };
+        deltas.into_iter().map(event).collect()
     }
 
     fn ending(&self, style: Style, tokens: u64) -> String {
-        let last = json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]);
+        let reason = if style.calls(tokens) {
+            style.called_reason
+        } else {
+            "stop"
+        };
+        let last = json!([{"index": 0, "delta": {}, "finish_reason": reason}]);
         let mut ending = if style.usage == Usage::Last {
             chunk(&last, Some(tokens))
         } else {
@@ -156,6 +229,21 @@ impl Dialect for OpenAi {
                 .unwrap_or_else(|| Page::json(500, &"")),
         }
     }
+}
+
+/// The deltas of a piece of a call's arguments. With the first one, which begins with the brace, go the call's id and name.
+fn fragments(style: Style, piece: &str) -> Vec<Value> {
+    let delta = |call: Value| json!({"tool_calls": [call]});
+    let more = |piece: &str| delta(json!({"index": 0, "function": {"arguments": piece}}));
+    let Some(rest) = piece.strip_prefix('{') else {
+        return vec![more(piece)];
+    };
+    let mut function = json!({"name": TOOL});
+    if !style.is_bare_call {
+        function["arguments"] = json!("{");
+    }
+    let begun = delta(json!({"index": 0, "id": CALL, "type": "function", "function": function}));
+    vec![begun, more(if style.is_bare_call { piece } else { rest })]
 }
 
 /// An event of an answer. `model` is where the operator keeps it, which is nobody's business.

@@ -8,7 +8,13 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    super::{books::Opened, fate::Fate, http, wire::End},
+    super::{
+        books::Opened,
+        fate::Fate,
+        http::{self, Framing},
+        said::Kind,
+        wire::End,
+    },
     Asked, STALL, Shared,
     dialect::Page,
     plan::{Fault, Plan},
@@ -70,14 +76,14 @@ impl Shared {
             }
             self.strike_speech(end, asked, plan.fault, number).await?;
             if is_chunked {
-                http::part(end, token).await?;
+                Framing::Told.part(end, token).await?;
             } else {
                 end.write_all(token.as_bytes()).await?;
             }
-            self.said(end, asked, number, token);
+            self.said(end, asked, number, (Kind::Content, token));
         }
         if is_chunked {
-            http::finish(end).await?;
+            Framing::Told.finish(end).await?;
         }
         self.written(end, asked);
         Ok(())
@@ -109,7 +115,7 @@ impl Shared {
 
 async fn begin(end: &mut End, content_type: &str, length: Option<usize>) -> io::Result<()> {
     let Some(length) = length else {
-        return http::begin(end, content_type).await;
+        return Framing::Told.begin(end, content_type).await;
     };
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
