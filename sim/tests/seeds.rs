@@ -73,6 +73,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "answers that a gateway broke a session each over were taken for lost while they were held",
         500_023_128,
     ),
+    (
+        "the answer of an interview that had waited for another was no part of the outbox's bound",
+        310_000_323,
+    ),
 ];
 
 #[test]

@@ -208,7 +208,8 @@ impl Ledger {
         if gauges.waiting > 10 {
             self.count("looks at a waiting room with more than ten");
         }
-        // A job starts to run only while there is room; then it may answer. One that waits may only fail.
+        // A job starts to run only while there is room; then it may answer. One that waits may only fail, but for the
+        // interview behind the one that runs, whose time goes on: it was admitted while there was room, and does not wait for it.
         // A chunk with all the text so far may alone be larger than the bound, and is let in where there is nothing else;
         // it counts twice, since its job has the text as well.
         let caught_up = self.counts.contains_key(CAUGHT_UP);
@@ -218,7 +219,7 @@ impl Ledger {
             0
         };
         let most = limits.outbox_bytes.max(catching_up)
-            + limits.capacity as u64 * limits.answer_bytes
+            + (limits.capacity as u64 + 1) * limits.answer_bytes
             + limits.queue as u64 * SMALL_ANSWER;
         if u64::try_from(gauges.outbox_bytes).is_ok_and(|bytes| bytes > most) {
             let what = format!(
