@@ -211,7 +211,7 @@ impl OpenAi {
 fn failed(failure: &Failure) -> AskError {
     AskError::Refused {
         status: 200,
-        words: failure.text(),
+        words: failure.sentence().to_owned(),
     }
 }
 
