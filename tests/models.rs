@@ -147,7 +147,9 @@ async fn something_else_on_ollamas_port_is_told() {
         let (gateway, ollama) = (gateway().await, ollama().await);
         ollama.fail_always("/api/tags", fault);
         let sidecar = Sidecar::start(CLIENT, &gateway.url(), &ollama.url(), &[OFTEN]);
-        sidecar.wait_until_pending("Ollama does not answer").await;
+        sidecar
+            .wait_until_pending("Ollama does not list its models")
+            .await;
         told(&gateway, 0, "MODEL_LIST", &[]).await;
         ollama.clear_faults();
         told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;

@@ -41,6 +41,8 @@ impl Deltas {
 pub struct Completion {
     /// The `result` of `INFERENCE_RESPONSE`, in the shape of the client's generation.
     pub result: Box<RawValue>,
+    /// Whether there is no text in it, no thought and no call, whatever the backend counted.
+    pub is_empty: bool,
     /// Tokens of the prompt, as the backend counted them; 0 where it did not say.
     pub prompt_tokens: u64,
     /// Tokens generated, likewise.

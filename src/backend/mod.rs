@@ -10,6 +10,7 @@
 
 mod answer;
 mod arguments;
+mod away;
 mod backoff;
 mod catalogue;
 pub mod chat;

@@ -23,6 +23,10 @@ const TOKENS: u32 = 32;
 /// What is named in the result, which nobody sees.
 const REQUEST_ID: &str = "check";
 
+/// What helps where a server counts nothing.
+const UNCOUNTED: &str = "An interview measures by the server's own counts, and nothing is estimated: turn them on, or choose \
+                         another server (docs/openai.md, \"How tokens are counted\").";
+
 /// Looks at a node's servers. Gives its first model beside the steps, if it offers one.
 pub(super) async fn look(node: &Node) -> (Vec<Step>, Option<Model>) {
     let (mut steps, model) = look_at_models(node).await;
@@ -105,7 +109,7 @@ impl<'a> Trial<'a> {
             Some(trouble) => trouble,
             None => match self.ask().await {
                 Ok(answer) => self.told(&answer),
-                Err(failure) => self.failed("gives no answer", &failure),
+                Err(failure) => self.failed("gives no answer", &failure).await,
             },
         };
         step.lasting(self.began.elapsed())
@@ -116,7 +120,7 @@ impl<'a> Trial<'a> {
         let load = self.node.backend.load(self.model);
         match timeout_at(self.began + limit, load).await {
             Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(self.failed("cannot be loaded", &failure)),
+            Ok(Err(failure)) => Some(self.failed("cannot be loaded", &failure).await),
             Err(_) => {
                 let limit = humantime::format_duration(limit);
                 let found = format!(
@@ -155,19 +159,38 @@ impl<'a> Trial<'a> {
         self.node.backend.guide()
     }
 
-    fn failed(&self, how: &str, failure: &Failure) -> Step {
+    /// Whether it is the model's trouble or its server's, which may want a key for chats alone or have gone down with the
+    /// model, another look tells.
+    async fn failed(&self, how: &str, failure: &Failure) -> Step {
+        let backend = &self.node.backend;
+        backend.look_now().await;
+        let offer = backend.offer().borrow().clone();
+        let of_server = offer.why_empty.filter(|_| !offer.is_up);
+        let (how, advice) = match of_server {
+            Some(why) => ("gives no answer", why),
+            None => (how, self.guide().if_broken.to_owned()),
+        };
         let found = format!("The model {} {how} ({}).", self.model.name, failure.text());
-        Step::failed("answer", found).advising(self.guide().if_broken)
+        Step::failed("answer", found).advising(advice)
     }
 
     fn told(&self, answer: &TimedAnswer) -> Step {
         let (name, tokens) = (&self.model.name, answer.tokens);
-        if tokens == 0 {
-            let found = format!("The model {name} answers without a token.");
+        if answer.is_empty {
+            let found = format!(
+                "The model {name} answers without any text, thought or call; its server counts {tokens} tokens."
+            );
             return Step::failed("answer", found).advising(self.guide().if_broken);
         }
-        let speed = per_second(tokens, answer.total);
         let first = answer.first_token.as_secs_f64();
+        if tokens == 0 {
+            let found = format!(
+                "The model {name} answered, the first token after {first:.2} s, but its server counts no tokens: how many a second is \
+                 unknown."
+            );
+            return Step::warned("answer", found, UNCOUNTED);
+        }
+        let speed = per_second(tokens, answer.total);
         let Guide {
             floor,
             best,

@@ -147,7 +147,7 @@ impl Running {
         };
         answered.unwrap_or_else(|| {
             let reason =
-                "Not tried, since chats have every slot. Their answers show that it works.";
+                "Not tried, since requests have every slot. Check again when the node is less busy.";
             Step::skipped("answer", reason)
         })
     }

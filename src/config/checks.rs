@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    BackendUrl,
     error::{ConfigError, Invalid},
     field::{Field, Value},
     proxy::on_the_way_to,
@@ -105,10 +106,12 @@ pub(super) fn find_conflicts(fields: &Fields) -> Vec<ConfigError> {
         proxy,
         admin_hosts,
         key_beside_password,
+        model_endpoint,
         pulls,
         context,
         paths,
         speech_server,
+        speech_endpoint,
         speech_models,
         mapped_models,
     ];
@@ -179,6 +182,27 @@ fn key_beside_password(fields: &Fields) -> Option<Conflict> {
         let sentence = "has a user and password, and PIN_BACKEND_API_KEY is set too; a request has room for one of them";
         ("PIN_OLLAMA_URL", sentence.to_owned())
     })
+}
+
+/// A URL that was copied from an example of a chat, where a base URL is wanted.
+fn model_endpoint(fields: &Fields) -> Option<Conflict> {
+    let endpoints: &[_] = match fields.api_mode.right()?.0 {
+        ApiMode::OpenAi => &["/chat/completions", "/v1/models"],
+        ApiMode::Ollama => &["/api/chat", "/api/tags"],
+    };
+    endpoint("PIN_OLLAMA_URL", fields.ollama_url.right()?, endpoints)
+}
+
+/// Nothing else would tell: a look takes any answer for one.
+fn speech_endpoint(fields: &Fields) -> Option<Conflict> {
+    endpoint("PIN_TTS_URL", fields.tts_url.right()?, &["/audio/speech"])
+}
+
+fn endpoint(name: &'static str, url: &BackendUrl, endpoints: &[&str]) -> Option<Conflict> {
+    let end = endpoints.iter().find(|end| url.ends_with(end))?;
+    let sentence =
+        format!("{url} ends with {end}, which the sidecar adds by itself; leave that out");
+    Some((name, sentence))
 }
 
 /// What only Ollama has, and an operator would believe to hold.

@@ -268,6 +268,11 @@ impl BackendUrl {
         self
     }
 
+    /// Whether its path ends with this one, which has a slash at its beginning and none at its end.
+    pub(super) fn ends_with(&self, path: &str) -> bool {
+        self.base_path.ends_with(path)
+    }
+
     /// The value of the `Authorization` header, where the URL has a user and password. Secret.
     pub fn authorization(&self) -> Option<&str> {
         self.authorization.as_deref()

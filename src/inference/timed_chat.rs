@@ -30,6 +30,8 @@ pub(crate) struct TimedChat<'a> {
 pub(crate) struct TimedAnswer {
     /// In the shape of generation 2.
     pub(crate) result: Box<RawValue>,
+    /// See [`Completion::is_empty`](crate::backend::Completion::is_empty).
+    pub(crate) is_empty: bool,
     /// Tokens of the prompt, as the backend counts them; 0 where it does not say.
     pub(crate) prompt_tokens: u64,
     /// Tokens generated, likewise.
@@ -72,6 +74,7 @@ impl TimedChat<'_> {
         let completion = reader.finish(decoder, &context).map_err(without_key)?;
         Ok(TimedAnswer {
             result: completion.result,
+            is_empty: completion.is_empty,
             prompt_tokens: completion.prompt_tokens,
             tokens: completion.generation_tokens,
             first_token: times.first_token().map_or(total, |first| first - sent),

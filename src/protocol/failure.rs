@@ -81,6 +81,11 @@ impl Failure {
         Self::new(self.code, reword(self.sentence))
     }
 
+    /// The sentence alone, for whoever says the rest himself.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
     /// The text of the frame's `error` field.
     pub fn text(&self) -> String {
         format!("{}: {}", self.code.as_str(), self.sentence)

@@ -18,6 +18,21 @@ pub enum Step {
     Login,
 }
 
+impl Step {
+    /// What may be wrong where nothing comes of it.
+    fn help(self) -> &'static str {
+        match self {
+            // The peer has taken the connection. Many servers that expect HTTP wait for more of it.
+            Self::Tls => {
+                "check host and port, and whether TLS is spoken there; a firewall may be in the way, too"
+            }
+            Self::Tcp | Self::Upgrade | Self::Login => {
+                "a firewall or NetworkPolicy may be in the way"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -45,7 +60,7 @@ pub enum DialError {
     #[error("TLS failed: {0}")]
     Tls(String),
     /// A step took too long.
-    #[error("{step} took longer than {}; a firewall or NetworkPolicy may be in the way", humantime::format_duration(*limit))]
+    #[error("{step} took longer than {}; {}", humantime::format_duration(*limit), step.help())]
     Timeout {
         /// Which one.
         step: Step,

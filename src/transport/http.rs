@@ -144,6 +144,11 @@ impl HttpClient {
         }
     }
 
+    /// Whether the server is asked by TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.endpoint.tls
+    }
+
     /// A text less what the server is told of who asks.
     pub fn without_credentials(&self, text: String) -> String {
         // What is shorter may be a word of its own.

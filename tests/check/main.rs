@@ -108,7 +108,7 @@ async fn a_session_that_is_not_there_is_told_as_readyz_does() {
 }
 
 #[tokio::test]
-async fn while_chats_have_every_slot_no_answer_is_tried() {
+async fn while_requests_have_every_slot_no_answer_is_tried_and_nothing_is_made_of_theirs() {
     let net = Net::start(&[("PIN_CAPACITY", "1")]).await;
     net.ollama.pause_at(1);
     let mut chat = net.chat("hello");
@@ -117,7 +117,8 @@ async fn while_chats_have_every_slot_no_answer_is_tried() {
         .await;
     let (status, report) = checked(&net.sidecar).await;
     assert_eq!(status, 200);
-    expect(&report, "answer", "skipped", "chats have every slot");
+    let reason = "Not tried, since requests have every slot. Check again";
+    expect(&report, "answer", "skipped", reason);
     net.ollama.go_on();
     assert!(!chat.outcome().await.text().is_empty());
 }

@@ -1,8 +1,31 @@
 //! What an operator sees of speech.
 
-use devnet::speech::Fault;
+use devnet::{http, speech::Fault};
 
 use super::{support::MODEL, *};
+
+#[tokio::test]
+async fn a_check_while_speech_has_the_only_slot_says_nothing_of_chats() {
+    let speaking = Speaking::start(&[("PIN_CAPACITY", "1")]).await;
+    speaking
+        .speech
+        .fail_next(SPEECH, 1, Fault::HangBeforeHeaders);
+    let _spoken = speaking.say("hello");
+    speaking.speech.wait_for_request(SPEECH).await;
+    let url = format!("http://{}/check", speaking.net.sidecar.admin);
+    let report = http::post(&url, "").await.unwrap().json();
+    let steps = report["steps"].as_array().unwrap();
+    let answer = steps.iter().find(|step| step["name"] == "answer").unwrap();
+    assert_eq!(
+        (&answer["outcome"], &answer["found"]),
+        (
+            &json!("skipped"),
+            &json!(
+                "Not tried, since requests have every slot. Check again when the node is less busy."
+            )
+        )
+    );
+}
 
 #[tokio::test]
 async fn speech_is_counted_by_the_name_that_is_offered_and_no_tokens_of_it_are() {

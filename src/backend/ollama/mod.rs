@@ -29,7 +29,7 @@ use self::{
 };
 use super::{
     AskError, Backend, Catalogue, ChatStream, Guide, Model, ModelServer, Prepared, Rules, Seen,
-    Suitability, key::ApiKey,
+    Suitability, away::Way, key::ApiKey,
 };
 use crate::{
     config::{BackendSettings, PolicySettings},
@@ -149,24 +149,26 @@ impl ModelServer for Ollama {
     }
 
     fn why_silent(&self, error: &HttpError) -> String {
+        let way = Way {
+            setting: "PIN_OLLAMA_URL",
+            is_encrypted: self.api.client.is_encrypted(),
+        };
         match error {
-            HttpError::Status(401 | 403) => format!(
-                "Ollama does not answer: {error}. If what stands before it wants a key, set PIN_BACKEND_API_KEY_FILE; else \
-                 correct PIN_OLLAMA_URL."
+            HttpError::Status(status @ (401 | 403)) => format!(
+                "What stands before Ollama refuses the sidecar (HTTP {status}): if it wants a key, set PIN_BACKEND_API_KEY or \
+                 PIN_BACKEND_API_KEY_FILE; else correct PIN_OLLAMA_URL."
             ),
             HttpError::Status(404) | HttpError::Unexpected => format!(
-                "Ollama does not answer: {error}. Correct PIN_OLLAMA_URL; if it leads to vLLM, llama-server, LM Studio or the like, \
+                "Ollama does not list its models: {error}. Correct PIN_OLLAMA_URL; if it leads to vLLM, llama-server, LM Studio or the like, \
                  set PIN_API_MODE=openai."
             ),
+            HttpError::Status(status) => way.odd_status(GUIDE.name, *status),
             HttpError::Dial(_)
             | HttpError::Broken
             | HttpError::NotHttp(_)
             | HttpError::Encoded(_)
-            | HttpError::Status(_)
             | HttpError::TooLarge
-            | HttpError::Silent(_) => {
-                format!("Ollama does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
-            }
+            | HttpError::Silent(_) => way.silent("Ollama does not answer", error),
         }
     }
 

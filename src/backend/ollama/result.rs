@@ -47,6 +47,7 @@ pub(super) fn complete(answer: &Answer, last: &str, context: &ResultContext) -> 
     }?;
     Some(Completion {
         result,
+        is_empty: answer.says_nothing(),
         prompt_tokens,
         generation_tokens,
         load_duration,

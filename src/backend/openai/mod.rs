@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use self::answer::ChatDecoder;
 use super::{
     Arrival, AskError, Backend, ChatStream, Deltas, Guide, Model, ModelServer, Prepared,
-    ResultContext, Rules, Seen, Suitability, key::ApiKey, server::accepted,
+    ResultContext, Rules, Seen, Suitability, away::Way, key::ApiKey, server::accepted,
 };
 use crate::{
     config::{BackendSettings, ModelGlobs, PolicySettings},
@@ -211,7 +211,7 @@ impl OpenAi {
 fn failed(failure: &Failure) -> AskError {
     AskError::Refused {
         status: 200,
-        words: failure.text(),
+        words: failure.sentence().to_owned(),
     }
 }
 
@@ -252,6 +252,10 @@ impl ModelServer for OpenAi {
     }
 
     fn why_silent(&self, error: &HttpError) -> String {
+        let way = Way {
+            setting: "PIN_OLLAMA_URL",
+            is_encrypted: self.client.is_encrypted(),
+        };
         match error {
             HttpError::Status(status @ (401 | 403)) => format!(
                 "The model server refuses the sidecar (HTTP {status}): set PIN_BACKEND_API_KEY or PIN_BACKEND_API_KEY_FILE to \
@@ -264,15 +268,13 @@ impl ModelServer for OpenAi {
                 "The model server does not list its models at {MODELS}: {error}. Correct PIN_OLLAMA_URL, set \
                  PIN_API_MODE=ollama if it is an old Ollama, or name its models in PIN_ALLOW_MODELS if it lists none."
             ),
+            HttpError::Status(status) => way.odd_status("The model server", *status),
             HttpError::Dial(_)
             | HttpError::Broken
             | HttpError::NotHttp(_)
             | HttpError::Encoded(_)
-            | HttpError::Status(_)
             | HttpError::TooLarge
-            | HttpError::Silent(_) => {
-                format!("The model server does not answer: {error}. Start it, or correct PIN_OLLAMA_URL.")
-            }
+            | HttpError::Silent(_) => way.silent("The model server does not answer", error),
         }
     }
 

@@ -38,6 +38,7 @@ pub(super) fn complete(
     }?;
     Some(Completion {
         result,
+        is_empty: answer.says_nothing(),
         prompt_tokens: counts.prompt,
         generation_tokens: counts.generation,
         load_duration: None,

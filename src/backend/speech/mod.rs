@@ -29,6 +29,7 @@ use tracing::info;
 
 use super::{
     AskError,
+    away::Way,
     catalogue::{FRESH, RECOVERY},
     error_text::{plain_words, words_in},
     server::error_body,
@@ -236,9 +237,10 @@ impl SpeechServer {
             },
             Some(error) => SpeechOffer {
                 names: Vec::new(),
-                why_empty: Some(format!(
-                    "The speech server does not answer: {error}. Start it, or correct PIN_TTS_URL."
-                )),
+                why_empty: Some(
+                    self.way()
+                        .silent("The speech server does not answer", error),
+                ),
             },
         };
         match &offer.why_empty {
@@ -261,6 +263,13 @@ impl SpeechServer {
             *current = offer;
             is_news || is_first
         });
+    }
+
+    fn way(&self) -> Way {
+        Way {
+            setting: "PIN_TTS_URL",
+            is_encrypted: self.client.is_encrypted(),
+        }
     }
 
     fn names(&self) -> Vec<Arc<str>> {

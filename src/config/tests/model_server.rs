@@ -35,6 +35,34 @@ fn the_version_at_the_end_of_a_base_url_may_be_written_or_not() {
 }
 
 #[test]
+fn the_url_of_one_endpoint_is_refused_with_what_to_leave_out() {
+    for (mode, written, end) in [
+        (
+            "openai",
+            "http://h/v1/chat/completions",
+            "/chat/completions",
+        ),
+        ("openai", "http://h/chat/completions/", "/chat/completions"),
+        ("openai", "http://h/v1/models", "/v1/models"),
+        ("ollama", "http://h/api/chat", "/api/chat"),
+        ("ollama", "http://h/gpu/api/tags", "/api/tags"),
+    ] {
+        let told = errors(&[("PIN_API_MODE", mode), ("PIN_OLLAMA_URL", written)]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        let words = format!("ends with {end}, which the sidecar adds by itself; leave that out");
+        assert!(told[0].starts_with("PIN_OLLAMA_URL: "), "{told:?}");
+        assert!(told[0].ends_with(&words), "{told:?}");
+    }
+    for (mode, base) in [
+        ("openai", "http://h/models"),
+        ("openai", "http://h/api/chat"),
+        ("ollama", "http://h/api"),
+    ] {
+        config(&[("PIN_API_MODE", mode), ("PIN_OLLAMA_URL", base)]);
+    }
+}
+
+#[test]
 fn the_key_comes_from_the_environment_or_a_file_and_is_never_shown() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");

@@ -37,3 +37,21 @@ fn a_speech_server_has_an_address_and_models_or_nothing_is_said_of_it() {
         assert_eq!(errors(settings), [told]);
     }
 }
+
+#[test]
+fn the_url_of_speech_itself_is_refused_with_what_to_leave_out() {
+    for base in ["http://h:8880", "http://h:8880/v1", "http://h:8880/tts/v1/"] {
+        let base = ("PIN_TTS_URL", base);
+        assert!(config(&[base, ("PIN_TTS_MODELS", "k")]).speech.is_some());
+    }
+    for written in [
+        "http://ann:pw@h:8880/v1/audio/speech",
+        "http://ann:pw@h:8880/v1/audio/speech/",
+        "http://ann:pw@h:8880/audio/speech",
+    ] {
+        let told = errors(&[("PIN_TTS_URL", written), ("PIN_TTS_MODELS", "k")]);
+        let shown = written.trim_end_matches('/').replace("ann:pw", "…");
+        let helps = "ends with /audio/speech, which the sidecar adds by itself; leave that out";
+        assert_eq!(told, [format!("PIN_TTS_URL: {shown} {helps}")]);
+    }
+}

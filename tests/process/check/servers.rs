@@ -1,11 +1,33 @@
 //! What a check finds of servers that are no Ollama.
 
 use devnet::{
-    openai::{OpenAi, Style},
+    openai::{CHAT, Fault, Fixture, MODELS, OpenAi, Style},
     speech::SpeechServer,
 };
 
-use super::{Check, gateway, ollama};
+use super::{Check, Report, gateway, ollama};
+
+/// What a check finds of such a server that answers requests to `path` so.
+async fn found_with(path: &str, fault: impl Into<Fault>) -> Report {
+    let server = OpenAi::builder().style(Style::Vllm).model("tiny");
+    let server = server.start().await.unwrap();
+    server.fail_always(path, fault.into());
+    let (gateway, url) = (gateway().await, server.url());
+    let settings = [("PIN_API_MODE", "openai"), ("PIN_OLLAMA_URL", &*url)];
+    let check = Check::of(&gateway, &ollama().await, &settings);
+    check.json(&["--offline"]).await
+}
+
+/// The events of an answer with this delta in it, and what follows it.
+fn events(delta: &str, more: &[&str]) -> Fixture {
+    let said = format!(r#"{{"choices":[{{"index":0,"delta":{delta}}}]}}"#);
+    let finish = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+    let first = [&*said, finish];
+    Fixture::events(first.iter().chain(more).chain(&["[DONE]"]))
+}
+
+const TWO_TOKENS: &str =
+    r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#;
 
 #[tokio::test]
 async fn a_server_with_openais_interface_is_asked_for_a_real_answer_and_measured_by_its_own_limits()
@@ -29,6 +51,69 @@ async fn a_server_with_openais_interface_is_asked_for_a_real_answer_and_measured
     server.set_behaviour(|behaviour| behaviour.api_key = Some("K".to_owned()));
     let report = check.json(&["--offline"]).await;
     report.expect("backend", "failed", "set PIN_BACKEND_API_KEY");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_and_counts_no_tokens_has_answered() {
+    let report = found_with(CHAT, events(r#"{"content":"one"}"#, &[])).await;
+    report.expect(
+        "answer",
+        "warned",
+        "The model tiny answered, the first token after",
+    );
+    report.expect("answer", "warned", "its server counts no tokens");
+    report.expect("answer", "warned", "How tokens are counted");
+}
+
+#[tokio::test]
+async fn an_answer_with_nothing_in_it_is_none_whatever_its_server_counts() {
+    let empty = "answers without any text, thought or call; its server counts 2 tokens";
+    for nothing in [
+        "{}",
+        r#"{"content":""}"#,
+        r#"{"content":null,"tool_calls":[]}"#,
+    ] {
+        let report = found_with(CHAT, events(nothing, &[TWO_TOKENS])).await;
+        report.expect("answer", "failed", empty);
+    }
+    let call = r#"{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}"#;
+    for something in [r#"{"reasoning_content":"hm"}"#, call] {
+        let report = found_with(CHAT, events(something, &[TWO_TOKENS])).await;
+        report.expect("answer", "passed", "gave 2 tokens");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_key_for_chats_alone_is_told_as_readyz_does() {
+    for status in [401, 403] {
+        let refused = r#"{"error":{"message":"Invalid API Key","code":401}}"#;
+        let refused = Fault::answer(status, "application/json", refused);
+        let report = found_with(CHAT, refused).await;
+        report.expect("backend", "passed", "answers");
+        report.expect("answer", "failed", "(backend: Invalid API Key)");
+        let helps = format!(
+            "refuses the sidecar (HTTP {status}): set PIN_BACKEND_API_KEY or PIN_BACKEND_API_KEY_FILE"
+        );
+        report.expect("answer", "failed", &helps);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_told_with_its_code_once() {
+    let piece = r#"{"choices":[{"index":0,"delta":{"content":"one"}}]}"#;
+    let report = found_with(CHAT, Fixture::events([piece])).await;
+    let once = "cannot be loaded (backend: the answer ended before it was complete)";
+    report.expect("answer", "failed", once);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_something_else_than_its_list_is_not_called_silent() {
+    for status in [302, 400, 429, 500, 502] {
+        let report = found_with(MODELS, Fault::answer(status, "text/plain", "")).await;
+        let words =
+            format!("The model server answers HTTP {status} instead of its list of models.");
+        report.expect("backend", "failed", &words);
+    }
 }
 
 #[tokio::test]

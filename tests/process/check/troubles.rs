@@ -123,6 +123,38 @@ async fn what_is_no_ollama_or_is_changed_on_its_way_is_told_as_the_backend_s_tro
 }
 
 #[tokio::test]
+async fn tls_on_one_side_alone_is_told_whichever_side_that_is() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let taking = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let speaking_tls = certificates::gateway(&[&made(params("localhost", false), None)]).await;
+    // A server that expects HTTP may wait for the end of a line.
+    let mute = format!("https://{}", taking.local_addr().unwrap());
+    let mut cases = vec![(mute, "whether TLS is spoken there")];
+    for secured in [
+        speaking_tls.addr(),
+        // As OpenSSL does, and Go.
+        talker(b"").await,
+        talker(b"HTTP/1.0 400 Bad Request\r\n\r\n").await,
+    ] {
+        cases.push((
+            format!("http://{secured}"),
+            "if TLS is spoken there, write https://",
+        ));
+    }
+    for (url, words) in &cases {
+        for mode in ["ollama", "openai"] {
+            let settings = [IMPATIENT, ("PIN_API_MODE", mode)];
+            let check = Check {
+                ollama: url.clone(),
+                ..Check::of(&gateway, &ollama, &settings)
+            };
+            let report = check.json(&["--offline"]).await;
+            report.expect("backend", "failed", words);
+        }
+    }
+}
+
+#[tokio::test]
 async fn models_that_may_not_be_offered_are_told_with_the_settings_that_say_so() {
     let (gateway, ollama) = (gateway().await, ollama().await);
     for name in ["PIN_ALLOW_MODELS", "PIN_DENY_MODELS"] {
@@ -150,15 +182,22 @@ async fn a_model_that_loads_for_ever_or_says_nothing_is_told_as_the_answer_s_tro
     let report = check.json(&["--offline"]).await;
     let words = "was not loaded within 1s (PIN_FIRST_TOKEN_TIMEOUT)";
     report.expect("answer", "failed", words);
-    let mute = ollama().await;
-    let nothing = format!(
-        r#"{{"model":"{MODEL}","message":{{"role":"assistant","content":""}},"done":true}}"#
-    );
-    mute.fail_always(CHAT, Fault::script([&*nothing]));
-    let report = Check::of(&gateway, &mute, &settings)
-        .json(&["--offline"])
-        .await;
-    report.expect("answer", "failed", "answers without a token");
+    for (counts, words) in [
+        ("", "counts 0 tokens"),
+        (r#","eval_count":2"#, "counts 2 tokens"),
+    ] {
+        let mute = ollama().await;
+        let nothing = format!(
+            r#"{{"model":"{MODEL}","message":{{"role":"assistant","content":""}},"done":true{counts}}}"#
+        );
+        mute.fail_always(CHAT, Fault::script([&*nothing]));
+        let report = Check::of(&gateway, &mute, &settings)
+            .json(&["--offline"])
+            .await;
+        let empty = "answers without any text, thought or call";
+        report.expect("answer", "failed", empty);
+        report.expect("answer", "failed", words);
+    }
 }
 
 #[tokio::test]
