@@ -12,7 +12,7 @@
 //! real sockets have these.
 //!
 //! # What is checked
-//! The delivery rules, by the books (`devnet::sim::books`, `rules`): after each frame, each virtual second, and once
+//! The delivery rules, by the books (`devnet::sim::books`, `rules`, `last_look`): after each frame, each virtual second, and once
 //! all is over. A breach is a sentence with the request, the virtual time and the rule. Interviews, registration, attempts
 //! and warm models have files of their own (`interview_rules`, `registration`, `attempts`, `warmth`); `histories.rs` holds
 //! their rules against agents that break one each.
@@ -26,11 +26,11 @@
 //!
 //! # How to add a rule
 //! Keep in `ledger.rs` what it needs to know, enter that in `books.rs`, and call [`breach`] there if an event can break
-//! it, or in `rules.rs` if time can. Write each excuse down beside it. Break the product on purpose, once, and see the
+//! it, or in `rules.rs` if time can, or `last_look.rs` if only the end shows it. Write each excuse down beside it. Break the product on purpose, once, and see the
 //! rule speak.
 //!
 //! # How to add a trouble
-//! An `Event` in `scenario.rs`, and in `run.rs` what it does to the world, and how it is mended. What is rare, or has to
+//! An `Event` in `scenario.rs`, and in `run/events.rs` what it does to the world, and how it is mended. What is rare, or has to
 //! meet something else, is a plot (`plots.rs`). Have it counted: the summary of a range shows whether it happens at all.
 //!
 //! [`breach`]: devnet::sim::books::Books::breach
