@@ -75,12 +75,6 @@ impl Failure {
         }
     }
 
-    /// The same in other words.
-    #[must_use]
-    pub fn reworded(self, reword: impl FnOnce(String) -> String) -> Self {
-        Self::new(self.code, reword(self.sentence))
-    }
-
     /// The text of the frame's `error` field.
     pub fn text(&self) -> String {
         format!("{}: {}", self.code.as_str(), self.sentence)

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use devnet::openai::{CHAT, Fault, MODELS, OpenAi, Style, lists};
+use devnet::openai::{CHAT, Fault, Fixture, MODELS, OpenAi, Style, lists};
 use serde_json::json;
 
 use crate::{
     Net, server,
-    support::{CLIENT, Sidecar, poll},
+    support::{CLIENT, DESKTOP, Sidecar, poll},
 };
 
 const OFTEN: (&str, &str) = ("PIN_MODEL_REFRESH_INTERVAL", "50ms");
@@ -78,6 +78,54 @@ async fn a_chat_that_is_refused_for_what_it_says_leaves_the_node_where_it_is() {
     let answer = Fault::answer(200, "application/json", in_the_stream);
     let broken = net.answered(answer).await;
     assert_eq!(broken.error(), "backend: no such key: …");
+}
+
+/// The key as programs write it that repeat what they were asked with.
+const KEY_IN_ALL_FORMS: &str = r#"{"error":{"message":"'sk/PRIV+k==' 'sk%2FPRIV%2bk%3D%3d' 'c2svUFJJVitrPT0=' 'OnNrL1BSSVYraz09'"}}"#;
+
+#[tokio::test]
+async fn the_key_is_in_no_error_in_whatever_form_the_server_repeats_it() {
+    for client in [CLIENT, DESKTOP] {
+        let settings = [OFTEN, ("PIN_BACKEND_API_KEY", "sk/PRIV+k==")];
+        let net = Net::with(client, server(Style::LlamaServer).await, &settings).await;
+        let error = |status| Fault::answer(status, "application/json", KEY_IN_ALL_FORMS);
+        let in_the_stream = Fixture::events([
+            r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#,
+            KEY_IN_ALL_FORMS,
+        ]);
+        for answer in [error(500), error(400), error(200), in_the_stream.into()] {
+            let outcome = net.answered(answer).await;
+            let told = outcome.error();
+            let words = told.split_once(": ").unwrap().1;
+            assert_eq!(words, "'…' '…' '…' '…'", "{client}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_password_of_the_url_is_in_no_error_in_whatever_form_the_server_repeats_it() {
+    let server = server(Style::LlamaServer).await;
+    let url = server.url().replace("://", "://ann:pa%2Fss%2Bw%20rd@");
+    let net = Net::with(CLIENT, server, &[("PIN_OLLAMA_URL", &url)]).await;
+    let words = r#"{"error":{"message":"ann 'pa/ss+w rd' 'pa%2fss%2Bw+rd' 'ann:pa/ss+w rd' 'YW5uOnBhL3NzK3cgcmQ=' Basic YW5uOnBhL3NzK3cgcmQ="}}"#;
+    let outcome = net
+        .answered(Fault::answer(500, "application/json", words))
+        .await;
+    assert_eq!(outcome.error(), "backend: ann '…' '…' '…' '…' Basic …");
+}
+
+#[tokio::test]
+async fn a_key_at_the_end_of_a_long_error_is_not_cut_to_its_beginning() {
+    let settings = [OFTEN, ("PIN_BACKEND_API_KEY", "K-one-two-three-four")];
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &settings).await;
+    let words = format!(
+        r#"{{"error":{{"message":"{}K-one-two-three-four"}}}}"#,
+        "word ".repeat(101)
+    );
+    let outcome = net
+        .answered(Fault::answer(500, "application/json", &words))
+        .await;
+    assert!(!outcome.error().contains("K-o"), "{}", outcome.error());
 }
 
 #[tokio::test]

@@ -190,10 +190,6 @@ impl ModelServer for Ollama {
         self.api.key.trouble()
     }
 
-    fn without_key(&self, failure: Failure) -> Failure {
-        failure.reworded(|words| self.api.client.without_credentials(words))
-    }
-
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
         prepare::chat(payload, model, &self.policy, &self.contexts)
     }
@@ -201,13 +197,14 @@ impl ModelServer for Ollama {
     fn chat(&self, chat: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         async {
             let Prepared { body, context, .. } = chat;
+            let credentials = self.api.client.credentials();
             let body = self.api.chat(body).await?;
             if let Some(context) = context {
                 context.taken();
             }
             Ok(ChatStream {
                 body,
-                decoder: Box::<ChatDecoder>::default(),
+                decoder: Box::new(ChatDecoder::new(credentials)),
             })
         }
         .boxed()
