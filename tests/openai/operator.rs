@@ -164,6 +164,21 @@ async fn a_key_goes_with_every_request_and_is_read_again_once_it_is_another() {
 }
 
 #[tokio::test]
+async fn a_key_file_that_gets_a_comment_behind_its_key_is_told_and_the_last_good_key_stays() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "K-good\n").unwrap();
+    let server = OpenAi::builder().model("tiny").api_key("K-good");
+    let path = file.path().to_str().unwrap();
+    let settings = [("PIN_BACKEND_API_KEY_FILE", path), OFTEN];
+    let net = Net::with(CLIENT, server.start().await.unwrap(), &settings).await;
+    std::fs::write(file.path(), "K-good # mine\n").unwrap();
+    let is_told = |(_, readyz): &(u16, String)| readyz.contains("its character 7 is a blank");
+    let (_, readyz) = poll(|| net.sidecar.get("/readyz"), is_told).await;
+    assert!(!readyz.contains("K-good"), "{readyz}");
+    net.ask(&json!({})).await.result();
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed_and_the_key_stays_where_it_is() {
     let elsewhere = server(Style::LlamaServer).await;
     let net = Net::with(
