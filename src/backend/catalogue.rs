@@ -109,6 +109,8 @@ pub struct Offer {
     pub speech: Vec<Arc<str>>,
     /// GPU memory that loaded models take, in bytes.
     pub vram_bytes: u64,
+    /// Whether the backend does not tell which models are in memory.
+    pub is_memory_unknown: bool,
     /// Why there is nothing to offer, as a sentence for the operator.
     pub why_empty: Option<String>,
     /// The backend's version, while it answers and where it tells.
@@ -360,6 +362,7 @@ impl Catalogue {
             // Whose server is looked at by itself.
             speech: Vec::new(),
             vram_bytes: seen.vram_bytes,
+            is_memory_unknown: seen.is_memory_unknown,
             version: seen.version,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use devnet::openai::{CHAT, Fault, Fixture, MODELS, OpenAi, Style, lists};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     Net, server,
@@ -212,6 +212,16 @@ async fn a_redirect_is_not_followed_and_the_key_stays_where_it_is() {
         }
     }
     assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn whether_a_model_is_in_memory_is_not_told_where_the_server_does_not_tell() {
+    let settings = [("PIN_PRELOAD_MODELS", "tiny")];
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &settings).await;
+    let status = net.sidecar.get("/status").await.1;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["models"][0]["loaded"], Value::Null);
+    assert_eq!(status["preloads"][0]["state"], "loaded");
 }
 
 #[tokio::test]
