@@ -17,7 +17,7 @@ use tracing::info;
 
 use super::{ModelServer, Seen, Suitability, preload::Preload};
 use crate::{
-    config::{ModelGlobs, PreloadSettings},
+    config::{ModelGlobs, PreloadSettings, SpeechModel},
     telemetry::{BackendMetrics, LogThrottle, throttled},
     transport::http::HttpError,
 };
@@ -158,6 +158,9 @@ impl Rules {
 
     /// Why a model may not be offered, as a sentence, if it may not.
     pub fn why_hidden(&self, name: &str, suitability: Suitability) -> Option<&'static str> {
+        if SpeechModel::is_name_of_one(name) {
+            return Some("The network would take it for speech: its name begins with tts:.");
+        }
         if self.deny.matches(name) {
             return Some("PIN_DENY_MODELS names it.");
         }

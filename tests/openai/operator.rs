@@ -225,6 +225,23 @@ async fn whether_a_model_is_in_memory_is_not_told_where_the_server_does_not_tell
 }
 
 #[tokio::test]
+async fn a_chat_model_that_the_network_would_take_for_speech_is_not_offered_and_that_is_told() {
+    let server = server(Style::Vllm).await;
+    server.set_list(lists::of(&["tts:kokoro", "TTS:other", "tiny"]));
+    let net = Net::with(CLIENT, server, &[OFTEN]).await;
+    assert_eq!(net.gateway.models(), ["tiny"]);
+    assert!(
+        net.sidecar
+            .get("/status")
+            .await
+            .1
+            .contains("take it for speech")
+    );
+    net.server.set_list(lists::of(&["tts:kokoro"]));
+    net.sidecar.wait_until_pending("begins with tts:").await;
+}
+
+#[tokio::test]
 async fn a_server_that_loads_is_waited_for() {
     let server = OpenAi::builder()
         .model("tiny")

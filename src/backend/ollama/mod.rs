@@ -181,7 +181,8 @@ impl ModelServer for Ollama {
             ),
             (n, None) => format!(
                 "Ollama has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and PIN_DENY_MODELS; \
-                 embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full."
+                 embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full, and none whose name begins \
+                 with tts: is."
             ),
         }
     }

@@ -285,7 +285,7 @@ impl ModelServer for OpenAi {
             ),
             (n, None) => format!(
                 "The model server has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and \
-                 PIN_DENY_MODELS; models that only embed are offered only if PIN_ALLOW_MODELS names them in full."
+                 PIN_DENY_MODELS; models that only embed are offered only if PIN_ALLOW_MODELS names them in full, and none whose name begins with tts: is."
             ),
         }
     }
