@@ -281,7 +281,7 @@ impl ModelServer for OpenAi {
             (0, _) => "The model server lists no model. If it has one all the same, name it in PIN_ALLOW_MODELS.".to_owned(),
             (n, Some(why)) => format!(
                 "The model server has models ({n}) but {why}. They may be loading, have failed, or not fit into its memory: \
-                 its log says more."
+                 its log says more. One that has failed may need the server restarted."
             ),
             (n, None) => format!(
                 "The model server has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and \
