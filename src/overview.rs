@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     admin::{self, Overview, Status},
-    backend::{Hidden, Model, ollama::PullStatus},
+    backend::{Hidden, Offer, ollama::PullStatus},
     clock::millis,
     inference::{Admission, Requests},
     label::Label,
@@ -133,9 +133,9 @@ impl Overview for View {
         let session = self.status.read();
         let offers = self.shared.nodes.offers().now();
         let version = offers.iter().find_map(|offer| offer.version.clone());
-        let models = offers.iter().flat_map(|offer| &offer.models).cloned();
+        let models = offers.iter().flat_map(chat_models);
         let speech = offers.iter().flat_map(|offer| &offer.speech);
-        let models = models.chain(speech.map(|name| Model::named(name)));
+        let models = models.chain(speech.map(speech_model));
         let pulls = self.shared.nodes.iter().map(|node| node.backend.pulls());
         let preloads = self.shared.nodes.iter();
         let preloads = preloads.flat_map(|node| node.backend.preloads());
@@ -152,13 +152,7 @@ impl Overview for View {
                 .map(|node| self.node(node))
                 .collect(),
             session: self.session(&session),
-            models: models
-                .map(|model| admin::ModelStatus {
-                    name: model.name.to_string(),
-                    context_length: model.context_length,
-                    loaded: model.loaded.is_some(),
-                })
-                .collect(),
+            models: models.collect(),
             pulls: pulls
                 .flat_map(|board| board.list())
                 .map(|status| pull(&status))
@@ -254,6 +248,23 @@ impl View {
             capacity: self.admission.capacity(),
             queue: self.admission.queue(),
         }
+    }
+}
+
+fn chat_models(offer: &Offer) -> impl Iterator<Item = admin::ModelStatus> {
+    offer.models.iter().map(|model| admin::ModelStatus {
+        name: model.name.to_string(),
+        context_length: model.context_length,
+        loaded: (!offer.is_memory_unknown).then_some(model.loaded.is_some()),
+    })
+}
+
+/// A speech server tells nothing but that it is there.
+fn speech_model(name: &Arc<str>) -> admin::ModelStatus {
+    admin::ModelStatus {
+        name: name.to_string(),
+        context_length: None,
+        loaded: None,
     }
 }
 

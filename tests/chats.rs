@@ -402,3 +402,24 @@ async fn what_happened_is_counted() {
     );
     assert_eq!(sidecar.metric("session_up").await, 1.0);
 }
+
+#[tokio::test]
+async fn the_password_of_the_url_is_in_no_error_that_what_stands_before_ollama_repeats() {
+    for client in [CLIENT, DESKTOP] {
+        let ollama = Ollama::builder().model(MODEL, ModelShape::default());
+        let ollama = ollama.start().await.unwrap();
+        let url = ollama.url().replace("://", "://ann:pa%2Fss%2Bw%20rd@");
+        let settings = [("PIN_OLLAMA_URL", url.as_str())];
+        let net = Net::with(client, gateway().await, ollama, &settings).await;
+        let words = r#"{"error":"ann 'pa/ss+w rd' 'pa%2fss%2Bw+rd' 'YW5uOnBhL3NzK3cgcmQ='"}"#;
+        for fault in [
+            Fault::answer(500, "application/json", words),
+            Fault::answer(200, "application/x-ndjson", words),
+            Fault::script([r#"{"message":{"content":"a"},"done":false}"#, words]),
+        ] {
+            net.ollama.fail_next(CHAT, 1, fault);
+            let outcome = net.chat("one").outcome().await;
+            assert_eq!(outcome.error(), "backend: ann '…' '…' '…'", "{client}");
+        }
+    }
+}

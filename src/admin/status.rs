@@ -183,8 +183,8 @@ pub struct ModelStatus {
     pub name: String,
     /// The longest context, in tokens, where the backend says.
     pub context_length: Option<u64>,
-    /// Whether it is in memory.
-    pub loaded: bool,
+    /// Whether it is in memory, where the backend says.
+    pub loaded: Option<bool>,
 }
 
 /// A model that is there and is not offered.

@@ -17,7 +17,7 @@ use tracing::info;
 
 use super::{ModelServer, Seen, Suitability, preload::Preload};
 use crate::{
-    config::{ModelGlobs, PreloadSettings},
+    config::{ModelGlobs, PreloadSettings, SpeechModel},
     telemetry::{BackendMetrics, LogThrottle, throttled},
     transport::http::HttpError,
 };
@@ -109,6 +109,8 @@ pub struct Offer {
     pub speech: Vec<Arc<str>>,
     /// GPU memory that loaded models take, in bytes.
     pub vram_bytes: u64,
+    /// Whether the backend does not tell which models are in memory.
+    pub is_memory_unknown: bool,
     /// Why there is nothing to offer, as a sentence for the operator.
     pub why_empty: Option<String>,
     /// The backend's version, while it answers and where it tells.
@@ -156,6 +158,9 @@ impl Rules {
 
     /// Why a model may not be offered, as a sentence, if it may not.
     pub fn why_hidden(&self, name: &str, suitability: Suitability) -> Option<&'static str> {
+        if SpeechModel::is_name_of_one(name) {
+            return Some("The network would take it for speech: its name begins with tts:.");
+        }
         if self.deny.matches(name) {
             return Some("PIN_DENY_MODELS names it.");
         }
@@ -360,6 +365,7 @@ impl Catalogue {
             // Whose server is looked at by itself.
             speech: Vec::new(),
             vram_bytes: seen.vram_bytes,
+            is_memory_unknown: seen.is_memory_unknown,
             version: seen.version,
         }
     }

@@ -1,8 +1,8 @@
 //! What the gateway and the log may read of a backend's failure: the backend's own words, cleaned.
 //!
 //! Invariant: at most [`MAX_BYTES`], on one line, and nothing that says where the backend is or what lies on its disk:
-//! URLs, addresses with a port, IP addresses and absolute paths become `…`. What is no JSON error (a proxy's
-//! page) is not quoted at all.
+//! URLs, addresses with a port, IP addresses and absolute paths become `…`, and so does what it was asked with, before anything
+//! is cut off. What is no JSON error (a proxy's page) is not quoted at all.
 
 #[cfg(test)]
 mod tests;
@@ -10,6 +10,7 @@ mod tests;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{fields::fields, halves::text, object::elements};
+use crate::transport::Credentials;
 
 /// The longest text of an error that is passed on.
 const MAX_BYTES: usize = 512;
@@ -32,35 +33,25 @@ pub(super) fn what_came(body: &[u8]) -> Option<&'static str> {
 }
 
 /// The words that come with a status other than 2xx.
-pub(super) fn words_of_status(status: u16, body: &[u8]) -> String {
-    words_in(&String::from_utf8_lossy(body)).unwrap_or_else(|| format!("HTTP {status}"))
+pub(super) fn words_of_status(status: u16, body: &[u8], credentials: &Credentials) -> String {
+    let words = words_in(&String::from_utf8_lossy(body), credentials);
+    words.unwrap_or_else(|| format!("HTTP {status}"))
 }
 
 /// The words of a body that tells of an error, in whichever of its fields they are.
-pub(super) fn words_in(body: &str) -> Option<String> {
+pub(super) fn words_in(body: &str, credentials: &Credentials) -> Option<String> {
     let said = fields(body, ["error", "detail", "message"]);
     let mut said = said.into_iter().flatten().flatten();
-    said.find_map(words_of)
-}
-
-/// The words of a body that is plain text, and neither JSON nor a page.
-pub(super) fn plain_words(body: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(body).ok()?.trim();
-    let is_markup = text.starts_with(['<', '{', '[', '"']);
-    if is_markup || text.contains(|c: char| c.is_control() && !c.is_whitespace()) {
-        return None;
-    }
-    let cleaned = clean(text);
-    (!cleaned.is_empty()).then_some(cleaned)
+    said.find_map(|error| words_of(error, credentials))
 }
 
 /// The words of an `error` field, as Ollama (`"…"`), OpenAI (`{"message": "…"}`), FastAPI (`[{"msg": "…"}]`) or what is built
 /// on that (`{"error": …}` within its `detail`) spells it.
-pub(super) fn words_of_error(error: &str) -> String {
-    words_of(error).unwrap_or_else(|| "an error without words".to_owned())
+pub(super) fn words_of_error(error: &str, credentials: &Credentials) -> String {
+    words_of(error, credentials).unwrap_or_else(|| "an error without words".to_owned())
 }
 
-fn words_of(error: &str) -> Option<String> {
+fn words_of(error: &str, credentials: &Credentials) -> Option<String> {
     let field = |json, name| fields(json, [name])?[0];
     let words = match error.as_bytes().first()? {
         b'{' => match field(error, "message") {
@@ -74,7 +65,8 @@ fn words_of(error: &str) -> Option<String> {
         b'[' => elements(error)?.find_map(|one| field(one, "msg"))?,
         _ => error,
     };
-    let cleaned = clean(without_echo(&text(words)?));
+    let words = credentials.hide_in(text(words)?.into_owned());
+    let cleaned = clean(without_echo(&words));
     (!cleaned.is_empty()).then_some(cleaned)
 }
 
@@ -112,11 +104,13 @@ fn without_keys(line: &str) -> String {
     let mut is_key = false;
     let hide = |word: &str| {
         let name = word.trim_matches(|c: char| !c.is_alphanumeric());
+        // Base64 may have these at an end.
+        let key = word.trim_matches(|c: char| !c.is_alphanumeric() && !"+/=-_".contains(c));
         let hidden = is_key || name.starts_with("sk-");
         // The other word is one of many in English.
         is_key = name.eq_ignore_ascii_case("bearer") || name == "Basic";
         if hidden && !name.is_empty() {
-            word.replace(name, HIDDEN)
+            word.replace(key, HIDDEN)
         } else {
             word.to_owned()
         }

@@ -198,11 +198,6 @@ impl Backend {
         asked.map_err(|error| self.failure(error))
     }
 
-    /// What an answer's body has told, without the key that the server wants: some repeat it in their errors.
-    pub fn without_key(&self, failure: Failure) -> Failure {
-        self.server.without_key(failure)
-    }
-
     fn failure(&self, error: AskError) -> Failure {
         match error {
             AskError::Http(error) => self.unreachable(&error),

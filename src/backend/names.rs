@@ -26,8 +26,11 @@ pub(super) fn in_a_cloud(name: &str) -> bool {
 pub(super) fn is_embedding(name: &str) -> bool {
     const PARTS: [&str; 6] = ["embed", "rerank", "minilm", "colbert", "whisper", "bge-"];
     const BEGINNINGS: [&str; 4] = ["e5-", "gte-", "tts-1", "kokoro"];
+    const WORDS: [&str; 1] = ["transcribe"];
     let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+    let mut words = name.split(|c: char| !c.is_alphanumeric());
     PARTS.iter().any(|part| name.contains(part))
+        || words.any(|word| WORDS.contains(&word))
         || BEGINNINGS
             .iter()
             .any(|beginning| name.starts_with(beginning))
@@ -38,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embedding_models_are_known_by_their_names() {
+    fn models_that_embed_or_transcribe_are_known_by_their_names() {
         for name in [
             "text-embedding-3-small",
             "nomic-ai/nomic-embed-text-v1.5",
@@ -47,10 +50,23 @@ mod tests {
             "intfloat/e5-mistral-7b-instruct",
             "Qwen3-Reranker-0.6B",
             "Qwen3-Embedding-8B",
+            "gpt-4o-transcribe",
+            "openai/gpt-4o-mini-transcribe",
+            "Voxtral-Mini-Transcribe",
+            "gpt-4o-transcribe-diarize",
+            "whisper-large-v3",
         ] {
             assert!(is_embedding(name), "{name}");
         }
-        for name in ["Qwen3-8B", "tiny", "command-r", "gte/chat", "mistral-7b"] {
+        for name in [
+            "Qwen3-8B",
+            "tiny",
+            "command-r",
+            "gte/chat",
+            "mistral-7b",
+            "transcriber-llama-8b",
+            "transcribe/qwen3",
+        ] {
             assert!(!is_embedding(name), "{name}");
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-use hyper::body::Incoming;
+use hyper::{Response, body::Incoming};
 
 use super::{
     Catalogue, ChatStream, Model,
@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     protocol::{Code, Failure},
-    transport::http::{Body, HttpClient, HttpError, encoding, read_body, stream},
+    transport::{
+        Credentials,
+        http::{Body, HttpClient, HttpError, encoding, read_body, stream},
+    },
 };
 
 /// The largest body of a failed request that is looked at, in bytes: more than any error text is worth.
@@ -144,11 +147,6 @@ pub trait ModelServer: Send + Sync {
         None
     }
 
-    /// See [`super::Backend::without_key`].
-    fn without_key(&self, failure: Failure) -> Failure {
-        failure
-    }
-
     /// See [`super::Backend::prepare`].
     ///
     /// # Errors
@@ -193,22 +191,23 @@ pub(super) async fn accepted(
     path: &str,
     body: Bytes,
 ) -> Result<Body, AskError> {
+    let credentials = client.credentials();
     let answer = client.post(path, body).await?;
     let status = answer.status().as_u16();
     if status == 200 {
         return Ok(stream(answer.into_body()));
     }
-    if let Some(encoding) = encoding(answer.headers()) {
-        let words = format!("HTTP {status}: {}", HttpError::Encoded(encoding));
-        return Err(AskError::Refused { status, words });
-    }
-    let body = error_body(answer.into_body()).await;
-    let words = client.without_credentials(words_of_status(status, &body));
+    let words = refused(answer, &credentials).await;
     Err(AskError::Refused { status, words })
 }
 
-/// The body of a failed request. One that cannot be read whole is empty: it says no less than one that is no JSON.
-pub(super) async fn error_body(body: Incoming) -> Bytes {
-    let body = read_body(body, MAX_ERROR_BODY).await;
-    body.unwrap_or_default()
+/// What an answer says whose status is not the one hoped for, less what was asked with.
+pub(super) async fn refused(answer: Response<Incoming>, credentials: &Credentials) -> String {
+    let status = answer.status().as_u16();
+    if let Some(encoding) = encoding(answer.headers()) {
+        return format!("HTTP {status}: {}", HttpError::Encoded(encoding));
+    }
+    // One that cannot be read whole says no less than one that is no JSON.
+    let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;
+    words_of_status(status, &body.unwrap_or_default(), credentials)
 }

@@ -141,9 +141,10 @@ async fn whoever_misses_a_model_is_told_which_setting_hides_it() {
         ("x-embeds:latest", CannotChat),
         ("x-far:cloud", RunsElsewhere),
         ("x-new:latest", Unknown),
+        ("TTS:x", Suits),
     ]);
     let config = config(&[
-        ("PIN_ALLOW_MODELS", "offered,x*,named,y-denied"),
+        ("PIN_ALLOW_MODELS", "offered,x*,named,y-denied,TTS:x"),
         ("PIN_DENY_MODELS", "*-denied"),
     ]);
     let rules = Rules {
@@ -168,6 +169,7 @@ async fn whoever_misses_a_model_is_told_which_setting_hides_it() {
             "It runs in somebody's cloud; named in full in PIN_ALLOW_MODELS",
         ),
         ("x-new:latest", "It is not known yet"),
+        ("TTS:x", "The network would take it for speech"),
     ];
     assert_eq!(told.len(), begins.len(), "{told:?}");
     for ((name, why), (expected, begin)) in told.iter().zip(begins) {

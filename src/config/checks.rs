@@ -14,9 +14,13 @@ use super::{
     field::{Field, Value},
     proxy::on_the_way_to,
     table::Fields,
-    value::{ApiMode, Choice, Count, FilePath, Secret, Text, Time, UserAgent},
+    value::{ApiMode, Choice, Count, FilePath, Text, Time, Token, UserAgent},
 };
-use crate::{protocol::Generation, secret::SecretSource, transport::AGENT};
+use crate::{
+    protocol::Generation,
+    secret::{Kind, SecretSource},
+    transport::AGENT,
+};
 
 /// The files of the machine that settings fall back to. Tests give their own, so that sidecars can share a process.
 #[derive(Clone, Debug)]
@@ -282,7 +286,7 @@ pub(super) fn find_admin_token(
     errors: &mut Vec<ConfigError>,
 ) -> Option<SecretSource> {
     let names = ("PIN_ADMIN_TOKEN", "PIN_ADMIN_TOKEN_FILE");
-    find_optional(names, &fields.admin_token, &fields.admin_token_file, errors)
+    find_token(names, &fields.admin_token, &fields.admin_token_file, errors)
 }
 
 /// Finds the model server's key, if one is set, and reads it once.
@@ -292,12 +296,12 @@ pub(super) fn find_backend_key(
 ) -> Option<SecretSource> {
     let names = ("PIN_BACKEND_API_KEY", "PIN_BACKEND_API_KEY_FILE");
     let (key, file) = (&fields.backend_api_key, &fields.backend_api_key_file);
-    find_optional(names, key, file, errors)
+    find_token(names, key, file, errors)
 }
 
-fn find_optional(
+fn find_token(
     names: (&'static str, &'static str),
-    value: &Field<Secret>,
+    value: &Field<Token>,
     file: &Field<FilePath>,
     errors: &mut Vec<ConfigError>,
 ) -> Option<SecretSource> {
@@ -309,6 +313,7 @@ fn find_optional(
         (None, Some(file)) => SecretSource::File {
             path: file.0.clone(),
             setting: names.1,
+            kind: Kind::Token,
         },
         (None, None) => return None,
     };
@@ -316,9 +321,9 @@ fn find_optional(
 }
 
 /// Whether a secret is set both as a value and as a file.
-fn is_twice(
+fn is_twice<V>(
     (name, file_name): (&'static str, &str),
-    value: &Field<Secret>,
+    value: &Field<V>,
     file: &Field<FilePath>,
     errors: &mut Vec<ConfigError>,
 ) -> bool {

@@ -132,6 +132,12 @@ pub struct SpeechModel {
 impl SpeechModel {
     /// What stands before the name of every speech model.
     pub const PREFIX: &str = "tts:";
+
+    /// Whether the network takes a model with this name for one that speaks.
+    pub fn is_name_of_one(name: &str) -> bool {
+        let prefix = name.get(..Self::PREFIX.len());
+        prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(Self::PREFIX))
+    }
 }
 
 /// What requests may ask of the machine.

@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{error::Invalid, field::Value, plain::Blanks, speech};
+use super::{SpeechModel, error::Invalid, field::Value, plain::Blanks};
 
 /// How many models one machine is told to pull, at most: beyond what anybody's disk holds.
 const MOST: usize = 64;
@@ -57,6 +57,10 @@ pub(super) struct InterviewModel(pub(super) String);
 
 impl Value for InterviewModel {
     fn parse(text: &str) -> Result<Self, Invalid> {
+        refuse_speech(
+            text,
+            "is a speech model; write the name of a chat model, since there is no interview for speech",
+        )?;
         let mut name = full_name(text)?;
         if tag_of(text).is_none() {
             name.truncate(name.len() - 1 - DEFAULT_TAG.len());
@@ -69,6 +73,13 @@ impl fmt::Display for InterviewModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn refuse_speech(written: &str, reason: &str) -> Result<(), Invalid> {
+    if SpeechModel::is_name_of_one(written) {
+        return Err(Invalid::value(written, reason));
+    }
+    Ok(())
 }
 
 /// What is chosen where nobody names models, and what names none.
@@ -103,12 +114,10 @@ impl Value for PreloadModels {
                 ));
             }
             // No model server loads one.
-            if written.starts_with(speech::PREFIX) {
-                return Err(Invalid::value(
-                    written,
-                    "is a speech model; write names of chat models, which alone are kept loaded",
-                ));
-            }
+            refuse_speech(
+                written,
+                "is a speech model; write names of chat models, which alone are kept loaded",
+            )?;
         }
         Ok(Self::Named(ModelNames::parse(text)?.0))
     }
@@ -310,6 +319,16 @@ mod tests {
             let refusal = preload(written).unwrap_err();
             assert!(refusal.contains(words), "{written}: {refusal}");
         }
+    }
+
+    #[test]
+    fn no_speech_model_is_named_for_interviews_which_there_are_none_of() {
+        let named = |text| InterviewModel::parse(text).map_err(|error| error.to_string());
+        for written in ["tts:kokoro", "TTS:Kokoro"] {
+            let refusal = named(written).err().unwrap();
+            assert!(refusal.contains("no interview for speech"), "{refusal}");
+        }
+        assert_eq!(named("tts-llama:8b").unwrap().0, "tts-llama:8b");
     }
 
     proptest! {

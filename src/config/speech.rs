@@ -11,7 +11,7 @@ use super::{
 };
 
 /// What the network puts before the names of speech models.
-pub(super) const PREFIX: &str = SpeechModel::PREFIX;
+const PREFIX: &str = SpeechModel::PREFIX;
 
 /// How many models are offered, at most: no server speaks with so many.
 const MOST: usize = 64;
@@ -155,8 +155,7 @@ impl Values {
 
 /// Refuses what cannot be the name of a model that is offered.
 fn check_offered(written: &str) -> Result<(), Invalid> {
-    let prefix = written.get(..PREFIX.len());
-    let mistake = if prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX)) {
+    let mistake = if SpeechModel::is_name_of_one(written) {
         "has the prefix tts: already; write the name without it, since the network is told it with it anyway"
     } else if written.contains('=') {
         "has a = in it; write names here, and what the server calls them in PIN_TTS_MODEL_MAP"

@@ -19,7 +19,7 @@ use super::{
     url::{BackendUrl, GatewayUrl},
     value::{
         ApiMode, Choice, ClientId, Count, FilePath, Interval, ListenAddr, PayoutAddress, Price,
-        Region, Secret, Size, Text, Timeout, Tokens, UserAgent,
+        Region, Secret, Size, Text, Timeout, Token, Tokens, UserAgent,
     },
 };
 use crate::{
@@ -159,7 +159,7 @@ settings! {
     ollama_url: BackendUrl, "PIN_OLLAMA_URL", Is("http://localhost:11434"),
         "where Ollama is, or the OpenAI-compatible server (with `/v1` at the end or without); the URL may have a user, a \
          password and a base path";
-    backend_api_key: Option<Secret>, "PIN_BACKEND_API_KEY", Unset,
+    backend_api_key: Option<Token>, "PIN_BACKEND_API_KEY", Unset,
         "the key that the model server wants (`Authorization: Bearer KEY`); a file is better, as for the secret";
     backend_api_key_file: Option<FilePath>, "PIN_BACKEND_API_KEY_FILE", Unset,
         "the file with that key; it is read again at every look at the server";
@@ -246,7 +246,7 @@ settings! {
         "how long running chats may go on after SIGTERM; the whole drain takes 5s more at most";
     listen_addr: ListenAddr, "PIN_LISTEN_ADDR", Is("127.0.0.1:9464"),
         "where probes and metrics are served; `[::]:9464` for all addresses, IPv4 too";
-    admin_token: Option<Secret>, "PIN_ADMIN_TOKEN", Unset,
+    admin_token: Option<Token>, "PIN_ADMIN_TOKEN", Unset,
         "what lets somebody on another machine pause, resume and test (`Authorization: Bearer TOKEN`); a file is better, \
          as for the secret";
     admin_token_file: Option<FilePath>, "PIN_ADMIN_TOKEN_FILE", Unset,

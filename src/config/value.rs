@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     protocol::{Generation, SignatureScheme},
+    secret::Kind,
     telemetry::LogFormat,
 };
 
@@ -120,13 +121,20 @@ impl fmt::Display for PayoutAddress {
 
 /// A secret given as a value. The environment keeps a copy of it for as long as the process lives, which is why a
 /// file is the better place.
-pub(super) struct Secret(pub(super) SecretString);
+pub(super) struct Given<const IS_TOKEN: bool>(pub(super) SecretString);
 
-impl Value for Secret {
+/// What the sidecar signs or logs in with.
+pub(super) type Secret = Given<false>;
+
+/// What is sent, or brought, behind `Bearer`.
+pub(super) type Token = Given<true>;
+
+impl<const IS_TOKEN: bool> Value for Given<IS_TOKEN> {
     const PRIVATE: bool = true;
 
     fn parse(text: &str) -> Result<Self, Invalid> {
-        let secret = crate::secret::from_text(text);
+        let kind = if IS_TOKEN { Kind::Token } else { Kind::Secret };
+        let secret = kind.read(text);
         secret
             .map(Self)
             .map_err(|problem| Invalid::new(problem.to_string()))
@@ -141,7 +149,7 @@ impl Value for Secret {
     }
 }
 
-impl fmt::Display for Secret {
+impl<const IS_TOKEN: bool> fmt::Display for Given<IS_TOKEN> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(REDACTED)
     }

@@ -75,16 +75,14 @@ async fn generate(chat: &mut Chat, task: Task<'_>, progress: &mut Progress) -> R
     }
     let decoder = generation
         .read(backend.chat(body), &mut progress.times)
-        .await
-        .map_err(|failure| backend.without_key(failure))?;
+        .await?;
     let context = ResultContext {
         generation: task.generation,
         request_id: task.request_id.as_str().to_owned(),
         created: task.shared.clock.unix_seconds(),
         model: model.unwrap_or_default(),
     };
-    let completion = generation.finish(decoder, &context);
-    let completion = completion.map_err(|failure| backend.without_key(failure))?;
+    let completion = generation.finish(decoder, &context)?;
     progress.done = Some(Done {
         reply: Reply {
             message: AgentMessage::InferenceResponse,

@@ -58,9 +58,8 @@ impl TimedChat<'_> {
         let sent = Instant::now();
         let mut reader = AnswerReader::new(self.settings, self.deadline, Chunks::unwanted());
         let mut times = Times::default();
-        let without_key = |failure| self.backend.without_key(failure);
         let read = reader.read(self.backend.chat(body), &mut times).await;
-        let decoder = read.map_err(without_key)?;
+        let decoder = read?;
         // Not until now: an end, or counts, that never come are waited for.
         let total = reader
             .last_heard()
@@ -71,7 +70,7 @@ impl TimedChat<'_> {
             created,
             model: self.model.name.to_string(),
         };
-        let completion = reader.finish(decoder, &context).map_err(without_key)?;
+        let completion = reader.finish(decoder, &context)?;
         Ok(TimedAnswer {
             result: completion.result,
             is_empty: completion.is_empty,

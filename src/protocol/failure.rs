@@ -75,12 +75,6 @@ impl Failure {
         }
     }
 
-    /// The same in other words.
-    #[must_use]
-    pub fn reworded(self, reword: impl FnOnce(String) -> String) -> Self {
-        Self::new(self.code, reword(self.sentence))
-    }
-
     /// The sentence alone, for whoever says the rest himself.
     pub fn sentence(&self) -> &str {
         &self.sentence

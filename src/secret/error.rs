@@ -98,6 +98,17 @@ pub enum Problem {
         /// Which one.
         code: u32,
     },
+    /// White space within a token, as before a comment.
+    #[error(
+        "its character {place} is a blank, which no token has; delete that and what follows it"
+    )]
+    BlankInside {
+        /// Its place, counted from 1.
+        place: usize,
+    },
+    /// A header was copied, or a part of one.
+    #[error("it begins with the word Bearer; leave that out, and keep the token alone")]
+    Scheme,
     /// It was copied from a shell or a configuration file.
     #[error("it has quotes around it; keep what is between them alone")]
     Quoted,

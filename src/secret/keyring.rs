@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use super::{
+    Kind,
     error::{Problem, SecretError},
     file::from_bytes,
 };
@@ -35,7 +36,7 @@ pub fn get(client_id: &str) -> Result<SecretString, SecretError> {
                 .get_secret()
                 .map_err(|error| told(client_id, &error))?,
         );
-        let secret = from_bytes(&bytes).map_err(|problem| SecretError::Unfit {
+        let secret = from_bytes(&bytes, Kind::Secret).map_err(|problem| SecretError::Unfit {
             place: "the keyring",
             problem,
         })?;

@@ -1,9 +1,9 @@
-//! What a secret may be: one line of printable characters. What else there is in its place was put there by an editor, a
+//! What a secret may be: one line of printable characters, and a token one word of them (RFC 6750). What else there is in its place was put there by an editor, a
 //! shell or a copy, and would be signed with for ever.
 //!
 //! Invariant: what is wrong is told by its kind and its place, never with a part of the secret.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::{End, Problem};
 use crate::invisible::{invisible, joiner, quoted};
@@ -21,6 +21,28 @@ pub(crate) fn from_text(text: &str) -> Result<SecretString, Problem> {
         Some(problem) => Err(problem),
         None => Ok(SecretString::from(line)),
     }
+}
+
+/// The same of text that should be a token.
+///
+/// # Errors
+/// What keeps it from being one.
+pub(crate) fn token_from_text(text: &str) -> Result<SecretString, Problem> {
+    let token = from_text(text)?;
+    match problem_of_token(token.expose_secret()) {
+        Some(problem) => Err(problem),
+        None => Ok(token),
+    }
+}
+
+fn problem_of_token(line: &str) -> Option<Problem> {
+    const SCHEME: &str = "Bearer";
+    let place = line.chars().position(char::is_whitespace)? + 1;
+    let word = line.split(char::is_whitespace).next()?;
+    if word.trim_end_matches(':').eq_ignore_ascii_case(SCHEME) {
+        return Some(Problem::Scheme);
+    }
+    Some(Problem::BlankInside { place })
 }
 
 fn problem(line: &str) -> Option<Problem> {
@@ -74,10 +96,8 @@ fn is_assignment(line: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use proptest::prelude::*;
-    use secrecy::ExposeSecret as _;
-
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_nobody_sees_in_a_secret_is_told_by_its_kind_and_place_and_never_with_its_value() {
@@ -130,6 +150,37 @@ mod tests {
             "s\u{e4}cret",
         ] {
             assert_eq!(from_text(written).unwrap().expose_secret(), written);
+        }
+    }
+
+    #[test]
+    fn a_token_is_one_word_and_what_is_beside_it_is_told_by_its_place_and_never_with_its_value() {
+        let blank = |place| {
+            format!(
+                "its character {place} is a blank, which no token has; delete that and what follows it"
+            )
+        };
+        let scheme = "it begins with the word Bearer; leave that out, and keep the token alone";
+        for (written, told) in [
+            ("sk-abc # my key", blank(7)),
+            ("sk-abc def\n", blank(7)),
+            ("sk-äbc\u{a0}def", blank(7)),
+            ("Bearer sk-abc", scheme.to_owned()),
+            ("bearer  sk-abc\n", scheme.to_owned()),
+            (
+                "sk-abc ",
+                "it has a blank at its end; delete that".to_owned(),
+            ),
+            (
+                "token=sk-abc x",
+                "it is written as NAME=value; keep what is behind the = alone".to_owned(),
+            ),
+        ] {
+            let problem = token_from_text(written).unwrap_err().to_string();
+            assert_eq!(problem, told, "{written:?}");
+        }
+        for token in ["sk-abc", "Bearer", "bearer-abc", "a#b", "YWJj="] {
+            assert_eq!(token_from_text(token).unwrap().expose_secret(), token);
         }
     }
 

@@ -13,8 +13,31 @@ use std::{fmt, path::PathBuf};
 
 use secrecy::SecretString;
 
-pub(crate) use self::line::from_text;
+use self::error::Problem;
+
 pub use self::{error::SecretError, file::read_from, keeper::SecretKeeper};
+
+/// What a secret may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any line of printable characters.
+    Secret,
+    /// One word, which goes behind `Bearer` in a header.
+    Token,
+}
+
+impl Kind {
+    /// Reads one from text that may have newlines at its end.
+    ///
+    /// # Errors
+    /// What keeps it from being one.
+    pub(crate) fn read(self, text: &str) -> Result<SecretString, Problem> {
+        match self {
+            Self::Secret => line::from_text(text),
+            Self::Token => line::token_from_text(text),
+        }
+    }
+}
 
 /// A place that the secret can be read from, again and again.
 #[derive(Clone)]
@@ -27,6 +50,8 @@ pub enum SecretSource {
         path: PathBuf,
         /// The setting that names it.
         setting: &'static str,
+        /// What may be in it.
+        kind: Kind,
     },
     /// The system's keyring has it, under this client id.
     #[cfg(feature = "keyring")]
@@ -68,6 +93,7 @@ impl SecretSource {
         Self::File {
             path,
             setting: "PIN_API_SECRET_FILE",
+            kind: Kind::Secret,
         }
     }
 
@@ -90,7 +116,11 @@ impl SecretSource {
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
-            Self::File { path, setting } => file::read(path, setting),
+            Self::File {
+                path,
+                setting,
+                kind,
+            } => file::read(path, setting, *kind),
             #[cfg(feature = "keyring")]
             Self::Keyring { client_id } => keyring::get(client_id),
         }

@@ -32,11 +32,11 @@ use hyper_util::{
     },
     rt::{TokioIo, TokioTimer},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::{io::AsyncReadExt, time::timeout};
 use tower_service::Service;
 
-use super::{Connections, Dial, DialError, Endpoint, Stream};
+use super::{Connections, Credentials, Dial, DialError, Endpoint, Stream};
 use crate::config::BackendUrl;
 
 /// Idle connections are not used for longer, so that no request meets one that its server is just closing and is lost with it.
@@ -96,8 +96,7 @@ pub struct HttpClient {
     dial: Arc<dyn Dial>,
     endpoint: Arc<Endpoint>,
     url: BackendUrl,
-    /// What the server is told of who asks.
-    authorization: Mutex<Option<HeaderValue>>,
+    credentials: Mutex<Arc<Credentials>>,
 }
 
 impl HttpClient {
@@ -123,24 +122,21 @@ impl HttpClient {
                 dial: Arc::clone(&dial),
                 endpoint: Arc::clone(&endpoint),
             });
-        // The URL was checked when the settings were read.
-        let authorization = url.authorization().map(HeaderValue::from_str);
+        let credentials = url.authorization().map(Credentials::basic);
         Self {
             client,
             dial,
             endpoint,
-            authorization: Mutex::new(authorization.and_then(Result::ok)),
+            credentials: Mutex::new(Arc::new(credentials.unwrap_or_default())),
             url,
         }
     }
 
     /// Asks with this token (RFC 6750) from now on.
     pub fn ask_with(&self, token: &SecretString) {
-        let bearer = format!("Bearer {}", token.expose_secret());
-        // A secret is one line of text, which every header can have.
-        if let Ok(mut bearer) = HeaderValue::from_bytes(bearer.as_bytes()) {
-            bearer.set_sensitive(true);
-            *self.lock_authorization() = Some(bearer);
+        let mut credentials = self.lock_credentials();
+        if !credentials.is_bearer(token) {
+            *credentials = Arc::new(Credentials::bearer(token));
         }
     }
 
@@ -149,21 +145,13 @@ impl HttpClient {
         self.endpoint.tls
     }
 
-    /// A text less what the server is told of who asks.
-    pub fn without_credentials(&self, text: String) -> String {
-        // What is shorter may be a word of its own.
-        const SHORTEST: usize = 6;
-        let authorization = self.lock_authorization();
-        let credentials = authorization.as_ref().and_then(|value| value.to_str().ok());
-        let credentials = credentials.and_then(|value| value.split_once(' '));
-        match credentials.filter(|(_, key)| key.len() >= SHORTEST) {
-            Some((_, key)) => text.replace(key, "…"),
-            None => text,
-        }
+    /// What the server is told of who asks, as it is now.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.lock_credentials())
     }
 
-    fn lock_authorization(&self) -> MutexGuard<'_, Option<HeaderValue>> {
-        self.authorization
+    fn lock_credentials(&self) -> MutexGuard<'_, Arc<Credentials>> {
+        self.credentials
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -211,7 +199,7 @@ impl HttpClient {
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        if let Some(authorization) = &*self.lock_authorization() {
+        if let Some(authorization) = self.credentials().authorization() {
             request = request.header(AUTHORIZATION, authorization);
         }
         // The URL was checked when the settings were read, so that only a defect could make this fail.

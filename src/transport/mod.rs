@@ -5,6 +5,7 @@
 
 mod address_order;
 mod connections;
+mod credentials;
 mod dial;
 mod error;
 pub mod http;
@@ -18,6 +19,7 @@ mod tls_error;
 mod trust;
 
 pub use connections::Connections;
+pub use credentials::Credentials;
 pub use dial::TcpDialer;
 pub use error::{DialError, ProxyError, Step};
 pub use meter::{Meter, Metered};

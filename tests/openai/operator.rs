@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use devnet::openai::{CHAT, Fault, MODELS, OpenAi, Style, lists};
-use serde_json::json;
+use devnet::openai::{CHAT, Fault, Fixture, MODELS, OpenAi, Style, lists};
+use serde_json::{Value, json};
 
 use crate::{
     Net, OFTEN, server,
-    support::{CLIENT, Sidecar, poll},
+    support::{CLIENT, DESKTOP, Sidecar, poll},
 };
 
 /// What `/readyz` says where the list is this.
@@ -78,6 +78,54 @@ async fn a_chat_that_is_refused_for_what_it_says_leaves_the_node_where_it_is() {
     assert_eq!(broken.error(), "backend: no such key: …");
 }
 
+/// The key as programs write it that repeat what they were asked with.
+const KEY_IN_ALL_FORMS: &str = r#"{"error":{"message":"'sk/PRIV+k==' 'sk%2FPRIV%2bk%3D%3d' 'c2svUFJJVitrPT0=' 'OnNrL1BSSVYraz09'"}}"#;
+
+#[tokio::test]
+async fn the_key_is_in_no_error_in_whatever_form_the_server_repeats_it() {
+    for client in [CLIENT, DESKTOP] {
+        let settings = [OFTEN, ("PIN_BACKEND_API_KEY", "sk/PRIV+k==")];
+        let net = Net::with(client, server(Style::LlamaServer).await, &settings).await;
+        let error = |status| Fault::answer(status, "application/json", KEY_IN_ALL_FORMS);
+        let in_the_stream = Fixture::events([
+            r#"{"choices":[{"index":0,"delta":{"content":"a"}}]}"#,
+            KEY_IN_ALL_FORMS,
+        ]);
+        for answer in [error(500), error(400), error(200), in_the_stream.into()] {
+            let outcome = net.answered(answer).await;
+            let told = outcome.error();
+            let words = told.split_once(": ").unwrap().1;
+            assert_eq!(words, "'…' '…' '…' '…'", "{client}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_password_of_the_url_is_in_no_error_in_whatever_form_the_server_repeats_it() {
+    let server = server(Style::LlamaServer).await;
+    let url = server.url().replace("://", "://ann:pa%2Fss%2Bw%20rd@");
+    let net = Net::with(CLIENT, server, &[("PIN_OLLAMA_URL", &url)]).await;
+    let words = r#"{"error":{"message":"ann 'pa/ss+w rd' 'pa%2fss%2Bw+rd' 'ann:pa/ss+w rd' 'YW5uOnBhL3NzK3cgcmQ=' Basic YW5uOnBhL3NzK3cgcmQ="}}"#;
+    let outcome = net
+        .answered(Fault::answer(500, "application/json", words))
+        .await;
+    assert_eq!(outcome.error(), "backend: ann '…' '…' '…' '…' Basic …");
+}
+
+#[tokio::test]
+async fn a_key_at_the_end_of_a_long_error_is_not_cut_to_its_beginning() {
+    let settings = [OFTEN, ("PIN_BACKEND_API_KEY", "K-one-two-three-four")];
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &settings).await;
+    let words = format!(
+        r#"{{"error":{{"message":"{}K-one-two-three-four"}}}}"#,
+        "word ".repeat(101)
+    );
+    let outcome = net
+        .answered(Fault::answer(500, "application/json", &words))
+        .await;
+    assert!(!outcome.error().contains("K-o"), "{}", outcome.error());
+}
+
 #[tokio::test]
 async fn a_key_is_read_from_its_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -114,6 +162,21 @@ async fn a_key_goes_with_every_request_and_is_read_again_once_it_is_another() {
 }
 
 #[tokio::test]
+async fn a_key_file_that_gets_a_comment_behind_its_key_is_told_and_the_last_good_key_stays() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "K-good\n").unwrap();
+    let server = OpenAi::builder().model("tiny").api_key("K-good");
+    let path = file.path().to_str().unwrap();
+    let settings = [("PIN_BACKEND_API_KEY_FILE", path), OFTEN];
+    let net = Net::with(CLIENT, server.start().await.unwrap(), &settings).await;
+    std::fs::write(file.path(), "K-good # mine\n").unwrap();
+    let is_told = |(_, readyz): &(u16, String)| readyz.contains("its character 7 is a blank");
+    let (_, readyz) = poll(|| net.sidecar.get("/readyz"), is_told).await;
+    assert!(!readyz.contains("K-good"), "{readyz}");
+    net.ask(&json!({})).await.result();
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed_and_the_key_stays_where_it_is() {
     let elsewhere = server(Style::LlamaServer).await;
     let net = Net::with(
@@ -147,6 +210,33 @@ async fn a_redirect_is_not_followed_and_the_key_stays_where_it_is() {
         }
     }
     assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn whether_a_model_is_in_memory_is_not_told_where_the_server_does_not_tell() {
+    let settings = [("PIN_PRELOAD_MODELS", "tiny")];
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &settings).await;
+    let status = net.sidecar.get("/status").await.1;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["models"][0]["loaded"], Value::Null);
+    assert_eq!(status["preloads"][0]["state"], "loaded");
+}
+
+#[tokio::test]
+async fn a_chat_model_that_the_network_would_take_for_speech_is_not_offered_and_that_is_told() {
+    let server = server(Style::Vllm).await;
+    server.set_list(lists::of(&["tts:kokoro", "TTS:other", "tiny"]));
+    let net = Net::with(CLIENT, server, &[OFTEN]).await;
+    assert_eq!(net.gateway.models(), ["tiny"]);
+    assert!(
+        net.sidecar
+            .get("/status")
+            .await
+            .1
+            .contains("take it for speech")
+    );
+    net.server.set_list(lists::of(&["tts:kokoro"]));
+    net.sidecar.wait_until_pending("begins with tts:").await;
 }
 
 #[tokio::test]

@@ -308,7 +308,7 @@ fn model(name: &str, context_length: Option<u64>, loaded: bool) -> ModelStatus {
     ModelStatus {
         name: name.to_owned(),
         context_length,
-        loaded,
+        loaded: Some(loaded),
     }
 }
 

@@ -172,11 +172,10 @@ async fn a_status_that_is_no_success_is_told_in_the_servers_own_words() {
             r#"{"message":"no such path","code":404}"#,
             "backend: no such path",
         ),
-        (
-            500,
-            "Internal Server Error",
-            "backend: Internal Server Error",
-        ),
+        (500, "Internal Server Error", "backend: HTTP 500"),
+        (422, "cannot say \"hello\"", "rejected: HTTP 422"),
+        (201, "ID3", "backend: HTTP 201"),
+        (206, "RIFF", "backend: HTTP 206"),
         (
             502,
             "<html>bad gateway at 10.0.0.1</html>",
@@ -203,4 +202,26 @@ async fn a_status_that_is_no_success_is_told_in_the_servers_own_words() {
         refused.starts_with("rejected: invalid request field 'response_format'"),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn the_password_of_the_url_is_in_no_error_in_whatever_form_the_server_repeats_it() {
+    for client in [CLIENT, support::DESKTOP] {
+        let speech = SpeechServer::start().await.unwrap();
+        let url = format!("http://ann:pa%2Fss%2Bw%20rd@{}", speech.addr());
+        let settings = [&[("PIN_TTS_URL", url.as_str())], &MODELS[..]].concat();
+        let net = Net::with(client, gateway().await, ollama().await, &settings).await;
+        let speaking = Speaking { net, speech };
+        speaking.wait_for_list("tts:tts-1").await;
+        let words = r#"{"error":{"message":"ann 'pa/ss+w rd' 'pa%2fss%2Bw%20rd' 'ann:pa/ss+w rd' 'YW5uOnBhL3NzK3cgcmQ=' Basic YW5uOnBhL3NzK3cgcmQ="}}"#;
+        for (status, content_type) in [
+            (500, "application/json"),
+            (200, "application/json"),
+            (200, "audio/wav"),
+        ] {
+            let error = with_fault(&speaking, Fault::answer(status, content_type, words)).await;
+            let told = "backend: ann '…' '…' '…' '…' Basic …";
+            assert_eq!(error.unwrap_err(), told, "{client} {status} {content_type}");
+        }
+    }
 }

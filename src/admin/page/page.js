@@ -181,12 +181,12 @@ function showRequests({ requests }, now) {
 function modelState({ name, loaded, pull }, preloads) {
   if (pull) {
     const { state, total_bytes: all, completed_bytes: done } = pull;
-    return [mark(state === "failed" ? "failed" : "skipped", state === "failed" ? "✕" : "↓", L.pull[state] ?? state),
+    return [mark(...(state === "failed" ? ["failed", "✕"] : ["skipped", "↓"]), L.pull[state] ?? state),
       all ? [el("progress", { max: all, value: done, "aria-label": name }), ` ${L.ofBytes(bytes(done), bytes(all))}`] : null];
   }
   const preload = preloads.find((one) => one.model === name)?.state;
   if (preload && preload !== "loaded") return mark("warned", /ing$/.test(preload) ? "…" : "!", L.preload[preload] ?? preload);
-  return loaded ? mark("passed", "●", preload ? L.preload.loaded : L.loaded) : mark("skipped", "○", L.onDisk);
+  return loaded ?? preload ? mark("passed", "●", L.preload[preload] ?? L.loaded) : loaded == null ? dash : mark("skipped", "○", L.onDisk);
 }
 
 function showModels({ models, hidden, pulls, preloads }) {

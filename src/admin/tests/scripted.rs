@@ -85,7 +85,7 @@ impl Overview for Scripted {
             models: vec![ModelStatus {
                 name: "tiny:latest".into(),
                 context_length: Some(2_048),
-                loaded: true,
+                loaded: Some(true),
             }],
             preloads: vec![PreloadStatus {
                 model: "big:latest".to_owned(),

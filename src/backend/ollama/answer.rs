@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::{
     backend::{
         Arrival, Completion, Decoder, Deltas, ResultContext,
@@ -17,6 +19,7 @@ use crate::{
         object::{Object, Value, string},
     },
     protocol::{ChunkKind, Code, Failure},
+    transport::Credentials,
 };
 
 use super::result::complete;
@@ -24,6 +27,8 @@ use super::result::complete;
 /// Decodes one answer of Ollama.
 #[derive(Default)]
 pub(super) struct ChatDecoder {
+    /// What the server was asked with, and may repeat in an error.
+    credentials: Arc<Credentials>,
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     answer: Answer,
@@ -89,6 +94,14 @@ impl Decoder for ChatDecoder {
 }
 
 impl ChatDecoder {
+    /// Of a server that was asked with these.
+    pub(super) fn new(credentials: Arc<Credentials>) -> Self {
+        Self {
+            credentials,
+            ..Self::default()
+        }
+    }
+
     /// Takes the end of a line, of which earlier reads may have brought the beginning; gives whether it has part of the answer.
     fn read_line_end(&mut self, end: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
         if self.partial.is_empty() {
@@ -112,7 +125,10 @@ impl ChatDecoder {
         let [message, logprobs, done, error] =
             fields(&text, names).ok_or_else(|| unreadable_piece(line))?;
         if let Some(error) = error.filter(|error| *error != r#""""#) {
-            return Err(Failure::new(Code::Backend, words_of_error(error)));
+            return Err(Failure::new(
+                Code::Backend,
+                words_of_error(error, &self.credentials),
+            ));
         }
         let mut brought = self.answer.add_logprobs(logprobs)?;
         if let Some(message) = message {

@@ -183,17 +183,14 @@ impl ModelServer for Ollama {
             ),
             (n, None) => format!(
                 "Ollama has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and PIN_DENY_MODELS; \
-                 embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full."
+                 embedding-only and cloud models are offered only if PIN_ALLOW_MODELS names them in full, and none whose name begins \
+                 with tts: is."
             ),
         }
     }
 
     fn trouble(&self) -> Option<String> {
         self.api.key.trouble()
-    }
-
-    fn without_key(&self, failure: Failure) -> Failure {
-        failure.reworded(|words| self.api.client.without_credentials(words))
     }
 
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {
@@ -203,13 +200,14 @@ impl ModelServer for Ollama {
     fn chat(&self, chat: Prepared) -> BoxFuture<'_, Result<ChatStream, AskError>> {
         async {
             let Prepared { body, context, .. } = chat;
+            let credentials = self.api.client.credentials();
             let body = self.api.chat(body).await?;
             if let Some(context) = context {
                 context.taken();
             }
             Ok(ChatStream {
                 body,
-                decoder: Box::<ChatDecoder>::default(),
+                decoder: Box::new(ChatDecoder::new(credentials)),
             })
         }
         .boxed()

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::{
     backend::{
         Arrival, Completion, Decoder, Deltas, ResultContext,
@@ -18,6 +20,7 @@ use crate::{
     },
     event_stream::{EventStream, Piece},
     protocol::{ChunkKind, Code, Failure},
+    transport::Credentials,
 };
 
 use super::{calls::Calls, numbers::without_odd_numbers, result::complete};
@@ -28,6 +31,8 @@ const CALL_BYTES: usize = 96;
 /// Decodes one answer of an OpenAI-compatible server.
 #[derive(Default)]
 pub(super) struct ChatDecoder {
+    /// What the server was asked with, and may repeat in an error.
+    credentials: Arc<Credentials>,
     form: Form,
     answer: Answer,
     calls: Calls,
@@ -171,6 +176,14 @@ impl Form {
 }
 
 impl ChatDecoder {
+    /// Of a server that was asked with these.
+    pub(super) fn new(credentials: Arc<Credentials>) -> Self {
+        Self {
+            credentials,
+            ..Self::default()
+        }
+    }
+
     fn read_events(
         &mut self,
         mut events: EventStream,
@@ -229,10 +242,13 @@ impl ChatDecoder {
             };
         };
         if let Some(error) = error.filter(|error| *error != r#""""#) {
-            return Err(Failure::new(Code::Backend, words_of_error(error)));
+            return Err(Failure::new(
+                Code::Backend,
+                words_of_error(error, &self.credentials),
+            ));
         }
         if choices.is_none()
-            && let Some(words) = words_in(chunk)
+            && let Some(words) = words_in(chunk, &self.credentials)
         {
             return Err(Failure::new(Code::Backend, words));
         }

@@ -167,6 +167,7 @@ impl OpenAi {
     }
 
     async fn ask(&self, body: Bytes) -> Result<ChatStream, AskError> {
+        let credentials = self.client.credentials();
         let asked = accepted(&self.client, CHAT, body).await;
         if let Err(AskError::Refused {
             status: status @ (401 | 403),
@@ -177,7 +178,7 @@ impl OpenAi {
         }
         Ok(ChatStream {
             body: asked?,
-            decoder: Box::<ChatDecoder>::default(),
+            decoder: Box::new(ChatDecoder::new(credentials)),
         })
     }
 
@@ -188,13 +189,12 @@ impl OpenAi {
         } = self.ask(prepare::load(model).body).await?;
         decoder.limit(MAX_LOAD);
         let mut deltas = Deltas::default();
-        let failed = |failure| failed(&self.without_key(failure));
         while decoder.arrival() == Arrival::Partial {
             let Some(bytes) = body.next().await else {
                 break;
             };
             let fed = decoder.feed(&bytes?, &mut deltas);
-            fed.map_err(failed)?;
+            fed.map_err(|failure| failed(&failure))?;
         }
         let nobodys = ResultContext {
             generation: Generation::Operator,
@@ -203,7 +203,7 @@ impl OpenAi {
             model: String::new(),
         };
         let finished = decoder.finish(&mut deltas, &nobodys);
-        finished.map(drop).map_err(failed)
+        finished.map(drop).map_err(|failure| failed(&failure))
     }
 }
 
@@ -283,21 +283,17 @@ impl ModelServer for OpenAi {
             (0, _) => "The model server lists no model. If it has one all the same, name it in PIN_ALLOW_MODELS.".to_owned(),
             (n, Some(why)) => format!(
                 "The model server has models ({n}) but {why}. They may be loading, have failed, or not fit into its memory: \
-                 its log says more."
+                 its log says more. One that has failed may need the server restarted."
             ),
             (n, None) => format!(
                 "The model server has models ({n}) but none that may be offered. Check PIN_ALLOW_MODELS and \
-                 PIN_DENY_MODELS; models that only embed are offered only if PIN_ALLOW_MODELS names them in full."
+                 PIN_DENY_MODELS; models that only embed are offered only if PIN_ALLOW_MODELS names them in full, and none whose name begins with tts: is."
             ),
         }
     }
 
     fn trouble(&self) -> Option<String> {
         self.key.trouble()
-    }
-
-    fn without_key(&self, failure: Failure) -> Failure {
-        failure.reworded(|words| self.client.without_credentials(words))
     }
 
     fn prepare(&self, payload: &[u8], model: &Model) -> Result<Prepared, Failure> {

@@ -3,6 +3,8 @@
 //!
 //! Invariant: the audio is held once, in the base64 in which it leaves, and never more of it than the limit allows.
 
+use std::sync::Arc;
+
 use data_encoding::BASE64;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -14,6 +16,7 @@ use super::{
 use crate::{
     backend::{error_text::words_in, fields::fields, server::MAX_ERROR_BODY},
     protocol::{Code, Failure},
+    transport::Credentials,
 };
 
 /// The longest content type that is told to anybody, in bytes.
@@ -24,6 +27,8 @@ const GROUP: usize = 3;
 
 /// A clip that is being read.
 pub struct Clip {
+    /// What the server was asked with, and may repeat in an error.
+    credentials: Arc<Credentials>,
     /// As the answer says it, where it does.
     content_type: Option<String>,
     /// What it is instead, where its content type says that it is no clip.
@@ -49,7 +54,7 @@ struct Head<'a> {
 
 impl Clip {
     /// An answer with this content type, of which nothing has been read. `announced`: its length in bytes, where that is
-    /// known; `max`: the largest base64 to be kept, in bytes.
+    /// known; `max`: the largest base64 to be kept, in bytes; `credentials`: what was asked with.
     ///
     /// # Errors
     /// `too_large`: it is announced as larger.
@@ -57,6 +62,7 @@ impl Clip {
         content_type: Option<&str>,
         announced: Option<usize>,
         max: usize,
+        credentials: Arc<Credentials>,
     ) -> Result<Self, Failure> {
         let what_else = content_type.and_then(what_else);
         let mut base64 = String::new();
@@ -69,6 +75,7 @@ impl Clip {
         }
         let is_short = |content_type: &&str| content_type.len() <= LONGEST_CONTENT_TYPE;
         Ok(Self {
+            credentials,
             content_type: content_type.filter(is_short).map(str::to_owned),
             what_else,
             max,
@@ -172,7 +179,7 @@ impl Clip {
         let body = String::from_utf8_lossy(&body);
         let is_json = fields::<0>(&body, []).is_some();
         match what_else.or(is_json.then_some("JSON")) {
-            Some(what) => Err(words_in(&body).map_or_else(
+            Some(what) => Err(words_in(&body, &self.credentials).map_or_else(
                 || no_audio(what),
                 |words| Failure::new(Code::Backend, words),
             )),
@@ -213,7 +220,7 @@ mod tests {
     fn read(content_type: Option<&str>, pieces: &[&[u8]]) -> Result<Value, String> {
         let request = request(r#"{"model":"tts:Kokoro","input":"x","response_format":"flac"}"#);
         let read = || {
-            let mut clip = Clip::new(content_type, None, MAX)?;
+            let mut clip = Clip::new(content_type, None, MAX, Arc::default())?;
             pieces.iter().try_for_each(|piece| clip.feed(piece))?;
             clip.finish(&request)
         };
@@ -224,7 +231,8 @@ mod tests {
     #[test]
     fn a_result_says_what_was_asked_for_what_came_and_how_much() {
         let request = request(r#"{"model":"tts:Kokoro","input":"x","voice":"a\"f"}"#);
-        let mut clip = Clip::new(Some("audio/pcm;rate=24000"), Some(4), MAX).unwrap();
+        let mut clip =
+            Clip::new(Some("audio/pcm;rate=24000"), Some(4), MAX, Arc::default()).unwrap();
         clip.feed(b"\x01\x02\x03\x04").unwrap();
         assert_eq!(
             clip.finish(&request).unwrap().get(),
@@ -316,7 +324,7 @@ mod tests {
     #[test]
     fn more_than_fits_in_base64_is_given_up_while_it_is_read_or_before() {
         let told = "too_large: the audio is larger than PIN_MAX_RESULT_BYTES in base64";
-        let clip = |announced, max| Clip::new(Some("audio/wav"), announced, max);
+        let clip = |announced, max| Clip::new(Some("audio/wav"), announced, max, Arc::default());
         assert_eq!(clip(Some(7), 8).err().unwrap().text(), told);
         assert_eq!(clip(Some(usize::MAX), 8).err().unwrap().text(), told);
         assert!(clip(Some(6), 8).is_ok());

@@ -16,11 +16,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use hyper::{
-    Response,
-    body::{Body as _, Incoming},
-    header::CONTENT_TYPE,
-};
+use hyper::{body::Body as _, header::CONTENT_TYPE};
 use tokio::{
     sync::{Mutex, Notify, watch},
     time::{Instant, sleep, timeout},
@@ -31,8 +27,7 @@ use super::{
     AskError,
     away::Way,
     catalogue::{FRESH, RECOVERY},
-    error_text::{plain_words, words_in},
-    server::error_body,
+    server::refused,
 };
 use crate::{
     config::{SpeechModel, SpeechSettings},
@@ -181,17 +176,20 @@ impl SpeechServer {
         })?;
         let body = request.body(model, self.settings.voice.as_deref());
         let counted = Asked::count(&self.asked);
+        let credentials = self.client.credentials();
         let asked = self.client.post(SPEECH, body).await;
         let answer = asked.map_err(|error| self.unreachable(&error))?;
-        if answer.status() != 200 {
-            return Err(refused(answer).await);
+        let status = answer.status().as_u16();
+        if status != 200 {
+            let words = refused(answer, &credentials).await;
+            return Err(Failure::new(AskError::code_of(status), words));
         }
         let content_type = answer.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|content_type| content_type.to_str().ok());
         let announced = answer.body().size_hint().exact();
         let announced = announced.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         Ok(SpeechStream {
-            clip: Clip::new(content_type, announced, max)?,
+            clip: Clip::new(content_type, announced, max, credentials)?,
             body: stream(answer.into_body()),
             _asked: counted,
         })
@@ -294,13 +292,4 @@ impl SpeechServer {
         };
         Failure::new(Code::Backend, sentence)
     }
-}
-
-/// What an answer says that is none.
-async fn refused(answer: Response<Incoming>) -> Failure {
-    let status = answer.status().as_u16();
-    let body = error_body(answer.into_body()).await;
-    let words = words_in(&String::from_utf8_lossy(&body)).or_else(|| plain_words(&body));
-    let words = words.unwrap_or_else(|| format!("HTTP {status}"));
-    Failure::new(AskError::code_of(status), words)
 }

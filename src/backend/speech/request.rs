@@ -78,10 +78,10 @@ impl SpeechRequest {
 
     /// The name that the model would be offered by: with `tts:`, which requests leave out.
     pub fn offered_name(&self) -> String {
-        let prefix = self.model.get(..SpeechModel::PREFIX.len());
-        match prefix {
-            Some(prefix) if prefix.eq_ignore_ascii_case(SpeechModel::PREFIX) => self.model.clone(),
-            Some(_) | None => format!("{}{}", SpeechModel::PREFIX, self.model),
+        if SpeechModel::is_name_of_one(&self.model) {
+            self.model.clone()
+        } else {
+            format!("{}{}", SpeechModel::PREFIX, self.model)
         }
     }
 

@@ -186,6 +186,21 @@ fn quotes_blanks_and_comments_are_told_and_no_part_of_a_value() {
         ),
         ("PIN_API_SECRET", "s3cret ", "it has a blank at its end"),
         ("PIN_API_SECRET", "\"s3cret\"", "it has quotes around it"),
+        (
+            "PIN_BACKEND_API_KEY",
+            "s3cret # my key",
+            "its character 7 is a blank, which no token has",
+        ),
+        (
+            "PIN_BACKEND_API_KEY",
+            "Bearer s3cret",
+            "it begins with the word Bearer; leave that out",
+        ),
+        (
+            "PIN_ADMIN_TOKEN",
+            "s3cret word",
+            "its character 7 is a blank, which no token has",
+        ),
     ] {
         let errors = errors(&[(name, value)]);
         assert_eq!(errors.len(), 1, "{errors:?}");

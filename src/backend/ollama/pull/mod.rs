@@ -124,9 +124,10 @@ impl Ollama {
     }
 
     async fn fetch(&self, wanted: &mut Wanted) -> Result<Bytes, PullError> {
+        let credentials = self.api.client.credentials();
         let asked = timeout(STALL, self.api.pull(&wanted.model)).await;
         let mut body = asked.map_err(|_| PullError::Stalled(STALL))??;
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(credentials);
         let mut last_news = Instant::now();
         while !progress.has_succeeded() {
             let limit = longest_silence(progress.bytes());

@@ -6,14 +6,14 @@
 //! Invariant: where a read ends makes no difference, and memory is bounded whatever comes. How far the pull is, is told for
 //! people alone, so a line or a field that says it oddly is left out, and the pull goes on.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::value::RawValue;
 
 use super::error::PullError;
 use crate::{
     backend::{error_text::words_of_error, fields::fields, halves::text, object::count},
-    transport::http::HttpError,
+    transport::{Credentials, http::HttpError},
 };
 
 /// The longest line that is read, in bytes. An error may quote what a registry said.
@@ -49,6 +49,8 @@ impl Bytes {
 /// How far a pull is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// What Ollama was asked with, and what is before it may repeat in an error.
+    credentials: Arc<Credentials>,
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     last_line: Vec<u8>,
@@ -57,6 +59,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Of an Ollama that was asked with these.
+    pub(super) fn new(credentials: Arc<Credentials>) -> Self {
+        Self {
+            credentials,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next bytes of the body. Gives whether they say anything new: a line that repeats the one before says
     /// only that Ollama lives, not that the pull does.
     ///
@@ -114,7 +124,7 @@ impl Progress {
                 .map_err(|_| HttpError::Unexpected.into());
         };
         if let Some(error) = error {
-            return Err(PullError::said(words_of_error(error)));
+            return Err(PullError::said(words_of_error(error, &self.credentials)));
         }
         self.succeeded = status.and_then(text).is_some_and(|said| said == "success");
         let digest = digest.and_then(text).unwrap_or_default();
