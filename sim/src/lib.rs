@@ -26,8 +26,8 @@
 //!
 //! # How to add a rule
 //! Keep in `ledger.rs` what it needs to know, enter that in `books.rs`, and call [`breach`] there if an event can break
-//! it, or in `rules.rs` if time can, or `last_look.rs` if only the end shows it. Write each excuse down beside it. Break the product on purpose, once, and see the
-//! rule speak.
+//! it, or in `rules.rs` if time can, or `last_look.rs` if only the end shows it. Write each excuse down beside it. Break
+//! the product on purpose, once, and see the rule speak.
 //!
 //! # How to add a trouble
 //! An `Event` in `scenario.rs`, and in `run/events.rs` what it does to the world, and how it is mended. What is rare, or has to

@@ -19,6 +19,9 @@ const MAX_BYTES: usize = 512;
 /// cut off in the middle is as private as the whole.
 const MAX_LOOKED_AT: usize = 16 * MAX_BYTES;
 
+/// So much of it is read in order to find that many characters, in bytes.
+const MAX_READ: usize = 4 * MAX_LOOKED_AT;
+
 /// What stands for something that is the operator's own business.
 const HIDDEN: &str = "…";
 
@@ -65,7 +68,7 @@ fn words_of(error: &str, credentials: &Credentials) -> Option<String> {
         b'[' => elements(error)?.find_map(|one| field(one, "msg"))?,
         _ => error,
     };
-    let words = credentials.hide_in(text(words)?.into_owned());
+    let words = credentials.hide_in(&text(words)?, MAX_READ);
     let cleaned = clean(without_echo(&words));
     (!cleaned.is_empty()).then_some(cleaned)
 }

@@ -1,5 +1,5 @@
-//! What a secret may be: one line of printable characters, and a token one word of them (RFC 6750). What else there is in its place was put there by an editor, a
-//! shell or a copy, and would be signed with for ever.
+//! What a secret may be: one line of printable characters, and a token one word of them (RFC 6750). What else there is in its
+//! place was put there by an editor, a shell or a copy, and would be signed with for ever.
 //!
 //! Invariant: what is wrong is told by its kind and its place, never with a part of the secret.
 

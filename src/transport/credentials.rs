@@ -1,8 +1,8 @@
 //! What a server is told of who asks, and how it is kept out of what the server says.
 //!
-//! Invariants: it is in no `Debug`, and in no text that went through [`Credentials::hide_in`], in none of the forms in which programs write it: as it
-//! is, in base64 (RFC 4648, both alphabets, padded or not), and either of them percent-encoded. The forms are worked out once, and
-//! their memory is overwritten.
+//! Invariants: it is in no `Debug`, and in no text that went through [`Credentials::hide_in`], in whichever form programs write
+//! it: as it is, in base64 (RFC 4648, both alphabets, padded or not), and either of them percent-encoded. The forms are worked
+//! out once, and their memory is overwritten.
 
 use std::fmt;
 
@@ -84,15 +84,15 @@ impl Credentials {
         self.authorization.as_ref()
     }
 
-    /// A text less these credentials.
+    /// The first `max` bytes of a text, and a character's more, less these credentials: none that ends beyond them leaves its
+    /// beginning.
     #[must_use]
-    pub fn hide_in(&self, text: String) -> String {
-        if self.secrets.is_empty() {
-            return text;
-        }
-        let mut shown = String::with_capacity(text.len());
-        let mut rest = text.as_str();
-        while let Some(c) = rest.chars().next() {
+    pub fn hide_in(&self, text: &str, max: usize) -> String {
+        let mut shown = String::with_capacity(text.len().min(max));
+        let mut rest = text;
+        while text.len() - rest.len() < max
+            && let Some(c) = rest.chars().next()
+        {
             if let Some(len) = self.secret_at(rest) {
                 shown.push_str(HIDDEN);
                 rest = &rest[len..];
@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn hidden(credentials: &Credentials, text: &str) -> String {
-        credentials.hide_in(text.to_owned())
+        credentials.hide_in(text, usize::MAX)
     }
 
     /// What programs make of a secret.
