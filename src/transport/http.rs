@@ -46,7 +46,7 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Whether a connection is used for more than one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAlive {
-    /// It is, after [`IDLE`] at most.
+    /// It is, unless it was idle for four seconds.
     Reused,
     /// Each request has one of its own, for servers that close theirs behind an answer without having said so, as
     /// llama-server does after each stream: a chat that goes out in that moment is lost, and may not be asked again, since
