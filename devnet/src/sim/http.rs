@@ -46,6 +46,8 @@ pub(super) enum Framing {
     /// By its length or its chunks, as HTTP/1.1 has it.
     #[default]
     Told,
+    /// The same, and yet the connection is closed behind each chat, as llama-server does.
+    ToldAndClosed,
     /// It does not: it is over when the connection is, as in HTTP/1.0.
     UntilClose,
 }
@@ -60,7 +62,7 @@ impl Framing {
         body: &str,
     ) -> io::Result<()> {
         let length = match self {
-            Self::Told => format!("Content-Length: {}\r\n", body.len()),
+            Self::Told | Self::ToldAndClosed => format!("Content-Length: {}\r\n", body.len()),
             Self::UntilClose => String::new(),
         };
         let version = self.version();
@@ -74,7 +76,7 @@ impl Framing {
     /// Begins an answer of unknown length.
     pub(super) async fn begin(self, end: &mut End, content_type: &str) -> io::Result<()> {
         let chunked = match self {
-            Self::Told => "Transfer-Encoding: chunked\r\n",
+            Self::Told | Self::ToldAndClosed => "Transfer-Encoding: chunked\r\n",
             Self::UntilClose => "",
         };
         let version = self.version();
@@ -89,7 +91,7 @@ impl Framing {
             return Ok(());
         }
         let chunk = match self {
-            Self::Told => format!("{:x}\r\n{part}\r\n", part.len()),
+            Self::Told | Self::ToldAndClosed => format!("{:x}\r\n{part}\r\n", part.len()),
             Self::UntilClose => part.to_owned(),
         };
         end.write_all(chunk.as_bytes()).await
@@ -97,7 +99,7 @@ impl Framing {
 
     /// Ends it.
     pub(super) async fn finish(self, end: &mut End) -> io::Result<()> {
-        if self == Self::Told {
+        if self != Self::UntilClose {
             end.write_all(b"0\r\n\r\n").await?;
         }
         self.close(end).await
@@ -106,14 +108,14 @@ impl Framing {
     /// Writes no more, where that is what ends an answer.
     async fn close(self, end: &mut End) -> io::Result<()> {
         match self {
-            Self::Told => Ok(()),
+            Self::Told | Self::ToldAndClosed => Ok(()),
             Self::UntilClose => end.shutdown().await,
         }
     }
 
     fn version(self) -> &'static str {
         match self {
-            Self::Told => "1.1",
+            Self::Told | Self::ToldAndClosed => "1.1",
             Self::UntilClose => "1.0",
         }
     }

@@ -46,6 +46,9 @@ pub const VOICE: &str = "sim-voice";
 /// How long one stalls that does.
 const STALL: Duration = Duration::from_secs(8);
 
+/// How long a server that closes its connection behind a chat takes for that. It reads no more.
+const CLOSES_AFTER: Duration = Duration::from_millis(1);
+
 /// How often a server says something that carries nothing, if it does.
 const COMMENTS: Duration = Duration::from_secs(1);
 
@@ -88,8 +91,10 @@ impl ModelServer {
         temper: Temper,
     ) -> Self {
         let dialect = mode.dialect(seed);
-        if dialect.framing() == Framing::UntilClose {
-            books.count("stories with a server of HTTP/1.0");
+        match dialect.framing() {
+            Framing::Told => {}
+            Framing::ToldAndClosed => books.count("stories with a server that closes behind chats"),
+            Framing::UntilClose => books.count("stories with a server of HTTP/1.0"),
         }
         let shared = Arc::new(Shared {
             seed,
@@ -178,7 +183,12 @@ impl Shared {
                 continue;
             }
             match self.dialect.asked(&request.path, &body) {
-                Ask::Chat(question) => self.chat(&mut end, &question).await?,
+                Ask::Chat(question) => {
+                    self.chat(&mut end, &question).await?;
+                    if self.dialect.framing() == Framing::ToldAndClosed {
+                        return rest(&mut end, CLOSES_AFTER).await;
+                    }
+                }
                 Ask::Load(wish) => self.load(&mut end, wish).await?,
                 Ask::Unload => self.unload(&mut end).await?,
                 Ask::About => {

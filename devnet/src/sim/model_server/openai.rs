@@ -26,8 +26,14 @@ const THOUGHTFUL: u64 = 60;
 /// So many of a hundred chats that may call a tool do.
 const CALLS: u64 = 70;
 
-/// So many of a hundred servers speak HTTP/1.0, as mlx_lm's does.
-const OLD: u64 = 20;
+/// Of five servers one speaks HTTP/1.0, as mlx_lm's does, and two are like llama-server.
+const FRAMINGS: [Framing; 5] = [
+    Framing::UntilClose,
+    Framing::ToldAndClosed,
+    Framing::ToldAndClosed,
+    Framing::Told,
+    Framing::Told,
+];
 
 /// What servers call thoughts: vLLM has another name than llama.cpp, and some write both.
 const THOUGHT_NAMES: [&[&str]; 3] = [
@@ -50,11 +56,7 @@ impl OpenAi {
         let names = fate.one_of(&THOUGHT_NAMES);
         Self {
             thought_names: thinks.then_some(names),
-            framing: if fate.percent(OLD) {
-                Framing::UntilClose
-            } else {
-                Framing::Told
-            },
+            framing: fate.one_of(&FRAMINGS),
         }
     }
 }
