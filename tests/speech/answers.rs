@@ -2,6 +2,10 @@
 
 use data_encoding::BASE64;
 use devnet::speech::{Fault, clip};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::*;
 
@@ -223,5 +227,34 @@ async fn the_password_of_the_url_is_in_no_error_in_whatever_form_the_server_repe
             let told = "backend: ann '…' '…' '…' '…' Basic …";
             assert_eq!(error.unwrap_err(), told, "{client} {status} {content_type}");
         }
+    }
+}
+
+/// A server may close its connection behind an answer without having said so: what goes out in that moment is lost.
+#[tokio::test]
+async fn each_clip_is_asked_for_over_a_connection_of_its_own() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nContent-Length: 4\r\nKeep-Alive: timeout=5\r\n\r\nRIFF";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") && !request.starts_with(b"GET ") {
+                    if connection.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                connection.write_all(ANSWER).await.unwrap();
+                // Whatever comes over this one is answered by its end.
+                let _ = connection.read_u8().await;
+            });
+        }
+    });
+    let settings = [&[("PIN_TTS_URL", url.as_str())], &MODELS[..]].concat();
+    let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+    wait_for_list(&net.gateway, "tts:tts-1").await;
+    for text in ["one", "two", "three"] {
+        net.gateway.speech(speech(text)).outcome().await.result();
     }
 }
