@@ -86,7 +86,7 @@ impl Books {
             arrivals: VecDeque::new(),
             lies: BTreeSet::new(),
             full: None,
-            is_ending: false,
+            ending_since: None,
             drains: Vec::new(),
             paused_until: None,
             rests_since: None,
@@ -258,7 +258,7 @@ impl Books {
         let facts = ledger.gateway.facts(session);
         let is_there = facts.is_some_and(|facts| facts.client_closed.is_none());
         // A process that ends may have something left to deliver.
-        let rests = ledger.rests_since.is_some() && !ledger.is_ending;
+        let rests = ledger.rests_since.is_some() && ledger.ending_since.is_none();
         if is_there && rests && ledger.paused_until.is_some_and(|until| now < until) {
             ledger.breach(
                 &format!("session {session}"),

@@ -237,8 +237,8 @@ pub(super) struct Ledger {
     pub(super) lies: BTreeSet<(String, u64)>,
     /// When the outbox was last seen more than half full.
     pub(super) full: Option<Instant>,
-    /// The product was told to end.
-    pub(super) is_ending: bool,
+    /// When the product was told to end, if it was.
+    pub(super) ending_since: Option<Instant>,
     /// The product's drains, in order.
     pub(super) drains: Vec<Drain>,
     /// Until when the product was told to stay away.

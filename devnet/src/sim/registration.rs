@@ -50,7 +50,8 @@ impl Ledger {
         let blocked = facts.and_then(|facts| facts.client_blocked);
         // A node that has drained on request serves again by itself, once the model server was away and is back.
         let away = Some(self.ollama.calm_since()).max(self.warmth.unwell);
-        let reopens = |began| !self.is_ending && away >= Some(began);
+        let is_before_the_end = self.ending_since.is_none_or(|ending| written < ending);
+        let reopens = |began| is_before_the_end && away >= Some(began);
         let mut drains = self.drains.iter().filter(|drain| !reopens(drain.began));
         drains.any(|drain| {
             let in_time = drain.over.is_none_or(|over| written < over);

@@ -48,12 +48,12 @@ impl Books {
     /// The product was told to end.
     pub fn ending(&self) {
         self.draining();
-        self.ledger().is_ending = true;
+        self.ledger().ending_since.get_or_insert_with(Instant::now);
     }
 
     /// Whether it was.
     pub fn is_ending(&self) -> bool {
-        self.ledger().is_ending
+        self.ledger().ending_since.is_some()
     }
 
     /// The product is asked to drain on request. Gives how often it was before.
