@@ -113,6 +113,14 @@ impl Node {
         self.memory("VmHWM:")
     }
 
+    /// A metric without labels; `name` is without the prefix.
+    async fn metric(&self, name: &str) -> f64 {
+        let page = self.agent.get("/metrics").await.unwrap().text();
+        let series = format!("pin_sidecar_{name} ");
+        let value = page.lines().find_map(|line| line.strip_prefix(&series));
+        value.unwrap().parse().unwrap()
+    }
+
     /// Chats that a load is made of are not written down, or the load would be on this process.
     fn forget_chats(&self) {
         self.gateway
@@ -173,9 +181,11 @@ async fn a_gateway_that_stops_reading_slows_ollama_instead_of_filling_memory() {
     const CHATS: usize = if FULL_LOAD { 40 } else { 12 };
     const TOKEN: usize = 20_000;
     const TOKENS: usize = 400;
+    const OUTBOX_MIB: f64 = 32.0;
     let capacity = CHATS.to_string();
     let node = Node::start(&[
         ("PIN_CAPACITY", &capacity),
+        ("PIN_OUTBOX_BYTES", &format!("{OUTBOX_MIB}MiB")),
         ("PIN_MAX_RESULT_BYTES", "16MiB"),
     ])
     .await;
@@ -203,8 +213,12 @@ async fn a_gateway_that_stops_reading_slows_ollama_instead_of_filling_memory() {
     };
     wait_until("Ollama to be slowed", || stuck() >= CHATS / 2).await;
     let grown = node.memory_at_most() - before;
+    // How much the system takes into its own buffers differs from run to run, and is anything up to 35 MiB. It no longer waits
+    // in the outbox, but its text is kept for the answers.
+    let sent = node.metric("sent_bytes_total").await / 1024.0 / 1024.0;
+    let limit = 1.25 * (OUTBOX_MIB + sent) + 10.0;
     println!(
-        "{} MB wait for a gateway that does not read: {} of {CHATS} answers are held back at Ollama; memory {before:.1} MiB + {grown:.1} MiB",
+        "{} MB wait for a gateway that does not read, {sent:.1} MiB were sent: {} of {CHATS} answers are held back at Ollama; memory {before:.1} MiB + {grown:.1} MiB of {limit:.1}",
         CHATS * TOKEN * TOKENS / 1_000_000,
         stuck(),
     );
@@ -221,7 +235,10 @@ async fn a_gateway_that_stops_reading_slows_ollama_instead_of_filling_memory() {
         node.memory_at_most() - before
     );
     assert_eq!(node.gateway.sessions().ever, 1);
-    assert!(grown <= 64.0, "memory grew by {grown:.1} MiB");
+    assert!(
+        grown <= limit,
+        "memory grew by {grown:.1} MiB of {limit:.1}"
+    );
 }
 
 /// The formula of docs/memory-and-limits.md: every term of it is filled at once. The gateway reads and acknowledges nothing, so
@@ -268,21 +285,15 @@ async fn a_gateway_that_acknowledges_nothing_costs_no_more_memory_than_is_reckon
         let waits = chat(&"x".repeat(queue / QUEUE - 1_000));
         assert!(node.gateway.try_request(&format!("waits-{n}"), &waits));
     }
-    let gauge = async |name: &str| -> f64 {
-        let page = node.agent.get("/metrics").await.unwrap().text();
-        let series = format!("pin_sidecar_{name} ");
-        let value = page.lines().find_map(|line| line.strip_prefix(&series));
-        value.unwrap().parse().unwrap()
-    };
-    while gauge("requests_waiting").await < QUEUE as f64 {
+    while node.metric("requests_waiting").await < QUEUE as f64 {
         tokio::task::yield_now().await;
     }
     node.ollama.go_on();
     // Once there is no room for the next answer no job begins.
-    while gauge("outbox_bytes").await < outbox as f64 || node.ollama.chats().running > 0 {
+    while node.metric("outbox_bytes").await < outbox as f64 || node.ollama.chats().running > 0 {
         tokio::task::yield_now().await;
     }
-    let held = gauge("outbox_bytes").await;
+    let held = node.metric("outbox_bytes").await;
     let most = outbox + CAPACITY * (ANSWER + 2_000);
     let reckoned = 10 * MIB + outbox * 5 / 4 + queue + 3 * frame + CAPACITY * (frame + 3 * result);
     let used = node.memory_at_most();
@@ -291,7 +302,7 @@ async fn a_gateway_that_acknowledges_nothing_costs_no_more_memory_than_is_reckon
         held / MIB as f64,
         most as f64 / MIB as f64,
         reckoned as f64 / MIB as f64,
-        gauge("requests_waiting").await,
+        node.metric("requests_waiting").await,
     );
     assert!(held <= most as f64, "{held}");
     assert!(used * MIB as f64 <= reckoned as f64, "{used:.1} MiB");
