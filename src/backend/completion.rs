@@ -12,7 +12,7 @@ use super::{
     Deltas, ResultContext,
     arguments::are_none,
     error_text::what_came,
-    halves::without_halves,
+    halves::{Half, without_halves},
     object::{Object, Value, elements, interior, rewrite_elements, string},
 };
 use crate::protocol::{ChunkKind, Code, Failure};
@@ -24,6 +24,8 @@ pub(super) struct Answer {
     pub(super) thinking: String,
     pub(super) tool_calls: Elements,
     pub(super) logprobs: Elements,
+    half_of_content: Half,
+    half_of_thinking: Half,
     /// Whether there were log probabilities that were left out.
     pub(super) has_shed: bool,
     /// What is kept elsewhere until it is put in here, in bytes.
@@ -123,11 +125,36 @@ impl Answer {
         }
     }
 
-    /// Adds text, and tells it as new.
+    /// Adds a piece of text, a JSON string, and tells it as new. Gives whether there is anything in it.
     ///
     /// # Errors
-    /// It is too large.
+    /// It is no string, or too large.
     pub(super) fn say(
+        &mut self,
+        kind: ChunkKind,
+        piece: &str,
+        deltas: &mut Deltas,
+    ) -> Result<bool, Failure> {
+        let half = match kind {
+            ChunkKind::Thinking => &mut self.half_of_thinking,
+            ChunkKind::Content => &mut self.half_of_content,
+        };
+        let said = half.join(piece).ok_or_else(unreadable)?;
+        self.add_text(kind, &said, deltas)?;
+        Ok(piece != r#""""#)
+    }
+
+    /// No other piece comes.
+    ///
+    /// # Errors
+    /// It is too large with what stands for half a character at the end of a text.
+    pub(super) fn end_texts(&mut self, deltas: &mut Deltas) -> Result<(), Failure> {
+        let (thinking, content) = (self.half_of_thinking.end(), self.half_of_content.end());
+        self.add_text(ChunkKind::Thinking, thinking, deltas)?;
+        self.add_text(ChunkKind::Content, content, deltas)
+    }
+
+    fn add_text(
         &mut self,
         kind: ChunkKind,
         text: &str,
@@ -187,6 +214,12 @@ fn elements_of(list: Option<&str>) -> Result<&str, Failure> {
         Some(_) => Err(unreadable()),
         None => Ok(""),
     }
+}
+
+/// The text of a piece of the body. What is no UTF-8 is replaced: an answer is worth more than one of its characters.
+pub(super) fn text_of(piece: &[u8]) -> Cow<'_, str> {
+    // Hardly any needs that, and to look for what does costs several times as much as this.
+    std::str::from_utf8(piece).map_or_else(|_| String::from_utf8_lossy(piece), Cow::Borrowed)
 }
 
 /// More is to be kept than may be.

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use crate::{
     backend::{
         Arrival, Completion, Decoder, Deltas, ResultContext,
-        completion::{Answer, unreadable, unreadable_piece},
+        completion::{Answer, text_of, unreadable, unreadable_piece},
         error_text::words_of_error,
-        fields::fields,
-        halves::{Half, without_halves},
+        fields::deep_fields,
+        halves::without_halves,
         object::{Object, Value, string},
     },
     protocol::{ChunkKind, Code, Failure},
@@ -32,8 +32,6 @@ pub(super) struct ChatDecoder {
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     answer: Answer,
-    half_of_thinking: Half,
-    half_of_content: Half,
     /// What the line with `"done":true` has beside that. What comes after it is ignored.
     last: Option<String>,
 }
@@ -76,9 +74,7 @@ impl Decoder for ChatDecoder {
         if self.last.is_none() {
             self.read_line_end(&[], deltas)?;
         }
-        let (thinking, content) = (self.half_of_thinking.end(), self.half_of_content.end());
-        self.answer.say(ChunkKind::Thinking, thinking, deltas)?;
-        self.answer.say(ChunkKind::Content, content, deltas)?;
+        self.answer.end_texts(deltas)?;
         let Some(last) = self.last else {
             return Err(Failure::new(
                 Code::Backend,
@@ -115,15 +111,21 @@ impl ChatDecoder {
         Ok(brought)
     }
 
-    /// What is no UTF-8 is replaced: an answer is worth more than one of its characters.
     fn read_line(&mut self, line: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
-        let text = String::from_utf8_lossy(line);
+        let text = text_of(line);
         if text.trim_ascii().is_empty() {
             return Ok(false);
         }
-        let names = ["message", "logprobs", "done", "error"];
-        let [message, logprobs, done, error] =
-            fields(&text, names).ok_or_else(|| unreadable_piece(line))?;
+        let paths: [&[&str]; 6] = [
+            &["error"],
+            &["done"],
+            &["logprobs"],
+            &["message", "thinking"],
+            &["message", "content"],
+            &["message", "tool_calls"],
+        ];
+        let [error, done, logprobs, thinking, content, calls] =
+            deep_fields(&text, paths).ok_or_else(|| unreadable_piece(line))?;
         if let Some(error) = error.filter(|error| *error != r#""""#) {
             return Err(Failure::new(
                 Code::Backend,
@@ -131,8 +133,14 @@ impl ChatDecoder {
             ));
         }
         let mut brought = self.answer.add_logprobs(logprobs)?;
-        if let Some(message) = message {
-            brought |= self.add_message(message, deltas)?;
+        brought |= self.answer.add_calls(calls)?;
+        for (kind, piece) in [
+            (ChunkKind::Thinking, thinking),
+            (ChunkKind::Content, content),
+        ] {
+            if let Some(piece) = piece {
+                brought |= self.answer.say(kind, piece, deltas)?;
+            }
         }
         if done == Some("true") {
             let text = without_halves(&text);
@@ -143,23 +151,6 @@ impl ChatDecoder {
             };
             self.answer.make_room(last.len())?;
             self.last = Some(last);
-        }
-        Ok(brought)
-    }
-
-    fn add_message(&mut self, message: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
-        let names = ["thinking", "content", "tool_calls"];
-        let [thinking, content, calls] = fields(message, names).ok_or_else(unreadable)?;
-        let mut brought = self.answer.add_calls(calls)?;
-        for (kind, half, piece) in [
-            (ChunkKind::Thinking, &mut self.half_of_thinking, thinking),
-            (ChunkKind::Content, &mut self.half_of_content, content),
-        ] {
-            if let Some(piece) = piece {
-                let text = half.join(piece).ok_or_else(unreadable)?;
-                self.answer.say(kind, &text, deltas)?;
-                brought |= piece != r#""""#;
-            }
         }
         Ok(brought)
     }

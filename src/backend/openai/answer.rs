@@ -12,10 +12,10 @@ use std::sync::Arc;
 use crate::{
     backend::{
         Arrival, Completion, Decoder, Deltas, ResultContext,
-        completion::{Answer, LINE_BEYOND, too_large, unreadable, unreadable_piece},
+        completion::{Answer, LINE_BEYOND, text_of, too_large, unreadable, unreadable_piece},
         error_text::{words_in, words_of_error},
         fields::fields,
-        halves::{Half, text},
+        halves::text,
         object::{count, elements},
     },
     event_stream::{EventStream, Piece},
@@ -23,7 +23,12 @@ use crate::{
     transport::Credentials,
 };
 
-use super::{calls::Calls, numbers::without_odd_numbers, result::complete};
+use super::{
+    calls::Calls,
+    chunk::{Choice, Chunk, Counts, Delta},
+    numbers::without_odd_numbers,
+    result::complete,
+};
 
 /// What a call takes beside its id, its name and its arguments, in bytes.
 const CALL_BYTES: usize = 96;
@@ -36,8 +41,6 @@ pub(super) struct ChatDecoder {
     form: Form,
     answer: Answer,
     calls: Calls,
-    half_of_thinking: Half,
-    half_of_content: Half,
     finish_reason: Option<String>,
     counts: Counts,
     /// Whether they are from `usage`, over which nothing else goes.
@@ -57,38 +60,6 @@ enum Form {
     Events(EventStream),
     /// Something that is no stream of events, as far as it has come.
     Whole(Vec<u8>),
-}
-
-/// Tokens, as the server counted them; 0 where it did not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) prompt: u64,
-    pub(super) generation: u64,
-}
-
-impl Counts {
-    /// From `usage`, where it has any.
-    fn of_usage(usage: &str) -> Option<Self> {
-        let [prompt, generation] = fields(usage, ["prompt_tokens", "completion_tokens"])?;
-        Self::of(prompt.and_then(count), generation.and_then(count))
-    }
-
-    /// From llama.cpp's `timings`, which it also sends where nobody asks for counts.
-    fn of_timings(timings: &str) -> Option<Self> {
-        let [cached, prompt, generation] = fields(timings, ["cache_n", "prompt_n", "predicted_n"])?;
-        let cached = cached.and_then(count).unwrap_or_default();
-        let prompt = prompt.and_then(count);
-        let prompt = prompt.map(|prompt| prompt.saturating_add(cached));
-        Self::of(prompt, generation.and_then(count))
-    }
-
-    fn of(prompt: Option<u64>, generation: Option<u64>) -> Option<Self> {
-        prompt.or(generation)?;
-        Some(Self {
-            prompt: prompt.unwrap_or_default(),
-            generation: generation.unwrap_or_default(),
-        })
-    }
 }
 
 impl Decoder for ChatDecoder {
@@ -152,9 +123,7 @@ impl Decoder for ChatDecoder {
             let sentence = "the answer ended before it was complete";
             return Err(Failure::new(Code::Backend, sentence));
         }
-        let (thinking, content) = (self.half_of_thinking.end(), self.half_of_content.end());
-        self.answer.say(ChunkKind::Thinking, thinking, deltas)?;
-        self.answer.say(ChunkKind::Content, content, deltas)?;
+        self.answer.end_texts(deltas)?;
         self.answer.set_calls(&self.calls.to_json());
         let reason = self.finish_reason.as_deref();
         complete(&self.answer, reason, self.counts, context).ok_or_else(unreadable)
@@ -202,8 +171,7 @@ impl ChatDecoder {
         Ok(brought)
     }
 
-    /// Reads one event; gives whether it has part of the answer. What is no UTF-8 is replaced: an answer is worth more than
-    /// one of its characters.
+    /// Reads one event; gives whether it has part of the answer.
     fn read_event(&mut self, data: &[u8], deltas: &mut Deltas) -> Result<bool, Failure> {
         match data.trim_ascii() {
             b"" => Ok(false),
@@ -212,7 +180,7 @@ impl ChatDecoder {
                 Ok(false)
             }
             data => {
-                let chunk = String::from_utf8_lossy(data);
+                let chunk = text_of(data);
                 // Behind an answer's end, what is cut off or cannot be read takes nothing from it.
                 if self.finish_reason.is_some() && fields::<0>(&chunk, []).is_none() {
                     return Ok(false);
@@ -223,7 +191,7 @@ impl ChatDecoder {
     }
 
     fn read_whole(&mut self, whole: &[u8], deltas: &mut Deltas) -> Result<(), Failure> {
-        let text = String::from_utf8_lossy(whole);
+        let text = text_of(whole);
         let choices = fields(&text, ["choices"]).and_then(|[choices]| choices);
         self.read_chunk(&text, deltas)?;
         if choices.is_none() {
@@ -233,34 +201,33 @@ impl ChatDecoder {
         Ok(())
     }
 
-    fn read_chunk(&mut self, chunk: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
-        let names = ["choices", "usage", "timings", "error"];
-        let Some([choices, usage, timings, error]) = fields(chunk, names) else {
-            return match without_odd_numbers(chunk) {
+    fn read_chunk(&mut self, json: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
+        let Some(chunk) = Chunk::read(json) else {
+            return match without_odd_numbers(json) {
                 Some(mended) => self.read_chunk(&mended, deltas),
-                None => Err(unreadable_piece(chunk.as_bytes())),
+                None => Err(unreadable_piece(json.as_bytes())),
             };
         };
-        if let Some(error) = error.filter(|error| *error != r#""""#) {
+        if let Some(error) = chunk.error.filter(|error| *error != r#""""#) {
             return Err(Failure::new(
                 Code::Backend,
                 words_of_error(error, &self.credentials),
             ));
         }
-        if choices.is_none()
-            && let Some(words) = words_in(chunk, &self.credentials)
+        if !chunk.has_choices()
+            && let Some(words) = words_in(json, &self.credentials)
         {
             return Err(Failure::new(Code::Backend, words));
         }
         let mut brought = false;
-        for choice in choices.and_then(elements).into_iter().flatten() {
-            brought |= self.read_choice(choice, deltas)?;
+        for choice in chunk.choices() {
+            brought |= self.read_choice(&choice, deltas)?;
         }
-        if let Some(counts) = usage.and_then(Counts::of_usage) {
+        if let Some(counts) = chunk.usage.and_then(Counts::of_usage) {
             self.counts = counts;
             self.has_usage = true;
             self.are_counts_final |= self.finish_reason.is_some();
-        } else if let Some(counts) = timings.and_then(Counts::of_timings)
+        } else if let Some(counts) = chunk.timings.and_then(Counts::of_timings)
             && !self.has_usage
         {
             self.counts = counts;
@@ -268,20 +235,15 @@ impl ChatDecoder {
         Ok(brought)
     }
 
-    fn read_choice(&mut self, choice: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
-        let names = ["index", "delta", "message", "logprobs", "finish_reason"];
-        let Some([index, delta, message, logprobs, reason]) = fields(choice, names) else {
-            return Ok(false);
-        };
-        if index.and_then(count).is_some_and(|index| index > 0) {
+    fn read_choice(&mut self, choice: &Choice<'_>, deltas: &mut Deltas) -> Result<bool, Failure> {
+        if choice.index.and_then(count).is_some_and(|index| index > 0) {
             return Ok(false);
         }
-        let tokens = logprobs.and_then(|logprobs| fields(logprobs, ["content"])?[0]);
-        let mut brought = self.answer.add_logprobs(tokens.filter(is_list))?;
-        if let Some(delta) = delta.or(message) {
-            brought |= self.read_delta(delta, deltas)?;
-        }
-        if let Some(reason) = reason.and_then(text).filter(|reason| !reason.is_empty()) {
+        let logprobs = choice.logprobs.filter(is_list);
+        let mut brought = self.answer.add_logprobs(logprobs)?;
+        brought |= self.read_delta(&choice.delta, deltas)?;
+        let reason = choice.finish_reason.and_then(text);
+        if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
             if matches!(&*reason, "error" | "abort") {
                 let sentence = format!("the model server gave the answer up ({reason})");
                 return Err(Failure::new(Code::Backend, sentence));
@@ -291,29 +253,25 @@ impl ChatDecoder {
         Ok(brought)
     }
 
-    fn read_delta(&mut self, delta: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
-        let names = ["reasoning_content", "reasoning", "content", "tool_calls"];
-        let Some([reasoning_content, reasoning, content, calls]) = fields(delta, names) else {
-            return Ok(false);
-        };
+    fn read_delta(&mut self, delta: &Delta<'_>, deltas: &mut Deltas) -> Result<bool, Failure> {
         let says_something = |piece: &&str| piece.starts_with('"') && *piece != r#""""#;
         // Some servers write the same under both names.
-        let thinking = reasoning_content.filter(says_something);
-        let thinking = thinking.or_else(|| reasoning.filter(says_something));
+        let thinking = delta.reasoning_content.filter(says_something);
+        let thinking = thinking.or_else(|| delta.reasoning.filter(says_something));
         let mut brought = false;
         if let Some(piece) = thinking {
-            brought |= self.say(ChunkKind::Thinking, piece, deltas)?;
+            brought |= self.answer.say(ChunkKind::Thinking, piece, deltas)?;
         }
-        if let Some(piece) = content.filter(is_text) {
-            brought |= self.say(ChunkKind::Content, piece, deltas)?;
+        if let Some(piece) = delta.content.filter(is_text) {
+            brought |= self.answer.say(ChunkKind::Content, piece, deltas)?;
         }
-        for part in content.and_then(elements).into_iter().flatten() {
+        for part in delta.content.and_then(elements).into_iter().flatten() {
             let text = fields(part, ["text"]).and_then(|[text]| text);
             if let Some(piece) = text.filter(is_text) {
-                brought |= self.say(ChunkKind::Content, piece, deltas)?;
+                brought |= self.answer.say(ChunkKind::Content, piece, deltas)?;
             }
         }
-        if let Some(calls) = calls.filter(is_list) {
+        if let Some(calls) = delta.tool_calls.filter(is_list) {
             let before = self.calls.len();
             let bytes = self.calls.add(calls);
             let begun = self.calls.len() - before;
@@ -321,16 +279,6 @@ impl ChatDecoder {
             brought |= bytes > 0;
         }
         Ok(brought)
-    }
-
-    fn say(&mut self, kind: ChunkKind, piece: &str, deltas: &mut Deltas) -> Result<bool, Failure> {
-        let half = match kind {
-            ChunkKind::Thinking => &mut self.half_of_thinking,
-            ChunkKind::Content => &mut self.half_of_content,
-        };
-        let said = half.join(piece).ok_or_else(unreadable)?;
-        self.answer.say(kind, &said, deltas)?;
-        Ok(piece != r#""""#)
     }
 }
 

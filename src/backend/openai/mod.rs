@@ -5,6 +5,7 @@
 
 mod answer;
 mod calls;
+mod chunk;
 mod list;
 mod messages;
 mod numbers;

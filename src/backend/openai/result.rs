@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::answer::Counts;
+use super::chunk::Counts;
 use crate::{
     backend::{
         Completion, ResultContext,
