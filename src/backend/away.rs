@@ -49,6 +49,22 @@ impl Way {
         format!("{name} answers HTTP {status} instead of its list of models. {helps}")
     }
 
+    /// What it answers chats with as if it served none, and what to do. `path`: where chats are sent.
+    pub(super) fn no_chats(&self, name: &str, path: &str, status: u16) -> String {
+        let setting = self.setting;
+        let (came, helps) = match status {
+            200 => (
+                "a page of HTML".to_owned(),
+                "What is between it and the sidecar may want a login, or be out of service; ",
+            ),
+            300..400 => (format!("HTTP {status}"), "Redirects are not followed; "),
+            _ => (format!("HTTP {status}"), ""),
+        };
+        format!(
+            "{name} answers chats ({path}) with {came}, so that no model is offered. {helps}{setting} must name the server itself."
+        )
+    }
+
     fn maybe_tls(&self) -> &'static str {
         if self.is_encrypted {
             ""

@@ -11,15 +11,14 @@ use std::{
 
 use tokio::{
     sync::{Mutex, Notify, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::info;
 
-use super::{ModelServer, Seen, Suitability, preload::Preload};
+use super::{AskError, ModelServer, Seen, Suitability, preload::Preload, standing::Standing};
 use crate::{
     config::{ModelGlobs, PreloadSettings, SpeechModel},
     telemetry::{BackendMetrics, LogThrottle, throttled},
-    transport::http::HttpError,
 };
 
 /// A list this young need not be asked for again (delivery rules, "Receipt").
@@ -30,6 +29,9 @@ const PULSE: Duration = Duration::from_secs(3);
 
 /// How soon a server that was away is looked for again.
 pub(super) const RECOVERY: Duration = Duration::from_secs(1);
+
+/// How long a trial may take that shows whether chats are served. A refusal comes at once; a model that is loaded takes longer.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A model that is offered to the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,6 +189,7 @@ pub struct Catalogue {
     server: Arc<dyn ModelServer>,
     rules: Rules,
     preload: Arc<Preload>,
+    standing: Arc<Standing>,
     refresh: Duration,
     offer: watch::Sender<Offer>,
     /// What the last look has found and not offered.
@@ -204,6 +207,7 @@ impl Catalogue {
         server: Arc<dyn ModelServer>,
         rules: Rules,
         preload: Arc<Preload>,
+        standing: Arc<Standing>,
         refresh: Duration,
         metrics: BackendMetrics,
     ) -> Self {
@@ -211,6 +215,7 @@ impl Catalogue {
             server,
             rules,
             preload,
+            standing,
             refresh,
             offer: watch::Sender::default(),
             hidden: sync::Mutex::default(),
@@ -281,9 +286,37 @@ impl Catalogue {
         let mut outage = self.outage.lock().await;
         if self.last_look.borrow().is_none_or(|last| last < since) {
             let began = Instant::now();
-            let seen = self.server.look().await;
-            self.publish(seen, began, &mut outage);
+            match self.server.look().await {
+                Err(error) if self.is_up() && self.standing.outweighs(&error, began) => {}
+                Err(error) => {
+                    self.standing.forget();
+                    self.publish(Err(self.server.why_silent(&error)), began, &mut outage);
+                }
+                Ok(seen) => {
+                    let is_served = self.try_a_chat(&seen).await;
+                    self.publish(is_served.map(|()| seen), began, &mut outage);
+                }
+            }
             self.last_look.send_replace(Some(began));
+        }
+    }
+
+    /// Where it is in doubt whether the server answers chats at all, a token tells.
+    ///
+    /// # Errors
+    /// It does not; why, for the operator.
+    async fn try_a_chat(&self, seen: &Seen) -> Result<(), String> {
+        let is_offered = |model: &Model, suits| self.rules.offers(&model.name, suits);
+        let Some(model) = self.standing.to_try(seen, is_offered) else {
+            return Ok(());
+        };
+        match timeout(TRIAL_TIMEOUT, self.server.load(&model)).await {
+            Ok(Err(AskError::Unserved { status, .. })) => Err(self.server.why_unserved(status)),
+            // Else it is the model's matter, or takes its time.
+            Ok(Ok(()) | Err(AskError::Refused { .. } | AskError::Http(_))) | Err(_) => {
+                self.standing.tried();
+                Ok(())
+            }
         }
     }
 
@@ -293,17 +326,17 @@ impl Catalogue {
 
     fn publish(
         &self,
-        seen: Result<Seen, HttpError>,
+        seen: Result<Seen, String>,
         began: Instant,
         outage: &mut LogThrottle<String>,
     ) {
         let offer = match seen {
             Ok(seen) => self.offer_of(seen, began),
-            Err(error) => {
+            Err(why) => {
                 self.preload.server_is_away();
                 self.lock_hidden().clear();
                 Offer {
-                    why_empty: Some(self.server.why_silent(&error)),
+                    why_empty: Some(why),
                     ..Offer::default()
                 }
             }

@@ -36,9 +36,16 @@ pub(super) fn what_came(body: &[u8]) -> Option<&'static str> {
 }
 
 /// The words that come with a status other than 2xx.
-pub(super) fn words_of_status(status: u16, body: &[u8], credentials: &Credentials) -> String {
+///
+/// # Errors
+/// None do; what else there is to say.
+pub(super) fn words_of_status(
+    status: u16,
+    body: &[u8],
+    credentials: &Credentials,
+) -> Result<String, String> {
     let words = words_in(&String::from_utf8_lossy(body), credentials);
-    words.unwrap_or_else(|| format!("HTTP {status}"))
+    words.ok_or_else(|| format!("HTTP {status}"))
 }
 
 /// The words of a body that tells of an error, in whichever of its fields they are.

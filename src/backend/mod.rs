@@ -27,6 +27,7 @@ mod preload;
 mod restart;
 mod server;
 pub mod speech;
+mod standing;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -36,6 +37,7 @@ pub use self::{
     chat::RequestHead,
     preload::{PreloadState, PreloadStatus},
     server::{AskError, Guide, ModelServer, Prepared, Seen, Suitability},
+    standing::RunningChat,
 };
 
 use std::{sync::Arc, time::Duration};
@@ -43,7 +45,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{ollama::PullBoard, preload::Preload};
+use self::{ollama::PullBoard, preload::Preload, standing::Standing};
 use crate::{
     protocol::{Code, Failure},
     telemetry::BackendMetrics,
@@ -55,6 +57,7 @@ pub struct Backend {
     server: Arc<dyn ModelServer>,
     catalogue: Catalogue,
     preload: Arc<Preload>,
+    standing: Arc<Standing>,
 }
 
 impl Backend {
@@ -66,10 +69,12 @@ impl Backend {
         metrics: BackendMetrics,
     ) -> Self {
         let preload = Arc::new(Preload::new(rules.preload.clone()));
+        let standing = Arc::<Standing>::default();
         let catalogue = Catalogue::new(
             Arc::clone(&server),
             rules,
             Arc::clone(&preload),
+            Arc::clone(&standing),
             refresh,
             metrics,
         );
@@ -77,6 +82,7 @@ impl Backend {
             server,
             catalogue,
             preload,
+            standing,
         }
     }
 
@@ -169,15 +175,16 @@ impl Backend {
         self.server.prepare(payload, model)
     }
 
-    /// Sends a prepared chat and waits for the head of the answer.
+    /// Sends a prepared chat and waits for the head of the answer. Whoever reads it tells what comes.
     ///
     /// # Errors
     /// `rejected`: it says that the request is at fault. `backend`: it cannot be reached, in which case it is soon looked
     /// at again, or it fails.
-    pub async fn chat(&self, chat: Prepared) -> Result<ChatStream, Failure> {
+    pub async fn chat(&self, chat: Prepared) -> Result<(ChatStream, RunningChat), Failure> {
         let model = Arc::clone(&chat.model);
+        let running = self.standing.begin();
         let asked = self.server.chat(chat).await;
-        self.taken(&model, asked)
+        Ok((self.taken(&model, asked)?, running))
     }
 
     /// Has the server load a model, with the context and for the time that every request for it asks for, and waits until
@@ -190,23 +197,26 @@ impl Backend {
         self.taken(&model.name, asked)
     }
 
-    fn taken<T>(&self, model: &str, asked: Result<T, AskError>) -> Result<T, Failure> {
-        if asked.is_ok() {
-            self.preload.used(model);
-            self.catalogue.show_warmth();
-        }
-        asked.map_err(|error| self.failure(error))
+    fn taken<T>(&self, model: &Arc<str>, asked: Result<T, AskError>) -> Result<T, Failure> {
+        asked
+            .inspect(|_| {
+                self.standing.served();
+                self.preload.used(model);
+                self.catalogue.show_warmth();
+            })
+            .map_err(|error| self.failure(model, error))
     }
 
-    fn failure(&self, error: AskError) -> Failure {
+    fn failure(&self, model: &Arc<str>, error: AskError) -> Failure {
         match error {
             AskError::Http(error) => self.unreachable(&error),
-            AskError::Refused { status, words } => {
-                if matches!(status, 401 | 403) {
+            AskError::Refused { status, words } => Failure::new(AskError::code_of(status), words),
+            AskError::Unserved { words, .. } => {
+                if self.standing.unserved(model) {
                     // That is the operator's to mend, whom the next look tells.
                     self.catalogue.doubt();
                 }
-                Failure::new(AskError::code_of(status), words)
+                Failure::new(Code::Backend, words)
             }
         }
     }

@@ -9,8 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt};
-use hyper::{Response, body::Incoming};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, FutureExt},
+};
+use hyper::{HeaderMap, Response, body::Incoming, header};
 
 use super::{
     Catalogue, ChatStream, Model,
@@ -54,6 +57,8 @@ pub struct Seen {
     pub is_memory_unknown: bool,
     /// Why those models are not offered that are [`Suitability::Unknown`] or [`Suitability::NotReady`], where there are any.
     pub why_unknown: Option<String>,
+    /// Whether it tells none of its models, and these are only those that the operator names.
+    pub is_list_missing: bool,
     /// All its models as they would be offered, in its order.
     pub models: Vec<(Model, Suitability)>,
 }
@@ -92,6 +97,16 @@ pub enum AskError {
         status: u16,
         /// Its own words, cleaned.
         words: String,
+    },
+    /// What answered serves no chats, or none to this sidecar: a proxy, a page to log in, another kind of server.
+    #[error("{words}")]
+    Unserved {
+        /// The status.
+        status: u16,
+        /// Its own words, cleaned; what else there is to say where it has none.
+        words: String,
+        /// Whether they are its own.
+        is_own: bool,
     },
 }
 
@@ -137,6 +152,11 @@ pub trait ModelServer: Send + Sync {
 
     /// What the operator is told when it does not answer.
     fn why_silent(&self, error: &HttpError) -> String;
+
+    /// What the operator is told when it can be looked at, but answers chats with this status as if it served none.
+    fn why_unserved(&self, status: u16) -> String {
+        self.why_silent(&HttpError::Status(status))
+    }
 
     /// What the operator is told when none of the `models` that it has is offered; `why_unknown` is [`Seen::why_unknown`] where
     /// that alone keeps one back.
@@ -185,7 +205,7 @@ pub trait ModelServer: Send + Sync {
 /// Asks with POST, and gives the body of an answer whose status is 200.
 ///
 /// # Errors
-/// There is none, or its status is another.
+/// There is none, or its status is another, or it is a page.
 pub(super) async fn accepted(
     client: &HttpClient,
     path: &str,
@@ -195,17 +215,81 @@ pub(super) async fn accepted(
     let answer = client.post(path, body).await?;
     let status = answer.status().as_u16();
     if status == 200 {
-        return Ok(stream(answer.into_body()));
+        let may_be_page = is_html(answer.headers());
+        let body = stream(answer.into_body());
+        return if may_be_page {
+            unless_page(body).await
+        } else {
+            Ok(body)
+        };
     }
-    let words = refused(answer, &credentials).await;
-    Err(AskError::Refused { status, words })
+    let own_words = own_words(answer, &credentials).await;
+    let is_own = own_words.is_ok();
+    let words = own_words.unwrap_or_else(|words| words);
+    Err(match status {
+        300..=399 | 401 | 403 => AskError::Unserved {
+            status,
+            words,
+            is_own,
+        },
+        // With words of its own it knows what it was asked for, and may lack the model.
+        404 | 405 | 501 if !is_own => AskError::Unserved {
+            status,
+            words,
+            is_own,
+        },
+        _ => AskError::Refused { status, words },
+    })
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| {
+        kind.as_bytes()
+            .to_ascii_lowercase()
+            .starts_with(b"text/html")
+    })
+}
+
+/// The same body, unless it begins like HTML: some frameworks call JSON HTML.
+async fn unless_page(mut body: Body) -> Result<Body, AskError> {
+    let mut begun = Vec::new();
+    while let Some(piece) = body.next().await {
+        let piece = piece?;
+        let first = piece.trim_ascii_start().first().copied();
+        begun.push(Ok(piece));
+        match first {
+            Some(b'<') => {
+                return Err(AskError::Unserved {
+                    status: 200,
+                    words: "the answer cannot be read: HTML came".to_owned(),
+                    is_own: false,
+                });
+            }
+            Some(_) => break,
+            None => {}
+        }
+    }
+    Ok(futures_util::stream::iter(begun).chain(body).boxed())
 }
 
 /// What an answer says whose status is not the one hoped for, less what was asked with.
 pub(super) async fn refused(answer: Response<Incoming>, credentials: &Credentials) -> String {
+    let words = own_words(answer, credentials).await;
+    words.unwrap_or_else(|words| words)
+}
+
+/// The words of the server itself.
+///
+/// # Errors
+/// It gives none; what else there is to say.
+async fn own_words(
+    answer: Response<Incoming>,
+    credentials: &Credentials,
+) -> Result<String, String> {
     let status = answer.status().as_u16();
     if let Some(encoding) = encoding(answer.headers()) {
-        return format!("HTTP {status}: {}", HttpError::Encoded(encoding));
+        return Err(format!("HTTP {status}: {}", HttpError::Encoded(encoding)));
     }
     // One that cannot be read whole says no less than one that is no JSON.
     let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;

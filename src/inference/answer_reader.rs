@@ -17,7 +17,7 @@ use super::{
     record::Times,
 };
 use crate::{
-    backend::{Arrival, ChatStream, Completion, Decoder, Deltas, ResultContext},
+    backend::{Arrival, ChatStream, Completion, Decoder, Deltas, ResultContext, RunningChat},
     config::JobSettings,
     protocol::{Code, Failure},
     transport::http::HttpError,
@@ -77,14 +77,17 @@ impl<'a> AnswerReader<'a> {
     /// Reads the answer that `asked` gives. All of it is in the decoder then, and what arrived last is not sent.
     pub(super) async fn read(
         &mut self,
-        asked: impl Future<Output = Result<ChatStream, Failure>>,
+        asked: impl Future<Output = Result<(ChatStream, RunningChat), Failure>>,
         times: &mut Times,
     ) -> Result<Box<dyn Decoder>, Failure> {
         let asked = self.timeout.wait(asked).await;
-        let ChatStream {
-            mut body,
-            mut decoder,
-        } = asked.map_err(|timed_out| self.timed_out(&timed_out, times))??;
+        let (
+            ChatStream {
+                mut body,
+                mut decoder,
+            },
+            running,
+        ) = asked.map_err(|timed_out| self.timed_out(&timed_out, times))??;
         decoder.limit(self.settings.max_result_bytes);
         loop {
             let next = async {
@@ -107,7 +110,9 @@ impl<'a> AnswerReader<'a> {
                 Ok(Event::Backend(Some(Err(error)))) => return Err(broken(&error)),
                 Err(timed_out) => return Err(self.timed_out(&timed_out, times)),
             };
-            self.last_heard = Some(Instant::now());
+            let now = Instant::now();
+            running.heard(now);
+            self.last_heard = Some(now);
             let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
             if is_alive {
                 times.token();

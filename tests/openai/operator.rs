@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use devnet::openai::{CHAT, Fault, Fixture, MODELS, OpenAi, Style, lists};
+use devnet::{
+    gateway::Frame,
+    openai::{CHAT, Fault, Fixture, MODELS, OpenAi, Style, lists},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -56,6 +59,100 @@ async fn a_key_that_only_chats_want_is_told_once_a_chat_was_refused() {
         .fail_always(CHAT, Fault::answer(401, "application/json", refused));
     assert!(net.ask(&json!({})).await.answer.is_err());
     net.sidecar.wait_until_pending("PIN_BACKEND_API_KEY").await;
+}
+
+/// What a proxy, a page to log in or another server answers with that is taken for a model server.
+fn no_server() -> Vec<Fault> {
+    let page = "<html><body>Log in</body></html>";
+    vec![
+        Fault::answer(301, "text/html", page),
+        Fault::answer(404, "text/plain", "404 page not found"),
+        Fault::answer(405, "text/html", page),
+        Fault::answer(200, "text/html; charset=utf-8", page),
+    ]
+}
+
+#[tokio::test]
+async fn a_server_that_lists_its_models_and_serves_no_chats_is_not_offered() {
+    for fault in no_server() {
+        let net = Net::with(CLIENT, server(Style::LlamaServer).await, &[OFTEN]).await;
+        net.server.fail_always(CHAT, fault);
+        assert!(net.ask(&json!({})).await.answer.is_err());
+        let pending = net.sidecar.wait_until_pending("answers chats").await;
+        assert!(pending.join(" ").contains("PIN_OLLAMA_URL"), "{pending:?}");
+        poll(|| async { net.gateway.models() }, Vec::is_empty).await;
+        net.server.clear_faults();
+        net.sidecar.wait_until_pending("").await;
+        net.ask(&json!({})).await.result();
+    }
+}
+
+#[tokio::test]
+async fn models_that_only_the_operator_names_are_not_offered_where_nothing_serves_chats() {
+    for fault in no_server() {
+        let server = server(Style::LlamaServer).await;
+        for path in [MODELS, CHAT] {
+            server.fail_always(path, fault.clone());
+        }
+        let net = Net::begin(CLIENT, server, &[OFTEN, ("PIN_ALLOW_MODELS", "tiny")]).await;
+        net.sidecar.wait_until_pending("answers chats").await;
+        assert!(net.gateway.models().is_empty());
+        net.server.clear_faults();
+        net.server.fail_always(MODELS, fault);
+        net.sidecar.wait_until_pending("").await;
+        net.ask(&json!({})).await.result();
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_the_server_does_not_know_any_more_takes_no_other_with_it() {
+    let net = Net::with(CLIENT, server(Style::Vllm).await, &[OFTEN]).await;
+    let unknown = r#"{"error":{"message":"The model `tiny` does not exist","code":404}}"#;
+    net.server
+        .fail_next(CHAT, 1, Fault::answer(404, "application/json", unknown));
+    assert!(net.ask(&json!({})).await.answer.is_err());
+    let looks = net.server.requests().len();
+    poll(
+        || async { net.server.requests().len() },
+        |now| *now > looks + 2,
+    )
+    .await;
+    assert_eq!(net.server.chat_requests().len(), 1, "nothing was tried");
+    assert_eq!(net.gateway.models(), ["tiny"]);
+}
+
+#[tokio::test]
+async fn a_server_too_busy_with_chats_to_list_its_models_is_offered_on() {
+    for fault in [
+        Fault::answer(503, "text/html", "busy"),
+        Fault::answer(429, "text/plain", "slow down"),
+    ] {
+        let net = Net::with(CLIENT, server(Style::LlamaServer).await, &[OFTEN]).await;
+        net.server.pause_at(2);
+        let mut running = net.chat(&json!({"stream": true}));
+        let is_chunk = |frame: &Frame| frame.is_from_agent("INFERENCE_CHUNK");
+        net.gateway.wait_for(is_chunk).await;
+        net.server.fail_always(MODELS, fault);
+        let looks = net.server.requests().len();
+        poll(
+            || async { net.server.requests().len() },
+            |now| *now > looks + 3,
+        )
+        .await;
+        net.server.go_on();
+        running.outcome().await.result();
+        // With no chat left it is what it says.
+        net.sidecar.wait_until_pending("HTTP").await;
+        poll(|| async { net.gateway.models() }, Vec::is_empty).await;
+        let lists = net.gateway.frames();
+        let ended = lists
+            .iter()
+            .position(|frame| frame.is_from_agent("INFERENCE_RESPONSE"));
+        let withdrawn = lists.iter().position(|frame| {
+            frame.is_from_agent("MODEL_LIST") && frame.value["models"] == json!([])
+        });
+        assert!(ended < withdrawn, "{ended:?} {withdrawn:?}");
+    }
 }
 
 #[tokio::test]
@@ -200,6 +297,12 @@ async fn a_redirect_is_not_followed_and_the_key_stays_where_it_is() {
         );
         if path == CHAT {
             assert!(net.ask(&json!({})).await.answer.is_err(), "{status}");
+            // The first has it tried whether chats are served at all.
+            poll(
+                || async { net.server.chat_requests().len() },
+                |asked| *asked > 1,
+            )
+            .await;
         } else {
             let looks = net.server.requests().len();
             poll(

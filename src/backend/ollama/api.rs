@@ -15,6 +15,8 @@ use crate::{
     transport::http::{Body, HttpClient, HttpError, read_answer},
 };
 
+pub(super) const CHAT: &str = "/api/chat";
+
 /// The largest list or description that is read, in bytes. A description carries licence and template.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
@@ -79,7 +81,16 @@ impl Api {
     }
 
     pub(super) async fn chat(&self, body: Bytes) -> Result<Body, AskError> {
-        accepted(&self.client, "/api/chat", body).await
+        let asked = accepted(&self.client, CHAT, body).await;
+        asked.map_err(|error| match error {
+            // So Ollama refuses a model of a cloud to which it is not signed in, and serves all others.
+            AskError::Unserved {
+                status,
+                words,
+                is_own: true,
+            } => AskError::Refused { status, words },
+            other => other,
+        })
     }
 
     /// Sends a chat without messages, which only loads its model, and waits until that is done.

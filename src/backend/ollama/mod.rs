@@ -108,10 +108,20 @@ impl Ollama {
         Ok(Seen {
             version,
             is_memory_unknown,
+            is_list_missing: false,
             vram_bytes: running.vram_bytes(),
             why_unknown: descriptions.why_unknown().map(str::to_owned),
             models: tags.iter().map(model).collect(),
         })
+    }
+}
+
+impl Ollama {
+    fn way(&self) -> Way {
+        Way {
+            setting: "PIN_OLLAMA_URL",
+            is_encrypted: self.api.client.is_encrypted(),
+        }
     }
 }
 
@@ -148,11 +158,15 @@ impl ModelServer for Ollama {
         self.api.answers().boxed()
     }
 
+    fn why_unserved(&self, status: u16) -> String {
+        match status {
+            401 | 403 => self.why_silent(&HttpError::Status(status)),
+            _ => self.way().no_chats(GUIDE.name, api::CHAT, status),
+        }
+    }
+
     fn why_silent(&self, error: &HttpError) -> String {
-        let way = Way {
-            setting: "PIN_OLLAMA_URL",
-            is_encrypted: self.api.client.is_encrypted(),
-        };
+        let way = self.way();
         match error {
             HttpError::Status(status @ (401 | 403)) => format!(
                 "What stands before Ollama refuses the sidecar (HTTP {status}): if it wants a key, set PIN_BACKEND_API_KEY or \

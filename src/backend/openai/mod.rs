@@ -12,14 +12,10 @@ mod numbers;
 mod prepare;
 mod result;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
-use tokio::time::timeout;
 
 use self::answer::ChatDecoder;
 use super::{
@@ -64,8 +60,6 @@ struct OpenAi {
     /// What the operator allows, which may name models that the server does not list.
     allow: ModelGlobs,
     policy: PolicySettings,
-    /// The status by which a chat was refused, as if for its key, since the last chat that was not.
-    refusal: Mutex<Option<u16>>,
 }
 
 impl Backend {
@@ -87,7 +81,6 @@ impl Backend {
             limit: settings.connect_timeout,
             allow: settings.allow.clone(),
             policy,
-            refusal: Mutex::default(),
         };
         let rules = Rules {
             allow: settings.allow,
@@ -103,28 +96,24 @@ impl Backend {
 impl OpenAi {
     async fn seen(&self) -> Result<Seen, HttpError> {
         self.key.hand_to(&self.client).await;
-        let models = match self.list().await {
-            Ok(models) if !models.is_empty() => models,
+        let listed = match self.list().await {
+            Ok(models) => models,
             // Some servers list none of what they serve, or fail to.
-            Ok(_) => self.named(),
-            Err(error) => match self.named() {
-                named if !named.is_empty() && is_only_its_list(&error) => named,
-                _ => {
-                    if matches!(error, HttpError::Status(401 | 403)) {
-                        // The list wants the key as well, so that it tells when that is right.
-                        *self.lock_refusal() = None;
-                    }
-                    return Err(error);
-                }
-            },
+            Err(error) if is_only_its_list(&error) && self.allow.full_names().next().is_some() => {
+                Vec::new()
+            }
+            Err(error) => return Err(error),
         };
-        if let Some(status) = self.refused(&models).await {
-            return Err(HttpError::Status(status));
-        }
+        let is_list_missing = listed.is_empty();
         Ok(Seen {
             is_memory_unknown: true,
+            is_list_missing,
             why_unknown: Some("it says that it cannot run them just now".to_owned()),
-            models,
+            models: if is_list_missing {
+                self.named()
+            } else {
+                listed
+            },
             ..Seen::default()
         })
     }
@@ -144,41 +133,18 @@ impl OpenAi {
         self.allow.full_names().map(list::named).collect()
     }
 
-    /// The status by which chats are refused for their key. Some servers list their models to everybody, and some refuse a chat
-    /// for what it says: a token of the first model tells.
-    async fn refused(&self, models: &[(Model, Suitability)]) -> Option<u16> {
-        let status = (*self.lock_refusal())?;
-        let suits = |(model, suitability): &&(Model, Suitability)| {
-            *suitability == Suitability::Suits && self.allow.matches(&model.name)
-        };
-        let (model, _) = models.iter().find(suits)?;
-        match timeout(self.limit, self.load_by_a_token(model)).await {
-            Ok(Err(AskError::Refused {
-                status: 401 | 403, ..
-            })) => Some(status),
-            Ok(_) | Err(_) => {
-                *self.lock_refusal() = None;
-                None
-            }
+    fn way(&self) -> Way {
+        Way {
+            setting: "PIN_OLLAMA_URL",
+            is_encrypted: self.client.is_encrypted(),
         }
-    }
-
-    fn lock_refusal(&self) -> MutexGuard<'_, Option<u16>> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, body: Bytes) -> Result<ChatStream, AskError> {
         let credentials = self.client.credentials();
-        let asked = accepted(&self.client, CHAT, body).await;
-        if let Err(AskError::Refused {
-            status: status @ (401 | 403),
-            ..
-        }) = asked
-        {
-            *self.lock_refusal() = Some(status);
-        }
+        let body = accepted(&self.client, CHAT, body).await?;
         Ok(ChatStream {
-            body: asked?,
+            body,
             decoder: Box::new(ChatDecoder::new(credentials)),
         })
     }
@@ -252,11 +218,15 @@ impl ModelServer for OpenAi {
         .boxed()
     }
 
+    fn why_unserved(&self, status: u16) -> String {
+        match status {
+            401 | 403 => self.why_silent(&HttpError::Status(status)),
+            _ => self.way().no_chats("The model server", CHAT, status),
+        }
+    }
+
     fn why_silent(&self, error: &HttpError) -> String {
-        let way = Way {
-            setting: "PIN_OLLAMA_URL",
-            is_encrypted: self.client.is_encrypted(),
-        };
+        let way = self.way();
         match error {
             HttpError::Status(status @ (401 | 403)) => format!(
                 "The model server refuses the sidecar (HTTP {status}): set PIN_BACKEND_API_KEY or PIN_BACKEND_API_KEY_FILE to \
