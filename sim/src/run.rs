@@ -198,6 +198,8 @@ impl Run {
         let relay = Relay::new(world, config(scenario.client, &scenario.settings))
             .expect("the secret is there");
         let (metrics, service) = (relay.metrics(), relay.service());
+        let shown = Arc::clone(&metrics);
+        books.watch_outbox(move || shown.outbox_bytes.get());
         let reload = Arc::new(relay.reload(None));
         let reloading = Arc::clone(&reload);
         let reloading = AbortOnDrop(tokio::spawn(async move { reloading.run().await }));

@@ -81,6 +81,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a registration that was read only after SIGTERM counted as one in the drain before",
         900_006_168,
     ),
+    (
+        "an outbox that was full between two looks was no reason to refuse an interview as busy",
+        900_001_779,
+    ),
 ];
 
 #[test]

@@ -17,6 +17,7 @@ pub use super::ledger::{Class, Gauges, Limits};
 use super::{
     interviews::{self, Asked, Interview},
     ledger::{CAUGHT_UP, Chat, Ledger, Ping, Place, Request, Told, Unfenced},
+    room::Room,
     said::{Kind, Said},
     warmth::Warmth,
     wire::Link,
@@ -86,6 +87,7 @@ impl Books {
             arrivals: VecDeque::new(),
             lies: BTreeSet::new(),
             full: None,
+            room: Room::default(),
             ending_since: None,
             drains: Vec::new(),
             paused_until: None,
@@ -100,7 +102,9 @@ impl Books {
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.0)
+        let mut ledger = lock(&self.0);
+        ledger.look_at_room();
+        ledger
     }
 
     /// Every breach so far, in order.

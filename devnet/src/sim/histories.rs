@@ -3,7 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -158,6 +164,13 @@ fn told(prompt: &str, first: u64, total: u64) -> Value {
     json!({
         "prompt_id": prompt, "response": "four", "ttft_ms": first, "total_ms": total,
         "tokens_generated": 1,
+    })
+}
+
+fn busy(prompt: &str) -> Value {
+    json!({
+        "prompt_id": prompt, "response": "", "ttft_ms": 0, "total_ms": 0,
+        "tokens_generated": 0, "error": "busy",
     })
 }
 
@@ -369,14 +382,44 @@ async fn a_refusal_without_a_reason_is_told() {
     let mut history = History::new().await;
     advance(SECOND * 20).await;
     history.interview("i1");
-    let busy = |prompt| {
-        json!({
-            "prompt_id": prompt, "response": "", "ttft_ms": 0, "total_ms": 0,
-            "tokens_generated": 0, "error": "busy",
-        })
-    };
     history.result("i1", &json!([busy("p1"), busy("p2")]));
     history.assert_breach("there is no reason to refuse it as `busy`");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_lack_of_room_is_none_unless_the_outbox_was_full_since_it_was_asked() {
+    let limits = limits();
+    let full = i64::try_from(limits.outbox_bytes).unwrap();
+    // What the gauge says as the interview is read, and as it is refused.
+    for (read, refused, is_told) in [
+        (full, 0, false),
+        (0, full, false),
+        (0, full - 1, true),
+        (full - 1, 0, true),
+    ] {
+        let mut history = History::new().await;
+        let bytes = Arc::new(AtomicI64::new(full));
+        let gauge = Arc::clone(&bytes);
+        let books = &history.books;
+        books.watch_outbox(move || gauge.load(Ordering::Relaxed));
+        // It has been full before, as a look has found.
+        books.look(Gauges {
+            outbox_bytes: full,
+            ..Gauges::default()
+        });
+        advance(SECOND * 20).await;
+        bytes.store(read, Ordering::Relaxed);
+        history.interview("i1");
+        advance(SECOND).await;
+        bytes.store(refused, Ordering::Relaxed);
+        history.result("i1", &json!([busy("p1"), busy("p2")]));
+        let breaches = history.breaches();
+        assert_eq!(
+            !breaches.is_empty(),
+            is_told,
+            "{read}, {refused}: {breaches:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -240,9 +240,7 @@ impl Ledger {
         });
         // Before it is known whose they are those that wait have no place, and one that comes later may have it.
         let has_no_place = self.others_wait(seen.id, read) >= 2
-            || self.full.is_some()
-            // One answer may fill it between two looks.
-            || self.limits.outbox_bytes < self.limits.answer_bytes
+            || self.had_no_room(request, seen)
             || read.is_some_and(|read| self.is_young(read));
         let fits = match code {
             "model_not_found" => {

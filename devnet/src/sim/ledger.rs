@@ -1,4 +1,5 @@
-//! What the books hold: every request with all that was ever seen of it, and every session. Pure data.
+//! What the books hold: every request with all that was ever seen of it, and every session. Pure data,
+//! but for the gauge in [`Room`].
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     faults::{Acknowledged, Leaving},
     interviews::Interview,
+    room::Room,
     said::Said,
     warmth::Warmth,
     wire::Link,
@@ -235,8 +237,10 @@ pub(super) struct Ledger {
     pub(super) arrivals: VecDeque<Instant>,
     /// Of which ids an answer was acknowledged that had not been read, and on which session.
     pub(super) lies: BTreeSet<(String, u64)>,
-    /// When the outbox was last seen more than half full.
+    /// When a look last found the outbox more than half full.
     pub(super) full: Option<Instant>,
+    /// When it was full, be it between two looks.
+    pub(super) room: Room,
     /// When the product was told to end, if it was.
     pub(super) ending_since: Option<Instant>,
     /// The product's drains, in order.

@@ -23,6 +23,7 @@ pub mod model_server;
 pub mod network;
 mod pipe;
 mod registration;
+mod room;
 mod rules;
 mod said;
 pub mod trace;
