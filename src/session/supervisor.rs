@@ -112,6 +112,7 @@ impl Supervisor {
                 outbox.emptied().await;
             };
             tokio::select! {
+                biased;
                 () = delivered => {}
                 () = stages.overdue() => {}
             }

@@ -230,6 +230,7 @@ impl Backend {
     pub async fn keep_preloaded(&self, mut random: fastrand::Rng, stop: CancellationToken) {
         let keeping = async {
             tokio::select! {
+                biased;
                 () = self.load_what_is_due(&mut random) => {}
                 () = self.watch_for_restart() => {}
             }
@@ -282,6 +283,7 @@ impl Backend {
                     () = self.preload_one(&model, random) => {}
                 },
                 Due::At(at) => tokio::select! {
+                    biased;
                     () = sleep_until(at) => {}
                     () = changed => {}
                 },
