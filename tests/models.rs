@@ -11,7 +11,7 @@ use devnet::{
     ollama::{Fault, ModelShape, Ollama},
 };
 use serde_json::{Value, json};
-use support::{CLIENT, DESKTOP, MODEL, Net, Sidecar, chat, gateway, ollama};
+use support::{CLIENT, DESKTOP, MODEL, Net, Sidecar, chat, gateway, ollama, poll};
 
 /// Ollama is looked at often.
 const OFTEN: (&str, &str) = ("PIN_MODEL_REFRESH_INTERVAL", "50ms");
@@ -154,6 +154,38 @@ async fn something_else_on_ollamas_port_is_told() {
         ollama.clear_faults();
         told(&gateway, 0, "MODEL_LIST", &[MODEL]).await;
     }
+}
+
+#[tokio::test]
+async fn an_ollama_whose_chats_a_proxy_keeps_to_itself_is_not_offered_until_it_lets_them_through() {
+    let net = Net::start(&[OFTEN]).await;
+    net.ollama
+        .fail_always("/api/chat", Fault::answer(302, "text/html", "<html>"));
+    let failed = net.gateway.chat(chat("x")).outcome().await;
+    assert_eq!(failed.error(), "backend: HTTP 302");
+    let pending = net.sidecar.wait_until_pending("Ollama answers chats").await;
+    assert!(
+        pending[0].contains("(/api/chat) with HTTP 302"),
+        "{pending:?}"
+    );
+    let seen = told(&net.gateway, 0, "MODEL_LIST", &[]).await;
+    net.ollama.clear_faults();
+    told(&net.gateway, seen, "MODEL_LIST", &[MODEL]).await;
+    net.gateway.chat(chat("x")).outcome().await.result();
+}
+
+#[tokio::test]
+async fn a_model_of_a_cloud_to_which_ollama_is_not_signed_in_takes_no_other_with_it() {
+    let net = Net::start(&[OFTEN]).await;
+    let refused = Fault::answer(401, "application/json", r#"{"error":"unauthorized"}"#);
+    net.ollama.fail_next("/api/chat", 1, refused);
+    let failed = net.gateway.chat(chat("x")).outcome().await;
+    assert_eq!(failed.error(), "backend: unauthorized");
+    let looks = net.ollama.requests().len();
+    let looked_on = |requests: &usize| *requests > looks + 6;
+    poll(|| async { net.ollama.requests().len() }, looked_on).await;
+    assert_eq!(net.gateway.models(), [MODEL]);
+    assert_eq!(net.ollama.chat_requests().len(), 1, "nothing was tried");
 }
 
 #[tokio::test]
