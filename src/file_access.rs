@@ -60,7 +60,9 @@ impl FileFacts {
     pub fn advice(&self, error: &io::Error, setting: Option<&str>) -> String {
         match (error.kind(), setting) {
             (io::ErrorKind::NotFound, Some(setting)) => {
-                format!("mount or create it, or correct {setting}")
+                format!(
+                    "the file is missing: create it, see that it is mounted, or correct {setting}"
+                )
             }
             (io::ErrorKind::PermissionDenied, Some(_)) if self.obstacle == Obstacle::Mode => {
                 // A setting's file may come from a volume, one of the system's does not.

@@ -19,6 +19,7 @@ use super::{AskError, ModelServer, Seen, Suitability, preload::Preload, standing
 use crate::{
     config::{ModelGlobs, PreloadSettings, SpeechModel},
     telemetry::{BackendMetrics, LogThrottle, throttled},
+    transport::http::HttpError,
 };
 
 /// A list this young need not be asked for again (delivery rules, "Receipt").
@@ -311,13 +312,21 @@ impl Catalogue {
             return Ok(());
         };
         match timeout(TRIAL_TIMEOUT, self.server.load(&model)).await {
-            Ok(Err(AskError::Unserved { status, .. })) => Err(self.server.why_unserved(status)),
+            Ok(Err(error)) if self.server.is_unserved(&error) => Err(self.why_unserved(&error)),
             // Else it is the model's matter, or takes its time.
-            Ok(Ok(()) | Err(AskError::Refused { .. } | AskError::Http(_))) | Err(_) => {
+            Ok(Ok(()) | Err(_)) | Err(_) => {
                 self.standing.tried();
                 Ok(())
             }
         }
+    }
+
+    fn why_unserved(&self, error: &AskError) -> String {
+        let why = self.server.why_odd(error);
+        why.unwrap_or_else(|| match error {
+            AskError::Refused { status, .. } => self.server.why_silent(&HttpError::Status(*status)),
+            AskError::Http(error) => self.server.why_silent(error),
+        })
     }
 
     fn is_up(&self) -> bool {

@@ -38,7 +38,7 @@ pub(super) fn what_came(body: &[u8]) -> Option<&'static str> {
 /// The words that come with a status other than 2xx.
 ///
 /// # Errors
-/// None do; what else there is to say.
+/// There are none; the status, in words.
 pub(super) fn words_of_status(
     status: u16,
     body: &[u8],

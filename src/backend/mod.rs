@@ -52,6 +52,15 @@ use crate::{
     transport::http::HttpError,
 };
 
+/// A model could not be loaded.
+#[derive(Debug)]
+pub struct NotLoaded {
+    /// Why, as the network may read it.
+    pub failure: Failure,
+    /// Where that was not the server's own doing: what came and what to do, as a sentence for the operator.
+    pub why_odd: Option<String>,
+}
+
 /// A model server as its node sees it.
 pub struct Backend {
     server: Arc<dyn ModelServer>,
@@ -121,7 +130,7 @@ impl Backend {
                 Some(pull.unwrap_or_else(|| trouble.clone()))
             }
             None if offer.models.is_empty() => {
-                Some("The model server has not been asked for its models yet.".to_owned())
+                Some("The model server has not told its models yet.".to_owned())
             }
             None => None,
         }
@@ -192,9 +201,12 @@ impl Backend {
     ///
     /// # Errors
     /// As [`Backend::chat`].
-    pub async fn load(&self, model: &Model) -> Result<(), Failure> {
+    pub async fn load(&self, model: &Model) -> Result<(), NotLoaded> {
         let asked = self.server.load(model).await;
-        self.taken(&model.name, asked)
+        let why_odd = asked.as_ref().err();
+        let why_odd = why_odd.and_then(|error| self.server.why_odd(error));
+        let taken = self.taken(&model.name, asked);
+        taken.map_err(|failure| NotLoaded { failure, why_odd })
     }
 
     fn taken<T>(&self, model: &Arc<str>, asked: Result<T, AskError>) -> Result<T, Failure> {
@@ -208,15 +220,14 @@ impl Backend {
     }
 
     fn failure(&self, model: &Arc<str>, error: AskError) -> Failure {
+        if self.server.is_unserved(&error) && self.standing.unserved(model) {
+            // That is the operator's to mend, whom the next look tells.
+            self.catalogue.doubt();
+        }
         match error {
             AskError::Http(error) => self.unreachable(&error),
-            AskError::Refused { status, words } => Failure::new(AskError::code_of(status), words),
-            AskError::Unserved { words, .. } => {
-                if self.standing.unserved(model) {
-                    // That is the operator's to mend, whom the next look tells.
-                    self.catalogue.doubt();
-                }
-                Failure::new(Code::Backend, words)
+            AskError::Refused { status, words, .. } => {
+                Failure::new(AskError::code_of(status), words)
             }
         }
     }

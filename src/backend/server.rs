@@ -12,12 +12,18 @@ use bytes::Bytes;
 use futures_util::{
     StreamExt,
     future::{BoxFuture, FutureExt},
+    stream::iter,
 };
-use hyper::{HeaderMap, Response, body::Incoming, header};
+use hyper::{
+    HeaderMap, Response,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 
 use super::{
     Catalogue, ChatStream, Model,
-    error_text::words_of_status,
+    completion::unreadable_piece,
+    error_text::{what_came, words_of_status},
     ollama::{PullBoard, SentContext},
 };
 use crate::{
@@ -95,22 +101,29 @@ pub enum AskError {
     Refused {
         /// The status.
         status: u16,
-        /// Its own words, cleaned.
+        /// Its own words, cleaned; or what came, where it has none.
         words: String,
-    },
-    /// What answered serves no chats, or none to this sidecar: a proxy, a page to log in, another kind of server.
-    #[error("{words}")]
-    Unserved {
-        /// The status.
-        status: u16,
-        /// Its own words, cleaned; what else there is to say where it has none.
-        words: String,
-        /// Whether they are its own.
-        is_own: bool,
+        /// Whether they are its own. By nothing else than its words is a model server known: whatever stands before it has
+        /// the same statuses, and pages.
+        is_its_own: bool,
     },
 }
 
 impl AskError {
+    /// Whether it came from what stands in the server's place, or before it and lets nothing through: a proxy, a page to log in,
+    /// another kind of server.
+    pub(super) fn is_not_the_servers_own(&self) -> bool {
+        match self {
+            Self::Refused {
+                status,
+                is_its_own: false,
+                ..
+            } => matches!(status, 200 | 300..=399 | 401 | 403 | 404 | 405 | 501),
+            Self::Http(error) => matches!(error, HttpError::Encoded(_)),
+            Self::Refused { .. } => false,
+        }
+    }
+
     /// Whose fault a refusal with this status is, as the network is told.
     pub(super) fn code_of(status: u16) -> Code {
         match status {
@@ -153,14 +166,20 @@ pub trait ModelServer: Send + Sync {
     /// What the operator is told when it does not answer.
     fn why_silent(&self, error: &HttpError) -> String;
 
-    /// What the operator is told when it can be looked at, but answers chats with this status as if it served none.
-    fn why_unserved(&self, status: u16) -> String {
-        self.why_silent(&HttpError::Status(status))
-    }
-
     /// What the operator is told when none of the `models` that it has is offered; `why_unknown` is [`Seen::why_unknown`] where
     /// that alone keeps one back.
     fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String;
+
+    /// What the operator is told of an error that was not the server's own doing: what came, and what to do. `None` where it
+    /// may have been.
+    fn why_odd(&self, _: &AskError) -> Option<String> {
+        None
+    }
+
+    /// Whether an error shows that no chats are served, or none to this sidecar, whatever they say and for whichever model.
+    fn is_unserved(&self, error: &AskError) -> bool {
+        error.is_not_the_servers_own()
+    }
 
     /// What is wrong with it that does not keep it from being asked, as a sentence for the operator.
     fn trouble(&self) -> Option<String> {
@@ -205,7 +224,7 @@ pub trait ModelServer: Send + Sync {
 /// Asks with POST, and gives the body of an answer whose status is 200.
 ///
 /// # Errors
-/// There is none, or its status is another, or it is a page.
+/// There is none, or its status is another, or it is not the server's.
 pub(super) async fn accepted(
     client: &HttpClient,
     path: &str,
@@ -214,84 +233,65 @@ pub(super) async fn accepted(
     let credentials = client.credentials();
     let answer = client.post(path, body).await?;
     let status = answer.status().as_u16();
-    if status == 200 {
-        let may_be_page = is_html(answer.headers());
-        let body = stream(answer.into_body());
-        return if may_be_page {
-            unless_page(body).await
-        } else {
-            Ok(body)
-        };
+    if status != 200 {
+        return Err(refused(answer, &credentials).await);
     }
-    let own_words = own_words(answer, &credentials).await;
-    let is_own = own_words.is_ok();
-    let words = own_words.unwrap_or_else(|words| words);
-    Err(match status {
-        300..=399 | 401 | 403 => AskError::Unserved {
-            status,
-            words,
-            is_own,
-        },
-        // With words of its own it knows what it was asked for, and may lack the model.
-        404 | 405 | 501 if !is_own => AskError::Unserved {
-            status,
-            words,
-            is_own,
-        },
-        _ => AskError::Refused { status, words },
-    })
+    let is_usual = is_usual(answer.headers());
+    let body = stream(answer.into_body());
+    if is_usual {
+        Ok(body)
+    } else {
+        unless_a_page(body).await
+    }
 }
 
-fn is_html(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| {
-        kind.as_bytes()
-            .to_ascii_lowercase()
-            .starts_with(b"text/html")
-    })
+/// Whether a body is of a type that only servers of models give.
+fn is_usual(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is = |usual: &[u8]| kind.is_some_and(|kind| kind.starts_with(usual));
+    is(b"application/x-ndjson") || is(b"text/event-stream")
 }
 
-/// The same body, unless it begins like HTML: some frameworks call JSON HTML.
-async fn unless_page(mut body: Body) -> Result<Body, AskError> {
+/// The same body, unless it begins like a page or something that was changed on its way.
+async fn unless_a_page(mut body: Body) -> Result<Body, AskError> {
     let mut begun = Vec::new();
     while let Some(piece) = body.next().await {
         let piece = piece?;
-        let first = piece.trim_ascii_start().first().copied();
+        let is_blank = piece.trim_ascii().is_empty();
+        begins_as_its_own(&piece)?;
         begun.push(Ok(piece));
-        match first {
-            Some(b'<') => {
-                return Err(AskError::Unserved {
-                    status: 200,
-                    words: "the answer cannot be read: HTML came".to_owned(),
-                    is_own: false,
-                });
-            }
-            Some(_) => break,
-            None => {}
+        if !is_blank {
+            break;
         }
     }
-    Ok(futures_util::stream::iter(begun).chain(body).boxed())
+    Ok(iter(begun).chain(body).boxed())
 }
 
 /// What an answer says whose status is not the one hoped for, less what was asked with.
-pub(super) async fn refused(answer: Response<Incoming>, credentials: &Credentials) -> String {
-    let words = own_words(answer, credentials).await;
-    words.unwrap_or_else(|words| words)
+pub(super) async fn refused(answer: Response<Incoming>, credentials: &Credentials) -> AskError {
+    let status = answer.status().as_u16();
+    let said = match encoding(answer.headers()) {
+        Some(encoding) => Err(format!("HTTP {status}: {}", HttpError::Encoded(encoding))),
+        None => {
+            // One that cannot be read whole says no less than one that is no JSON.
+            let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;
+            words_of_status(status, &body.unwrap_or_default(), credentials)
+        }
+    };
+    AskError::Refused {
+        status,
+        is_its_own: said.is_ok(),
+        words: said.unwrap_or_else(|status| status),
+    }
 }
 
-/// The words of the server itself.
-///
-/// # Errors
-/// It gives none; what else there is to say.
-async fn own_words(
-    answer: Response<Incoming>,
-    credentials: &Credentials,
-) -> Result<String, String> {
-    let status = answer.status().as_u16();
-    if let Some(encoding) = encoding(answer.headers()) {
-        return Err(format!("HTTP {status}: {}", HttpError::Encoded(encoding)));
+fn begins_as_its_own(beginning: &[u8]) -> Result<(), AskError> {
+    match what_came(beginning) {
+        None => Ok(()),
+        Some(_) => Err(AskError::Refused {
+            status: 200,
+            words: unreadable_piece(beginning).sentence().to_owned(),
+            is_its_own: false,
+        }),
     }
-    // One that cannot be read whole says no less than one that is no JSON.
-    let body = read_body(answer.into_body(), MAX_ERROR_BODY).await;
-    words_of_status(status, &body.unwrap_or_default(), credentials)
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Step;
 use crate::{
-    backend::{Guide, Model, speech::SpeechServer},
+    backend::{Guide, Model, NotLoaded, speech::SpeechServer},
     config::JobSettings,
     inference::{TimedAnswer, TimedChat},
     node::Node,
@@ -109,7 +109,7 @@ impl<'a> Trial<'a> {
             Some(trouble) => trouble,
             None => match self.ask().await {
                 Ok(answer) => self.told(&answer),
-                Err(failure) => self.failed("gives no answer", &failure).await,
+                Err(failure) => self.failed("gives no answer", &failure, None).await,
             },
         };
         step.lasting(self.began.elapsed())
@@ -120,7 +120,9 @@ impl<'a> Trial<'a> {
         let load = self.node.backend.load(self.model);
         match timeout_at(self.began + limit, load).await {
             Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(self.failed("cannot be loaded", &failure).await),
+            Ok(Err(NotLoaded { failure, why_odd })) => {
+                Some(self.failed("cannot be loaded", &failure, why_odd).await)
+            }
             Err(_) => {
                 let limit = humantime::format_duration(limit);
                 let found = format!(
@@ -160,13 +162,13 @@ impl<'a> Trial<'a> {
     }
 
     /// Whether it is the model's trouble or its server's, which may want a key for chats alone or have gone down with the
-    /// model, another look tells.
-    async fn failed(&self, how: &str, failure: &Failure) -> Step {
+    /// model, another look tells. `why_odd`: it is neither's.
+    async fn failed(&self, how: &str, failure: &Failure, why_odd: Option<String>) -> Step {
         let backend = &self.node.backend;
         backend.look_now().await;
         let offer = backend.offer().borrow().clone();
         let of_server = offer.why_empty.filter(|_| !offer.is_up);
-        let (how, advice) = match of_server {
+        let (how, advice) = match of_server.or(why_odd) {
             Some(why) => ("gives no answer", why),
             None => (how, self.guide().if_broken.to_owned()),
         };

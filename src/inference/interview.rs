@@ -17,6 +17,7 @@ use super::{
     work::{Done, Head, Progress, Task, Tokens, Work},
 };
 use crate::{
+    backend::NotLoaded,
     clock::millis,
     config::JobSettings,
     label::Label,
@@ -115,7 +116,7 @@ impl Interview {
 
     async fn run(&self, task: Task<'_>, progress: &mut Progress) {
         let load = timeout_at(task.deadline, task.on.node.backend.load(&task.on.model)).await;
-        if let Ok(Err(failure)) = load {
+        if let Ok(Err(NotLoaded { failure, .. })) = load {
             // The prompts tell the network; that they are slower now is true.
             warn!(
                 code = failure.code.as_str(),

@@ -220,10 +220,9 @@ mod tests {
         assert!(refused(&SecretSource::file(dir.path().to_owned())).contains("not a regular file"));
         fs::remove_file(&path).unwrap();
         let missing = refused(&SecretSource::file(path));
-        assert!(
-            missing.contains("No such file") && missing.contains("correct PIN_API_SECRET_FILE"),
-            "{missing}"
-        );
+        let helps = "the file is missing: create it, see that it is mounted, or correct PIN_API_SECRET_FILE";
+        assert!(missing.contains("No such file"), "{missing}");
+        assert!(missing.ends_with(helps), "{missing}");
     }
 
     #[test]

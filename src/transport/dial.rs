@@ -172,7 +172,7 @@ impl TcpDialer {
         connection: impl Duplex + 'static,
     ) -> Result<Stream, DialError> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| DialError::Tls(error.to_string()))?;
+            .map_err(|error| DialError::Tls(format!("{error}; correct the host")))?;
         let sent = matches!(name, ServerName::DnsName(_)).then(|| host.to_owned());
         let connector = TlsConnector::from(self.tls.current().await);
         let stream = connector

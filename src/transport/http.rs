@@ -145,6 +145,11 @@ impl HttpClient {
         self.endpoint.tls
     }
 
+    /// Whether its URL has a user and password, which it is asked with.
+    pub fn has_password(&self) -> bool {
+        self.url.authorization().is_some()
+    }
+
     /// What the server is told of who asks, as it is now.
     pub fn credentials(&self) -> Arc<Credentials> {
         Arc::clone(&self.lock_credentials())

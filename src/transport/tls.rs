@@ -144,5 +144,10 @@ mod tests {
             let began = format!("PIN_TLS_CA_FILE {} {told}; name", file.display());
             assert!(refusal.starts_with(&began), "{refusal}");
         }
+        let missing = client_config(Some(&folder.path().join("missing")));
+        let missing = missing.unwrap_err().to_string();
+        let helps =
+            "the file is missing: create it, see that it is mounted, or correct PIN_TLS_CA_FILE";
+        assert!(missing.ends_with(helps), "{missing}");
     }
 }

@@ -4,7 +4,8 @@
 use std::{error::Error, fmt, io, sync::Arc};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -12,6 +13,13 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use webpki::EndEntityCert;
+
+/// What helps where something else than TLS has come.
+const IS_IT_TLS: &str = "check host and port, and whether TLS is spoken there; if not, write http:// (for a gateway ws://)";
+
+/// What we speak.
+const OURS: &str = "this side speaks TLS 1.2 and 1.3 with the ciphers of today (ECDHE with AES-GCM or ChaCha20-Poly1305), and \
+                    the server must speak one of these, too";
 
 /// Nobody who is trusted has signed a server's certificate: what was seen of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,23 +158,46 @@ impl ServerCertVerifier for TellingVerifier {
     }
 }
 
-/// What a failed handshake is told as.
+/// What a failed handshake is told as, and what helps.
 pub(super) fn explain(error: &io::Error) -> String {
     let tls = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(error)) => of_certificate(error),
-        Some(rustls::Error::InvalidMessage(_)) => {
-            format!("{error}; check host and port, and whether TLS is spoken there")
+        Some(rustls::Error::InvalidMessage(flaw)) => {
+            format!("what came is not TLS ({flaw:?}); {IS_IT_TLS}")
         }
-        Some(error) => error.to_string(),
+        Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert),
+        Some(rustls::Error::PeerIncompatible(flaw)) => {
+            format!("it speaks TLS in a way that is not taken ({flaw:?}); {OURS}")
+        }
+        Some(error) => format!("{error}; the server's own log may say more"),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "it closed the connection in the middle; check host and port, and whether TLS is spoken there"
-                .to_owned()
+            format!("it closed the connection in the middle; {IS_IT_TLS}")
         }
-        None => error.to_string(),
+        None => format!("the connection broke ({error}); {IS_IT_TLS}"),
     }
+}
+
+/// What it refuses of what it was offered.
+fn of_alert(alert: AlertDescription) -> String {
+    let helps = match alert {
+        AlertDescription::ProtocolVersion
+        | AlertDescription::HandshakeFailure
+        | AlertDescription::InsufficientSecurity => OURS,
+        AlertDescription::UnrecognisedName => {
+            "it serves no such name; check the host, or have the server serve that name"
+        }
+        AlertDescription::CertificateRequired
+        | AlertDescription::NoCertificate
+        | AlertDescription::BadCertificate
+        | AlertDescription::AccessDenied => {
+            "it may want a client's certificate, of which the sidecar has none; have it do without"
+        }
+        _ => "its own log may say why",
+    };
+    format!("it refuses the handshake ({alert:?}); {helps}")
 }
 
 fn of_certificate(error: &CertificateError) -> String {
@@ -197,7 +228,9 @@ fn of_certificate(error: &CertificateError) -> String {
              the certificate (subjectAltName)"
                 .to_owned()
         }
-        other => format!("its certificate cannot be used: {other}"),
+        other => format!(
+            "its certificate cannot be used: {other}; give the server another one, for the name by which it is reached"
+        ),
     }
 }
 
@@ -210,6 +243,42 @@ fn is(error: &Arc<dyn Error + Send + Sync>, known: &webpki::Error) -> bool {
 mod tests {
     use super::*;
     use crate::transport::pem;
+
+    fn told(error: rustls::Error) -> String {
+        explain(&io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn a_handshake_that_is_refused_is_told_with_what_both_sides_must_speak() {
+        for alert in [
+            AlertDescription::ProtocolVersion,
+            AlertDescription::HandshakeFailure,
+        ] {
+            let told = told(rustls::Error::AlertReceived(alert));
+            assert!(
+                told.starts_with(&format!("it refuses the handshake ({alert:?}); ")),
+                "{told}"
+            );
+            assert!(told.contains("TLS 1.2 and 1.3"), "{told}");
+        }
+        let old = rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13;
+        let told = told(old.into());
+        assert!(told.contains("TLS 1.2 and 1.3"), "{told}");
+    }
+
+    #[test]
+    fn a_server_that_speaks_plain_http_is_told_with_the_scheme_to_write() {
+        let told = told(rustls::Error::InvalidMessage(
+            rustls::InvalidMessage::InvalidContentType,
+        ));
+        assert!(
+            told.starts_with("what came is not TLS (InvalidContentType); "),
+            "{told}"
+        );
+        assert!(told.contains("write http://"), "{told}");
+        let hung_up = io::Error::from(io::ErrorKind::UnexpectedEof);
+        assert!(explain(&hung_up).contains("write http://"));
+    }
 
     /// Self-signed by `openssl x509 -req -signkey`, which makes version 1 where it is given no extensions.
     const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\

@@ -8,4 +8,5 @@ mod markdown;
 mod pages;
 mod repository;
 mod settings;
+mod sources;
 mod troubleshooting;

@@ -78,7 +78,10 @@ async fn a_server_that_lists_its_models_and_serves_no_chats_is_not_offered() {
         let net = Net::with(CLIENT, server(Style::LlamaServer).await, &[OFTEN]).await;
         net.server.fail_always(CHAT, fault);
         assert!(net.ask(&json!({})).await.answer.is_err());
-        let pending = net.sidecar.wait_until_pending("answers chats").await;
+        let pending = net
+            .sidecar
+            .wait_until_pending("no model server's own answer")
+            .await;
         assert!(pending.join(" ").contains("PIN_OLLAMA_URL"), "{pending:?}");
         poll(|| async { net.gateway.models() }, Vec::is_empty).await;
         net.server.clear_faults();
@@ -95,7 +98,9 @@ async fn models_that_only_the_operator_names_are_not_offered_where_nothing_serve
             server.fail_always(path, fault.clone());
         }
         let net = Net::begin(CLIENT, server, &[OFTEN, ("PIN_ALLOW_MODELS", "tiny")]).await;
-        net.sidecar.wait_until_pending("answers chats").await;
+        net.sidecar
+            .wait_until_pending("no model server's own answer")
+            .await;
         assert!(net.gateway.models().is_empty());
         net.server.clear_faults();
         net.server.fail_always(MODELS, fault);

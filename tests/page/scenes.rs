@@ -158,7 +158,7 @@ fn starting(status: &mut Shown, now: u64) {
     );
     status
         .pending
-        .push("Ollama has not been asked for its models yet.".to_owned());
+        .push("The model server has not told its models yet.".to_owned());
     status.uptime_seconds = 2;
     status.session.since = now - 2;
     status.session.attempts = 1;

@@ -15,10 +15,11 @@ use crate::{
     transport::http::{Body, HttpClient, HttpError, read_answer},
 };
 
-pub(super) const CHAT: &str = "/api/chat";
-
 /// The largest list or description that is read, in bytes. A description carries licence and template.
 const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// Where chats go.
+pub(super) const CHAT: &str = "/api/chat";
 
 /// An Ollama's interface.
 pub(super) struct Api {
@@ -81,16 +82,7 @@ impl Api {
     }
 
     pub(super) async fn chat(&self, body: Bytes) -> Result<Body, AskError> {
-        let asked = accepted(&self.client, CHAT, body).await;
-        asked.map_err(|error| match error {
-            // So Ollama refuses a model of a cloud to which it is not signed in, and serves all others.
-            AskError::Unserved {
-                status,
-                words,
-                is_own: true,
-            } => AskError::Refused { status, words },
-            other => other,
-        })
+        accepted(&self.client, CHAT, body).await
     }
 
     /// Sends a chat without messages, which only loads its model, and waits until that is done.

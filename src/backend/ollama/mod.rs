@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 
 use self::{
     answer::ChatDecoder,
-    api::Api,
+    api::{Api, CHAT},
     contexts::Contexts,
     descriptions::Descriptions,
     wire::{Facts, Running, Tag},
@@ -93,6 +93,10 @@ impl Backend {
 }
 
 impl Ollama {
+    fn way(&self) -> Way {
+        Way::of("PIN_OLLAMA_URL", &self.api.client)
+    }
+
     async fn seen(&self) -> Result<Seen, HttpError> {
         self.api.key.hand_to(&self.api.client).await;
         let version = self.api.version().await?;
@@ -113,15 +117,6 @@ impl Ollama {
             why_unknown: descriptions.why_unknown().map(str::to_owned),
             models: tags.iter().map(model).collect(),
         })
-    }
-}
-
-impl Ollama {
-    fn way(&self) -> Way {
-        Way {
-            setting: "PIN_OLLAMA_URL",
-            is_encrypted: self.api.client.is_encrypted(),
-        }
     }
 }
 
@@ -158,32 +153,31 @@ impl ModelServer for Ollama {
         self.api.answers().boxed()
     }
 
-    fn why_unserved(&self, status: u16) -> String {
-        match status {
-            401 | 403 => self.why_silent(&HttpError::Status(status)),
-            _ => self.way().no_chats(GUIDE.name, api::CHAT, status),
-        }
-    }
-
     fn why_silent(&self, error: &HttpError) -> String {
         let way = self.way();
         match error {
-            HttpError::Status(status @ (401 | 403)) => format!(
-                "What stands before Ollama refuses the sidecar (HTTP {status}): if it wants a key, set PIN_BACKEND_API_KEY or \
-                 PIN_BACKEND_API_KEY_FILE; else correct PIN_OLLAMA_URL."
+            HttpError::Status(status @ (401 | 403)) => way.refused(
+                "What stands before Ollama refuses the sidecar",
+                *status,
+                "the key that it wants",
             ),
             HttpError::Status(404) | HttpError::Unexpected => format!(
                 "Ollama does not list its models: {error}. Correct PIN_OLLAMA_URL; if it leads to vLLM, llama-server, LM Studio or the like, \
                  set PIN_API_MODE=openai."
             ),
             HttpError::Status(status) => way.odd_status(GUIDE.name, *status),
+            HttpError::Encoded(_) | HttpError::TooLarge => {
+                way.silent("Ollama does not list its models", error)
+            }
             HttpError::Dial(_)
             | HttpError::Broken
             | HttpError::NotHttp(_)
-            | HttpError::Encoded(_)
-            | HttpError::TooLarge
             | HttpError::Silent(_) => way.silent("Ollama does not answer", error),
         }
+    }
+
+    fn why_odd(&self, error: &AskError) -> Option<String> {
+        self.way().odd_answer(CHAT, error)
     }
 
     fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String {

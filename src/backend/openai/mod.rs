@@ -118,6 +118,10 @@ impl OpenAi {
         })
     }
 
+    fn way(&self) -> Way {
+        Way::of("PIN_OLLAMA_URL", &self.client)
+    }
+
     async fn list(&self) -> Result<Vec<(Model, Suitability)>, HttpError> {
         let list = self.unread_list().await?;
         let json = String::from_utf8_lossy(&list);
@@ -131,13 +135,6 @@ impl OpenAi {
     /// The models that the operator names in full.
     fn named(&self) -> Vec<(Model, Suitability)> {
         self.allow.full_names().map(list::named).collect()
-    }
-
-    fn way(&self) -> Way {
-        Way {
-            setting: "PIN_OLLAMA_URL",
-            is_encrypted: self.client.is_encrypted(),
-        }
     }
 
     async fn ask(&self, body: Bytes) -> Result<ChatStream, AskError> {
@@ -179,6 +176,7 @@ fn failed(failure: &Failure) -> AskError {
     AskError::Refused {
         status: 200,
         words: failure.sentence().to_owned(),
+        is_its_own: true,
     }
 }
 
@@ -218,19 +216,13 @@ impl ModelServer for OpenAi {
         .boxed()
     }
 
-    fn why_unserved(&self, status: u16) -> String {
-        match status {
-            401 | 403 => self.why_silent(&HttpError::Status(status)),
-            _ => self.way().no_chats("The model server", CHAT, status),
-        }
-    }
-
     fn why_silent(&self, error: &HttpError) -> String {
         let way = self.way();
         match error {
-            HttpError::Status(status @ (401 | 403)) => format!(
-                "The model server refuses the sidecar (HTTP {status}): set PIN_BACKEND_API_KEY or PIN_BACKEND_API_KEY_FILE to \
-                 the key that it was started with, or correct PIN_OLLAMA_URL."
+            HttpError::Status(status @ (401 | 403)) => way.refused(
+                "The model server refuses the sidecar",
+                *status,
+                "the key that it was started with",
             ),
             HttpError::Status(503) => {
                 "The model server is not ready (HTTP 503): it may be loading its model. Its log says more.".to_owned()
@@ -240,13 +232,30 @@ impl ModelServer for OpenAi {
                  PIN_API_MODE=ollama if it is an old Ollama, or name its models in PIN_ALLOW_MODELS if it lists none."
             ),
             HttpError::Status(status) => way.odd_status("The model server", *status),
+            HttpError::Encoded(_) | HttpError::TooLarge => {
+                way.silent("The model server does not list its models", error)
+            }
             HttpError::Dial(_)
             | HttpError::Broken
             | HttpError::NotHttp(_)
-            | HttpError::Encoded(_)
-            | HttpError::TooLarge
             | HttpError::Silent(_) => way.silent("The model server does not answer", error),
         }
+    }
+
+    fn is_unserved(&self, error: &AskError) -> bool {
+        // The server itself refuses a wrong key so.
+        let is_refused = matches!(
+            error,
+            AskError::Refused {
+                status: 401 | 403,
+                ..
+            }
+        );
+        is_refused || error.is_not_the_servers_own()
+    }
+
+    fn why_odd(&self, error: &AskError) -> Option<String> {
+        self.way().odd_answer(CHAT, error)
     }
 
     fn why_nothing(&self, models: usize, why_unknown: Option<&str>) -> String {

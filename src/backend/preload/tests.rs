@@ -143,6 +143,7 @@ impl ModelServer for Server {
                     return Err(AskError::Refused {
                         status: 500,
                         words: "no room".to_owned(),
+                        is_its_own: true,
                     });
                 }
                 Manner::Hangs => pending().await,

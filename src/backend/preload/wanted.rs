@@ -225,9 +225,7 @@ impl Wanted {
         self.failures = self.failures.saturating_add(1);
         let kind = match error {
             LoadError::Failed(AskError::Http(_)) => Kind::Unreachable,
-            LoadError::Failed(
-                AskError::Refused { status, .. } | AskError::Unserved { status, .. },
-            ) => Kind::Refused(*status),
+            LoadError::Failed(AskError::Refused { status, .. }) => Kind::Refused(*status),
             LoadError::Slow(_) => Kind::Slow,
         };
         let (told, model) = (self.trouble.seen(kind), &*self.model);

@@ -181,8 +181,8 @@ impl SpeechServer {
         let answer = asked.map_err(|error| self.unreachable(&error))?;
         let status = answer.status().as_u16();
         if status != 200 {
-            let words = refused(answer, &credentials).await;
-            return Err(Failure::new(AskError::code_of(status), words));
+            let refused = refused(answer, &credentials).await;
+            return Err(Failure::new(AskError::code_of(status), refused.to_string()));
         }
         let content_type = answer.headers().get(CONTENT_TYPE);
         let content_type = content_type.and_then(|content_type| content_type.to_str().ok());
@@ -264,10 +264,7 @@ impl SpeechServer {
     }
 
     fn way(&self) -> Way {
-        Way {
-            setting: "PIN_TTS_URL",
-            is_encrypted: self.client.is_encrypted(),
-        }
+        Way::of("PIN_TTS_URL", &self.client)
     }
 
     fn names(&self) -> Vec<Arc<str>> {

@@ -99,6 +99,73 @@ async fn a_server_that_wants_a_key_for_chats_alone_is_told_as_readyz_does() {
 }
 
 #[tokio::test]
+async fn a_chat_that_no_model_server_answers_is_not_called_the_models_fault() {
+    for (fault, came) in [
+        (Fault::answer(302, "text/html", "<html>"), "HTTP 302"),
+        (Fault::answer(404, "text/html", "<html>"), "HTTP 404"),
+        (Fault::answer(405, "text/plain", ""), "HTTP 405"),
+        (Fault::answer(502, "text/html", "<html>"), "HTTP 502"),
+        (Fault::answer(504, "text/html", "<html>"), "HTTP 504"),
+        (
+            Fixture::html_with_200(),
+            "the answer cannot be read: HTML came",
+        ),
+    ] {
+        let report = found_with(CHAT, fault).await;
+        report.expect("backend", "passed", "answers");
+        let found = format!("The model tiny gives no answer (backend: {came}).");
+        report.expect("answer", "failed", &found);
+        let helps = format!("What came from {CHAT} is no model server's own answer ({came}).");
+        report.expect("answer", "failed", &helps);
+    }
+    let unknown = r#"{"error":{"message":"no such model","code":404}}"#;
+    let report = found_with(CHAT, Fault::answer(404, "application/json", unknown)).await;
+    let found = "The model tiny cannot be loaded (backend: no such model).";
+    report.expect("answer", "failed", found);
+}
+
+#[tokio::test]
+async fn a_user_and_password_that_are_refused_are_told_where_they_stand() {
+    let server = OpenAi::builder().style(Style::Vllm).model("tiny");
+    let server = server.start().await.unwrap();
+    server.fail_always(MODELS, Fault::answer(401, "text/html", "<html>"));
+    let url = server.url().replace("http://", "http://bob:wrong@");
+    let settings = [("PIN_API_MODE", "openai"), ("PIN_OLLAMA_URL", &*url)];
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let report = Check::of(&gateway, &ollama, &settings);
+    let report = report.json(&["--offline"]).await;
+    let words = "it does not take the user and password in PIN_OLLAMA_URL";
+    report.expect("backend", "failed", words);
+}
+
+#[tokio::test]
+async fn a_server_without_tls_at_an_https_url_is_told_with_the_scheme_to_write() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    let url = ollama.url().replace("http://", "https://");
+    let settings = [("PIN_OLLAMA_URL", &*url)];
+    let check = Check::of(&gateway, &ollama, &settings);
+    let report = check.json(&["--offline"]).await;
+    report.expect("backend", "failed", "TLS failed: what came is not TLS");
+    let helps = "write http:// (for a gateway ws://). Do that, or correct PIN_OLLAMA_URL";
+    report.expect("backend", "failed", helps);
+}
+
+#[tokio::test]
+async fn a_page_in_ollamas_place_is_no_model_that_was_loaded() {
+    let (gateway, ollama) = (gateway().await, ollama().await);
+    ollama.fail_always(
+        "/api/chat",
+        devnet::ollama::Fault::answer(200, "text/html", "<html>"),
+    );
+    let report = Check::of(&gateway, &ollama, &[]).json(&["--offline"]).await;
+    report.expect(
+        "answer",
+        "failed",
+        "What came from /api/chat is no model server's own answer",
+    );
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_told_with_its_code_once() {
     let piece = r#"{"choices":[{"index":0,"delta":{"content":"one"}}]}"#;
     let report = found_with(CHAT, Fixture::events([piece])).await;

@@ -65,9 +65,7 @@ impl From<AskError> for PullError {
     fn from(error: AskError) -> Self {
         match error {
             AskError::Http(error) => Self::Http(error),
-            AskError::Refused { status, words } | AskError::Unserved { status, words, .. } => {
-                Self::answered(status, words)
-            }
+            AskError::Refused { status, words, .. } => Self::answered(status, words),
         }
     }
 }
