@@ -12,11 +12,11 @@ use crate::transport::{
 /// What leads to a server.
 pub(super) struct Way {
     /// The setting that has its URL.
-    setting: &'static str,
+    pub(super) setting: &'static str,
     /// Whether it is asked by TLS.
-    is_encrypted: bool,
+    pub(super) is_encrypted: bool,
     /// Whether it is asked with a user and password, which the same setting has.
-    has_password: bool,
+    pub(super) has_password: bool,
 }
 
 impl Way {
@@ -145,14 +145,14 @@ impl Way {
         ))
     }
 
-    fn not_followed(&self) -> String {
+    pub(super) fn not_followed(&self) -> String {
         format!(
             "Redirects are not followed: {} must name the server itself, with https:// if that is what it wants.",
             self.setting
         )
     }
 
-    fn not_reached(&self) -> String {
+    pub(super) fn not_reached(&self) -> String {
         format!(
             "A proxy before the server has no answer from it: see that the server runs and that the proxy leads to it, or \
              correct {}.",

@@ -1,7 +1,7 @@
 //! What is made of a speech server's answer.
 
 use data_encoding::BASE64;
-use devnet::speech::{Fault, clip};
+use devnet::speech::clip;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use devnet::{gateway::Deliveries, network::Proxy, speech::Fault};
+use devnet::{gateway::Deliveries, network::Proxy};
 use pin_sidecar::relay::Outcome;
 use tokio::time::Instant;
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use devnet::speech::Fault;
-
 use super::{support::chat, *};
 
 const TOO_LARGE: &str = "too_large: the audio is larger than PIN_MAX_RESULT_BYTES in base64";

@@ -14,7 +14,7 @@ mod support;
 
 use devnet::{
     gateway::{Chat, Frame, Gateway},
-    speech::{SPEECH, SpeechServer},
+    speech::{Fault, MODELS as LIST, SPEECH, SpeechServer},
 };
 use serde_json::{Value, json};
 use support::{CLIENT, Net, Sidecar, gateway, ollama};
@@ -47,6 +47,16 @@ impl Speaking {
         let speaking = Self { net, speech };
         speaking.wait_for_list("tts:tts-1").await;
         speaking
+    }
+
+    /// One whose speech server answers looks with this.
+    async fn answering_looks_with(status: u16, body: &str) -> Self {
+        let speech = SpeechServer::start().await.unwrap();
+        speech.fail_always(LIST, Fault::answer(status, "text/plain", body));
+        let url = speech.url();
+        let settings = [&[("PIN_TTS_URL", url.as_str()), QUICK], &MODELS[..]].concat();
+        let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
+        Self { net, speech }
     }
 
     /// Waits until this model was listed.

@@ -1,6 +1,6 @@
 //! What an operator sees of speech.
 
-use devnet::{http, speech::Fault};
+use devnet::http;
 
 use super::{support::MODEL, *};
 

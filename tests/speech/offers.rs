@@ -5,7 +5,6 @@ use std::sync::Arc;
 use devnet::{
     ollama::{ModelShape, Ollama},
     openai::OpenAi,
-    speech::{Fault, MODELS as LIST},
 };
 use pin_sidecar::relay::Outcome;
 
@@ -56,11 +55,6 @@ async fn a_node_without_a_chat_model_lists_its_speech_and_is_registered_with_its
             .iter()
             .any(|frame| frame.is_from_agent("REGISTER_NODE"))
     );
-    assert!(
-        !speaking.net.sidecar.pending().await.is_empty(),
-        "it is not ready for chats"
-    );
-
     speaking.net.ollama.add_model(MODEL, ModelShape::default());
     let registered = gateway
         .wait_for(|frame| frame.is_from_agent("REGISTER_NODE"))
@@ -137,16 +131,78 @@ async fn a_request_that_finds_the_speech_server_gone_is_told_so_and_it_is_no_lon
 
 #[tokio::test]
 async fn whatever_a_speech_server_answers_to_a_look_shows_that_it_is_there() {
-    for (status, body) in [(404, "Not Found"), (500, ""), (401, "{}"), (200, "<html>")] {
-        let speech = SpeechServer::start().await.unwrap();
-        speech.fail_always(LIST, Fault::answer(status, "text/plain", body));
-        let url = speech.url();
-        let settings = [&[("PIN_TTS_URL", url.as_str())], &MODELS[..]].concat();
-        let net = Net::with(CLIENT, gateway().await, ollama().await, &settings).await;
-        let speaking = Speaking { net, speech };
+    for (status, body) in [
+        (404, "Not Found"),
+        (400, ""),
+        (405, ""),
+        (429, ""),
+        (500, ""),
+        (200, "<html>"),
+    ] {
+        let speaking = Speaking::answering_looks_with(status, body).await;
         speaking.wait_for_list("tts:Kokoro").await;
         speaking.say("hello").outcome().await.result();
     }
+}
+
+#[tokio::test]
+async fn a_speech_server_that_keeps_everybody_out_is_not_offered_and_it_is_said_what_to_do() {
+    for (status, words) in [
+        (
+            301,
+            "HTTP 301, a redirect. Redirects are not followed: PIN_TTS_URL must",
+        ),
+        (
+            401,
+            "refuses the sidecar (HTTP 401): write a user and password into PIN_TTS_URL",
+        ),
+        (
+            403,
+            "refuses the sidecar (HTTP 403): write a user and password into PIN_TTS_URL",
+        ),
+        (502, "The speech server is not ready (HTTP 502)"),
+        (503, "The speech server is not ready (HTTP 503)"),
+        (504, "The speech server is not ready (HTTP 504)"),
+    ] {
+        let speaking = Speaking::answering_looks_with(status, "").await;
+        let warnings = || async { speaking.net.sidecar.get("/readyz").await.1 };
+        support::poll(warnings, |ready| ready.contains(words)).await;
+        speaking.wait_for_list(MODEL).await;
+        assert_eq!(listed(&speaking.net.gateway.frames()), json!([MODEL]));
+        speaking.speech.clear_faults();
+        speaking.wait_for_list("tts:Kokoro").await;
+    }
+}
+
+#[tokio::test]
+async fn a_speech_server_that_begins_to_refuse_clips_is_looked_at_at_once() {
+    let speaking = Speaking::start(&[("PIN_MODEL_REFRESH_INTERVAL", "10m")]).await;
+    for path in [LIST, SPEECH] {
+        let refused = Fault::answer(401, "text/plain", "no");
+        speaking.speech.fail_always(path, refused);
+    }
+    assert!(speaking.say("hello").outcome().await.answer.is_err());
+    let is_chat_alone = |frame: &Frame| {
+        frame.is_from_agent("MODEL_LIST") && frame.value["models"] == json!([MODEL])
+    };
+    speaking.net.gateway.wait_for(is_chat_alone).await;
+}
+
+#[tokio::test]
+async fn a_speech_server_that_turns_others_away_while_it_speaks_stays_offered() {
+    let speaking = Speaking::start(&[QUICK]).await;
+    speaking.speech.pause_at(0);
+    let mut long = speaking.say("a long text");
+    speaking.speech.wait_for_chats(1).await;
+    let busy = Fault::answer(503, "text/plain", "busy");
+    speaking.speech.fail_always(LIST, busy);
+    let looks = speaking.speech.requests().len() + 3;
+    let seen = || async { speaking.speech.requests().len() };
+    support::poll(seen, |seen| *seen > looks).await;
+    let all = json!([MODEL, "tts:Kokoro", "tts:tts-1"]);
+    assert_eq!(listed(&speaking.net.gateway.frames()), all);
+    speaking.speech.go_on();
+    long.outcome().await.result();
 }
 
 #[tokio::test]

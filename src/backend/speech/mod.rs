@@ -1,8 +1,9 @@
 //! A speech server: one that has OpenAI's `/v1/audio/speech`. What it speaks with is the operator's to say, since there is
 //! no list of models that such servers share; whether it is there is looked at again and again.
 //!
-//! Invariant: what does not answer is not offered, and nothing of what it answers reaches a log.
+//! Invariant: what does not answer, or keeps everybody out, is not offered, and nothing of what it answers reaches a log.
 
+mod away;
 mod clip;
 mod format;
 mod request;
@@ -63,7 +64,7 @@ pub struct SpeechServer {
 /// What a speech server offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpeechOffer {
-    /// The names of its models, `tts:` included, in the operator's order; none while it does not answer.
+    /// The names of its models, `tts:` included, in the operator's order; none while it cannot be used.
     pub names: Vec<Arc<str>>,
     /// Why there are none, as a sentence for the operator.
     pub why_empty: Option<String>,
@@ -120,7 +121,7 @@ impl SpeechServer {
             let began = Instant::now();
             self.look_after(began).await;
             let refresh = self.settings.refresh_interval;
-            let pause = if self.is_up() {
+            let pause = if self.has_models() {
                 refresh
             } else {
                 RECOVERY.min(refresh)
@@ -143,6 +144,11 @@ impl SpeechServer {
         self.offer.subscribe()
     }
 
+    /// Whether there is something to offer.
+    pub fn has_models(&self) -> bool {
+        !self.offer.borrow().names.is_empty()
+    }
+
     /// Why nothing is offered, if nothing is, as a sentence for the operator.
     pub fn why_nothing(&self) -> Option<String> {
         self.offer.borrow().why_empty.clone()
@@ -150,7 +156,7 @@ impl SpeechServer {
 
     /// Looks up a model that is offered just now, by the name with `tts:` and without regard to case.
     pub fn find(&self, name: &str) -> Option<&SpeechModel> {
-        self.model(name).filter(|_| self.is_up())
+        self.model(name).filter(|_| self.has_models())
     }
 
     /// Whether this model may be offered although it is not known to be: the last look is too long ago.
@@ -182,6 +188,10 @@ impl SpeechServer {
         let status = answer.status().as_u16();
         if status != 200 {
             let refused = refused(answer, &credentials).await;
+            if away::keeps_out(status) {
+                // That is the operator's to mend, whom a look tells.
+                self.look_now.notify_one();
+            }
             return Err(Failure::new(AskError::code_of(status), refused.to_string()));
         }
         let content_type = answer.headers().get(CONTENT_TYPE);
@@ -200,10 +210,6 @@ impl SpeechServer {
         models.find(|model| model.name.eq_ignore_ascii_case(name))
     }
 
-    fn is_up(&self) -> bool {
-        !self.offer.borrow().names.is_empty()
-    }
-
     async fn look_after(&self, since: Instant) {
         let mut outage = self.outage.lock().await;
         if self.last_look.borrow().is_some_and(|last| last >= since) {
@@ -215,14 +221,22 @@ impl SpeechServer {
         self.last_look.send_replace(Some(began));
     }
 
-    /// Whether it gives any answer.
+    /// Whether it gives any answer that keeps nobody out.
     async fn look(&self) -> Result<(), HttpError> {
         let limit = self.settings.connect_timeout;
-        match timeout(limit, self.client.get(LOOK)).await {
-            Ok(Ok(_) | Err(HttpError::Encoded(_))) => Ok(()),
+        let answered = timeout(limit, self.client.get(LOOK)).await;
+        let is_speaking = self.asked.load(Ordering::Relaxed) > 0;
+        match answered {
+            Ok(Ok(answer)) => match answer.status().as_u16() {
+                // Some turn everybody else away while they speak.
+                503 if is_speaking => Ok(()),
+                status if away::keeps_out(status) => Err(HttpError::Status(status)),
+                _ => Ok(()),
+            },
+            Ok(Err(HttpError::Encoded(_))) => Ok(()),
             Ok(Err(error)) => Err(error),
-            // Some answer nobody while they speak.
-            Err(_) if self.asked.load(Ordering::Relaxed) > 0 => Ok(()),
+            // And some answer nobody.
+            Err(_) if is_speaking => Ok(()),
             Err(_) => Err(HttpError::Silent(limit)),
         }
     }
@@ -235,10 +249,7 @@ impl SpeechServer {
             },
             Some(error) => SpeechOffer {
                 names: Vec::new(),
-                why_empty: Some(
-                    self.way()
-                        .silent("The speech server does not answer", error),
-                ),
+                why_empty: Some(away::why(error, &self.way())),
             },
         };
         match &offer.why_empty {

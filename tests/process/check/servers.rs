@@ -2,7 +2,7 @@
 
 use devnet::{
     openai::{CHAT, Fault, Fixture, MODELS, OpenAi, Style},
-    speech::SpeechServer,
+    speech::{self, MODELS as LIST, SpeechServer},
 };
 
 use super::{Check, Report, gateway, ollama};
@@ -185,18 +185,28 @@ async fn a_server_that_answers_something_else_than_its_list_is_not_called_silent
 
 #[tokio::test]
 async fn a_speech_server_is_a_step_of_its_own() {
-    let (gateway, ollama, speech) = (
+    let (gateway, ollama, server) = (
         gateway().await,
         ollama().await,
         SpeechServer::start().await.unwrap(),
     );
-    let url = speech.url();
+    let url = server.url();
     let settings = [("PIN_TTS_URL", &*url), ("PIN_TTS_MODELS", "kokoro")];
     let check = Check::of(&gateway, &ollama, &settings);
     let report = check.json(&["--offline"]).await;
     report.expect("speech", "passed", "tts:kokoro");
-    speech.stop().await;
+    server.stop().await;
     let report = check.json(&["--offline"]).await;
     report.expect("speech", "failed", "Start it, or correct PIN_TTS_URL");
     report.expect("answer", "passed", "tokens/s");
+    server.start_again().await.unwrap();
+    for (status, words) in [
+        (502, "The speech server is not ready (HTTP 502)"),
+        (401, "The speech server refuses the sidecar (HTTP 401)"),
+    ] {
+        server.clear_faults();
+        server.fail_always(LIST, speech::Fault::answer(status, "text/plain", ""));
+        let report = check.json(&["--offline"]).await;
+        report.expect("speech", "failed", words);
+    }
 }
