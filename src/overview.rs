@@ -88,18 +88,10 @@ impl Overview for View {
             .as_ref()
             .and_then(|_| self.shared.nodes.sole())
             .and_then(|node| barred_sentence(node));
-        let mut backends: Vec<_> = self
-            .shared
-            .nodes
-            .iter()
-            .map(|node| node.backend.why_nothing())
-            .collect();
-        if backends.iter().any(Option::is_none) {
-            // One that can be used is enough.
-            backends.clear();
-        }
-        let all = [service, session, interview].into_iter().chain(backends);
-        all.flatten().collect()
+        let nodes = &self.shared.nodes;
+        let offer = (!nodes.have_offer()).then(|| nodes.without_chats());
+        let all = [service, session, interview].into_iter().flatten();
+        all.chain(offer.into_iter().flatten()).collect()
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -117,7 +109,10 @@ impl Overview for View {
         let keys = keys.filter_map(|node| node.backend.trouble());
         let keys = keys
             .map(|trouble| format!("The last good key of the model server is in use: {trouble}."));
-        let speech = self.shared.nodes.iter();
+        let nodes = &self.shared.nodes;
+        // Else it is what keeps it from being ready.
+        let chats = nodes.have_offer().then(|| nodes.without_chats());
+        let speech = nodes.iter();
         let speech = speech.filter_map(|node| node.speech.as_ref()?.why_nothing());
         secret
             .into_iter()
@@ -125,6 +120,7 @@ impl Overview for View {
             .chain(keys)
             .chain(interviews)
             .chain(preloads)
+            .chain(chats.into_iter().flatten())
             .chain(speech)
             .collect()
     }
@@ -169,6 +165,9 @@ impl Overview for View {
                 up: offers.iter().any(|offer| offer.is_up),
                 version: version.clone(),
             },
+            speech: self.shared.nodes.speak().then(|| admin::SpeechStatus {
+                up: offers.iter().any(|offer| !offer.speech.is_empty()),
+            }),
             last_errors: self.shared.recent_errors.list(),
             versions: admin::Versions::with_ollama(version),
             draining: self.service.stage() != Stage::Open,

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::client::{ClientError, Question, Response, Target, ask};
+use crate::config::SpeechModel;
 
 /// A sidecar answers at once, whatever it does.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -119,9 +120,18 @@ fn summary(status: &Value) -> String {
             .map(plain)
             .collect::<Vec<_>>()
     };
+    let names = status["models"].as_array().into_iter().flatten();
+    let names: Vec<_> = names
+        .filter_map(|model| model["name"].as_str())
+        .map(plain)
+        .collect();
     let pending = sentences("pending");
     if pending.is_empty() {
-        text.push_str("Online: logged in, with models to offer.\n");
+        let offered = match names.iter().all(|name| SpeechModel::is_name_of_one(name)) {
+            true => "speech",
+            false => "models",
+        };
+        let _ = writeln!(text, "Online: logged in, with {offered} to offer.");
     }
     for sentence in &pending {
         let _ = writeln!(text, "{sentence}");
@@ -129,11 +139,6 @@ fn summary(status: &Value) -> String {
     for sentence in sentences("warnings") {
         let _ = writeln!(text, "Warning: {sentence}");
     }
-    let names = status["models"].as_array().into_iter().flatten();
-    let names: Vec<_> = names
-        .filter_map(|model| model["name"].as_str())
-        .map(plain)
-        .collect();
     let listed = if names.is_empty() {
         "none".to_owned()
     } else {
@@ -189,6 +194,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn who_only_speaks_is_not_said_to_chat() {
+        for (models, said) in [
+            (json!(["tts:kokoro"]), "with speech to offer."),
+            (
+                json!(["tiny:latest", "tts:kokoro"]),
+                "with models to offer.",
+            ),
+        ] {
+            let models = models.as_array().into_iter().flatten();
+            let models: Vec<_> = models.map(|name| json!({"name": name})).collect();
+            let told = summary(&json!({"pending": [], "models": models}));
+            assert!(
+                told.starts_with(&format!("Online: logged in, {said}\n")),
+                "{told}"
+            );
+        }
+    }
 
     #[test]
     fn who_has_earned_nothing_yet_owes_nothing_either() {

@@ -40,7 +40,7 @@ pub use history::{Day, History, Outage, Point, Series, Verdict};
 pub use status::{
     BackendStatus, Counts, EndedRequest, HiddenModel, InterviewStatus, Load, ModelStatus,
     NodeStatus, PauseStatus, PreloadStatus, PullStatus, RequestsStatus, RunningRequest,
-    SessionStatus, Status, Versions,
+    SessionStatus, SpeechStatus, Status, Versions,
 };
 pub use token::AdminToken;
 

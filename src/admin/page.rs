@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     /// One second on a slow telephone's link.
-    const PAGE_AT_MOST: usize = 60 << 10;
+    const PAGE_AT_MOST: usize = 61 << 10;
 
     fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
         FILES

@@ -41,6 +41,8 @@ pub struct Status {
     pub counts: Counts,
     /// The model server.
     pub backend: BackendStatus,
+    /// The speech server, where one is set.
+    pub speech: Option<SpeechStatus>,
     /// The last things that went wrong, newest first.
     pub last_errors: Vec<RecentError>,
     /// What runs here.
@@ -292,6 +294,13 @@ pub struct BackendStatus {
     pub up: bool,
     /// The version that it says it is.
     pub version: Option<String>,
+}
+
+/// The speech server.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SpeechStatus {
+    /// Whether it could be used when it was last asked.
+    pub up: bool,
 }
 
 /// What runs here.

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Look, outages::Trouble, plot::Totals};
-use crate::{
-    inference::Admission, node::Node, service::Stages, session::StatusBoard, shared::Shared,
-};
+use crate::{inference::Admission, service::Stages, session::StatusBoard, shared::Shared};
 
 /// What is looked at.
 pub(crate) struct Observer {
@@ -43,13 +41,9 @@ impl Observer {
             let why = self.status.read().why_lost;
             return Some(Trouble { why });
         }
-        // One that can be used is enough.
-        let mut nodes = self.shared.nodes.iter();
-        if nodes.any(|node| node.backend.has_models()) {
-            return None;
-        }
-        let why = |node: &Arc<Node>| node.backend.why_nothing();
-        let why = self.shared.nodes.iter().find_map(why);
-        Some(Trouble { why })
+        let nodes = &self.shared.nodes;
+        (!nodes.have_offer()).then(|| Trouble {
+            why: nodes.without_chats().next(),
+        })
     }
 }

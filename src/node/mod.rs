@@ -67,6 +67,12 @@ impl Node {
         self.speech = speech;
         self
     }
+
+    /// Whether there is anything to offer, chats or speech.
+    pub fn has_offer(&self) -> bool {
+        let speaks = self.speech.as_ref().is_some_and(SpeechServer::has_models);
+        speaks || self.backend.has_models()
+    }
 }
 
 /// A model that a node offers.
@@ -121,6 +127,16 @@ impl Nodes {
         let free = |slots: &Slots| slots.capacity() - slots.taken();
         offering.sort_by_key(|offered| Reverse(free(&offered.node.slots)));
         offering
+    }
+
+    /// Whether one of them has anything to offer: that is enough to be ready.
+    pub fn have_offer(&self) -> bool {
+        self.iter().any(|node| node.has_offer())
+    }
+
+    /// Why model servers have nothing to offer, each that has not.
+    pub fn without_chats(&self) -> impl Iterator<Item = String> {
+        self.iter().filter_map(|node| node.backend.why_nothing())
     }
 
     /// Whether there is any speech server.

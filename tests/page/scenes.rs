@@ -6,7 +6,7 @@ use pin_sidecar::{
     admin::{
         BackendStatus, Counts, EndedRequest, HiddenModel, InterviewStatus, Load, ModelStatus,
         NodeStatus, PauseStatus, PreloadStatus, PullStatus, RequestsStatus, RunningRequest,
-        SessionStatus, Status, Versions,
+        SessionStatus, SpeechStatus, Status, Versions,
     },
     protocol::{Code, Generation},
     telemetry::{ConnectFailure, DisconnectReason, ErrorSource, Metrics, RecentError, Tier},
@@ -46,6 +46,8 @@ pub enum Scene {
     Working,
     Paused,
     Draining,
+    SpeechAlone,
+    ChatsAlone,
     NoOllama,
     NoNetwork,
     Refused,
@@ -54,7 +56,7 @@ pub enum Scene {
 
 impl Scene {
     /// Each with its word, and a part of its sentence.
-    pub const ALL: [(Self, &str, &str); 11] = [
+    pub const ALL: [(Self, &str, &str); 13] = [
         (
             Self::Starting,
             "Starting",
@@ -78,6 +80,16 @@ impl Scene {
         ),
         (Self::Paused, "Paused", "then it serves again by itself."),
         (Self::Draining, "Draining", "Draining: running chats finish"),
+        (
+            Self::SpeechAlone,
+            "Online",
+            "Online, but no chat model is offered: what to do stands below.",
+        ),
+        (
+            Self::ChatsAlone,
+            "Online",
+            "Online, but no speech is offered: what to do stands below.",
+        ),
         (Self::NoOllama, "Offline", "Ollama does not answer"),
         (Self::NoNetwork, "Offline", "its name cannot be resolved"),
         (Self::Refused, "Offline", "Invalid signature"),
@@ -110,6 +122,17 @@ impl Scene {
                     &mut status,
                     "Draining: running chats finish, new ones are refused.",
                 );
+            }
+            Self::SpeechAlone => {
+                status.models = vec![model("tts:kokoro", None, false)];
+                status.speech = Some(SpeechStatus { up: true });
+                status.warnings =
+                    vec!["Ollama has no model. Pull one: `ollama pull llama3.2`.".to_owned()];
+            }
+            Self::ChatsAlone => {
+                status.speech = Some(SpeechStatus { up: false });
+                let why = "The speech server does not answer: nothing listens there. Start it, or correct PIN_TTS_URL.";
+                status.warnings = vec![why.to_owned()];
             }
             Self::NoOllama => {
                 status.backend.up = false;
@@ -271,6 +294,7 @@ fn online(now: u64) -> Shown {
             up: true,
             version: Some("0.12.3".to_owned()),
         },
+        speech: None,
         last_errors: vec![RecentError {
             what: ErrorSource::Request(Code::Timeout),
             at: now - 9_000,

@@ -206,6 +206,36 @@ async fn a_speech_server_that_turns_others_away_while_it_speaks_stays_offered() 
 }
 
 #[tokio::test]
+async fn a_node_that_only_speaks_is_ready_and_says_what_is_wrong_with_its_model_server() {
+    let empty = Ollama::builder().start().await.unwrap();
+    let away = ollama().await;
+    away.stop().await;
+    for (server, why) in [
+        (empty, "Ollama has no model."),
+        (away, "Ollama does not answer: nothing listens there"),
+    ] {
+        let speech = SpeechServer::start().await.unwrap();
+        let url = speech.url();
+        let settings = [&[("PIN_TTS_URL", url.as_str()), QUICK], &MODELS[..]].concat();
+        let net = Net::with(CLIENT, gateway().await, server, &settings).await;
+        net.sidecar.wait_until_pending("").await;
+        let warned = || async { net.sidecar.get("/readyz").await };
+        let (status, ready) = support::poll(warned, |(_, ready)| ready.contains(why)).await;
+        assert_eq!(status, 200, "{ready}");
+        let shown = net
+            .sidecar
+            .wait_for_status(|status| status["ready"] == true);
+        assert_eq!(shown.await["speech"], json!({"up": true}));
+        // Without speech there is nothing left.
+        speech.stop().await;
+        let pending = net.sidecar.wait_until_pending(why).await;
+        assert_eq!(pending.len(), 1, "{pending:?}");
+        let (_, unready) = net.sidecar.get("/readyz").await;
+        assert_eq!(unready.matches(why).count(), 1, "{unready}");
+    }
+}
+
+#[tokio::test]
 async fn a_speech_server_that_answers_nobody_while_it_speaks_stays_offered() {
     let settings = [QUICK, ("PIN_CONNECT_TIMEOUT", "200ms")];
     let speaking = Speaking::start(&settings).await;

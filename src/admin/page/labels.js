@@ -18,6 +18,8 @@ export const L = {
   idle: (ago) => `Online, no request for ${span(ago)}. Your side is in order.`,
   never: (since) => `Online, no request yet in the ${span(since)} since the start. Your side is in order.`,
   failed: (names) => `Online, but the network failed the last interview of ${names}: what to do stands below.`,
+  lacking: (what) => `Online, but no ${what} offered: what to do stands below.`,
+  chats: "chat model is", speech: "speech is",
   paused: (until, now) => (until ? `Paused until ${at(until, now)}; then it serves again by itself.` : "Paused until somebody resumes it."),
   silent: (since) => `The sidecar does not answer this page. What stands below is of ${since}.`,
   neverAnswered: "The sidecar does not answer this page.",

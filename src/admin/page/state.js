@@ -131,6 +131,8 @@ function away(status, first) {
 function ready(status) {
   const failed = status.nodes.filter((node) => node.interview && !node.interview.passed).map((node) => node.alias);
   if (failed.length) return verdict("failed", "warn", L.failed(failed.join(", ")));
+  const chats = status.models.some(({ name }) => !name.startsWith("tts:"));
+  if (!chats || status.speech?.up === false) return verdict("online", "warn", L.lacking(chats ? L.speech : L.chats));
   if (status.load.running) return verdict("working", "good", L.working(status.load));
   const last = status.requests.last_at;
   if (last == null) return verdict("idle", "idle", L.never(status.uptime_seconds));

@@ -108,6 +108,7 @@ impl Overview for Scripted {
                 up: true,
                 version: Some("0.17.4".into()),
             },
+            speech: None,
             last_errors: vec![RecentError {
                 what: ErrorSource::Request(Code::Timeout),
                 at: 1_704_499_300,
