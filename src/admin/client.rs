@@ -25,8 +25,8 @@ use crate::transport::{NameError, Resolver};
 /// The look-up alone, so that there is time left to say which server was silent.
 const NAME_LIMIT: Duration = Duration::from_secs(2);
 
-/// As much of an answer as is read.
-const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// As much of an answer as is read: a `/status` with thousands of models, and more.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Whom to ask.
 #[derive(Clone, Debug)]
@@ -226,7 +226,33 @@ impl Errand {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_status_of_thousands_of_models_is_read_whole() {
+        const LENGTH: usize = 1 << 20;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::Own(listener.local_addr().unwrap());
+        let question = Question {
+            method: Method::GET,
+            path: "/status",
+            token: None,
+            limit: Duration::from_secs(10),
+        };
+        let answer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // What is closed with something unread in it takes what was written along.
+            let _ = stream.read(&mut [0; 4_096]).await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n");
+            let whole = [head.as_bytes(), &vec![b' '; LENGTH]].concat();
+            stream.write_all(&whole).await.unwrap();
+        };
+        let errand = Errand::new(&target, &question).unwrap();
+        let (response, ()) = tokio::join!(errand.ask(&question), answer);
+        assert_eq!(response.unwrap().body.len(), LENGTH);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_never_answers_is_not_waited_for() {

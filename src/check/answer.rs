@@ -23,6 +23,10 @@ const TOKENS: u32 = 32;
 /// What is named in the result, which nobody sees.
 const REQUEST_ID: &str = "check";
 
+/// Why none is tried where that would keep somebody waiting.
+pub(super) const ALL_SLOTS_TAKEN: &str =
+    "Not tried, since requests have every slot. Check again when the node is less busy.";
+
 /// What helps where a server counts nothing.
 const UNCOUNTED: &str = "An interview measures by the server's own counts, and nothing is estimated: turn them on, or choose \
                          another server (docs/openai.md, \"How tokens are counted\").";

@@ -1,7 +1,7 @@
 //! `pin-sidecar check`: the whole of it, from the environment to a real answer.
 //!
-//! Invariant: a sidecar that runs here is not disturbed unless that is asked for: no second login, which the gateway may
-//! answer by ending the first.
+//! Invariant: a sidecar that runs here is not disturbed: no second login, which the gateway may answer by ending the first,
+//! unless that is asked for, and no work for its model server while it wants none.
 
 use std::{ffi::OsString, io, sync::Arc, time::Instant};
 
@@ -10,12 +10,12 @@ use secrecy::SecretString;
 use super::{
     Report, Step,
     answer::{Trial, look, without_model},
+    beside::Beside,
     gateway::Gateway,
     screen::Screen,
     way::left_out,
 };
 use crate::{
-    admin::{HealthcheckError, Target, healthcheck},
     config::{Config, ConfigError, ConfigErrors},
     relay::World,
     shared::Shared,
@@ -59,12 +59,12 @@ pub fn command(
         screen.finish();
         return Ok(Verdict::WrongSettings);
     };
-    let login = ready.login(options);
+    let beside = Beside::at(ready.config.admin.listen);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let report = runtime.block_on(async {
-        ready.check(options, login, &mut screen).await;
+        ready.check(options, beside, &mut screen).await;
         screen.finish()
     });
     Ok(verdict(&report))
@@ -135,22 +135,7 @@ impl Ready {
         }
     }
 
-    /// Whether to log in; else why not.
-    fn login(&self, options: Options) -> Result<(), String> {
-        if options.login || options.offline {
-            return Ok(());
-        }
-        let addr = self.config.admin.listen;
-        match healthcheck(&Target::Own(addr), false) {
-            Ok(()) | Err(HealthcheckError::Refused { status: 503, .. }) => Err(format!(
-                "Left out, since a sidecar runs at {addr} and a second login may push its session out; --login tries it all \
-                 the same. `pin-sidecar healthcheck --ready` asks that sidecar."
-            )),
-            Err(_) => Ok(()),
-        }
-    }
-
-    async fn check(self, options: Options, login: Result<(), String>, screen: &mut Screen) {
+    async fn check(self, options: Options, beside: Option<Beside>, screen: &mut Screen) {
         let Self {
             config,
             secret,
@@ -167,7 +152,11 @@ impl Ready {
                 shared: &shared,
                 probe,
             };
-            let checked = gateway.check(login.map(|()| secret));
+            let login = match beside {
+                Some(beside) if !options.login => Err(beside.keeps_the_session()),
+                Some(_) | None => Ok(secret),
+            };
+            let checked = gateway.check(login);
             let steps = screen.during("trying the gateway", checked).await;
             screen.show(steps);
         }
@@ -180,11 +169,23 @@ impl Ready {
                 Some(model) => {
                     let what = format!("loading {} and asking it", model.name);
                     let trial = Trial::new(node, model, &config.job);
-                    screen.during(&what, trial.step()).await
+                    screen.during(&what, try_beside(beside, &trial)).await
                 }
             };
             screen.show([answer]);
         }
+    }
+}
+
+/// Tries the answer, unless a sidecar that runs beside wants no work just now.
+async fn try_beside(beside: Option<Beside>, trial: &Trial<'_>) -> Step {
+    let reason = match beside {
+        Some(beside) => beside.wants_no_work().await,
+        None => None,
+    };
+    match reason {
+        Some(reason) => Step::skipped("answer", reason),
+        None => trial.step().await,
     }
 }
 

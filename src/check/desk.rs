@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Report, Step,
-    answer::{Trial, look, without_model},
+    answer::{ALL_SLOTS_TAKEN, Trial, look, without_model},
 };
 use crate::{
     backend::Model,
@@ -145,11 +145,7 @@ impl Running {
             }
             answered = self.inference.in_free_slot(node, trial.step()) => answered,
         };
-        answered.unwrap_or_else(|| {
-            let reason =
-                "Not tried, since requests have every slot. Check again when the node is less busy.";
-            Step::skipped("answer", reason)
-        })
+        answered.unwrap_or_else(|| Step::skipped("answer", ALL_SLOTS_TAKEN))
     }
 }
 

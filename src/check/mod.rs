@@ -5,6 +5,7 @@
 //! prompt, an answer or the backend's address in it.
 
 mod answer;
+mod beside;
 mod command;
 mod desk;
 mod gateway;

@@ -1,5 +1,6 @@
 //! `pin-sidecar check`, as an operator runs it: what it finds, what it says to do, and what it never shows.
 
+mod beside;
 mod servers;
 mod troubles;
 
@@ -23,7 +24,7 @@ use tokio::process::Command;
 
 use crate::{
     certificates::{self, Made, made, params},
-    program::{Net, PROGRAM},
+    program::PROGRAM,
     support::{CLIENT, MODEL, SECRET, gateway, ollama},
 };
 
@@ -408,22 +409,6 @@ async fn offline_the_gateway_is_left_alone() {
         report.expect(step, "skipped", "--offline");
     }
     report.expect("answer", "passed", "tokens/s");
-}
-
-#[tokio::test]
-async fn beside_a_sidecar_that_runs_the_login_is_left_out_unless_it_is_asked_for() {
-    let net = Net::start(&[]).await;
-    let address = net.agent.url("").trim_start_matches("http://").to_owned();
-    let settings = [("PIN_LISTEN_ADDR", &*address)];
-    let check = Check::of(&net.gateway, &net.ollama, &settings);
-    let report = check.json(&[]).await;
-    report.expect("clock", "passed", "agree");
-    report.expect("login", "skipped", "a sidecar runs at");
-    report.expect("answer", "passed", "tokens/s");
-    assert_eq!(net.gateway.sessions().ever, 1);
-    let report = check.json(&["--login"]).await;
-    report.expect("login", "passed", "accepted");
-    assert_eq!(net.gateway.sessions().ever, 2);
 }
 
 #[tokio::test]
