@@ -148,15 +148,17 @@ fn summary(status: &Value) -> String {
     let (load, now) = (&status["load"], &status["now"]);
     let _ = writeln!(
         text,
-        "Requests: {} running of {}, {} waiting; {} since the start {} ago; the last {}",
+        "Requests: {} running of {}, {} waiting; {} have ended since the start {} ago; {}",
         load["running"],
         load["capacity"],
         load["waiting"],
         status["counts"]["requests"],
         ago(status["uptime_seconds"].as_u64()),
         match (now.as_u64(), status["requests"]["last_at"].as_u64()) {
-            (Some(now), Some(at)) => format!("{} ago", ago(Some(now.saturating_sub(at)))),
-            _ => "never".to_owned(),
+            (Some(now), Some(at)) => {
+                format!("the last came {} ago", ago(Some(now.saturating_sub(at))))
+            }
+            _ => "none has come".to_owned(),
         },
     );
     let earned = status["counts"]["earnings_estimate_usd"].as_object();
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(
             summary(&status),
             "Ollama does [2J answer.\nWarning: Look.\nModels: tiny:latest, big:7b\n\
-             Requests: 1 running of 4, 0 waiting; 12 since the start 1day 2h ago; the last 1m ago\n\
+             Requests: 1 running of 4, 0 waiting; 12 have ended since the start 1day 2h ago; the last came 1m ago\n\
              Earned since the start, by an estimate: 0.7500 USD\n"
         );
     }

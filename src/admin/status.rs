@@ -236,7 +236,7 @@ pub struct Load {
 /// What was counted since the start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Counts {
-    /// Requests received.
+    /// Requests that have ended, refused and cancelled ones too.
     pub requests: u64,
     /// Requests that were refused or failed, by code; only codes that occurred.
     pub failures: BTreeMap<&'static str, u64>,

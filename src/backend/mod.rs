@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 use self::{ollama::PullBoard, preload::Preload, standing::Standing};
 use crate::{
     protocol::{Code, Failure},
-    telemetry::BackendMetrics,
+    telemetry::{BackendMetrics, ServerOutage},
     transport::http::HttpError,
 };
 
@@ -134,6 +134,17 @@ impl Backend {
             }
             None => None,
         }
+    }
+
+    /// The outage that there is, if one is known.
+    pub fn outage(&self) -> Option<ServerOutage> {
+        let offer = self.catalogue.offer();
+        let kind = if offer.is_up {
+            ServerOutage::NoModels
+        } else {
+            ServerOutage::Down
+        };
+        offer.why_empty.is_some().then_some(kind)
     }
 
     /// Why the last good key is used, if the one that is set cannot be read.

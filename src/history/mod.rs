@@ -10,10 +10,12 @@ mod first_tokens;
 mod observer;
 mod outages;
 mod plot;
+mod server_outages;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use observer::Observer;
+pub(crate) use server_outages::ServerOutages;
 
 use std::{
     collections::VecDeque,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Look, outages::Trouble, plot::Totals};
+use super::{Look, ServerOutages, outages::Trouble, plot::Totals};
 use crate::{inference::Admission, service::Stages, session::StatusBoard, shared::Shared};
 
 /// What is looked at.
@@ -15,6 +15,7 @@ pub(crate) struct Observer {
     pub(crate) status: Arc<StatusBoard>,
     pub(crate) stages: Stages,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) server_outages: ServerOutages,
 }
 
 impl Observer {
@@ -22,9 +23,18 @@ impl Observer {
     pub(crate) fn look(&self) {
         let metrics = &self.shared.metrics;
         let is_up = metrics.session_up.get() == 1;
+        let wall = self.shared.clock.unix_seconds();
+        if self.stages.is_open() {
+            let Shared {
+                nodes,
+                recent_errors,
+                ..
+            } = &self.shared;
+            self.server_outages.look(nodes, recent_errors, wall);
+        }
         let look = Look {
             now: Instant::now(),
-            wall: self.shared.clock.unix_seconds(),
+            wall,
             is_up,
             load: self.admission.load(),
             trouble: self.trouble(is_up),

@@ -21,7 +21,7 @@ use crate::{
     service::{Rest, Service},
     session::StatusBoard,
     shared::Shared,
-    telemetry::Metrics,
+    telemetry::{ErrorSource, Metrics, RecentError, ServerOutage},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -392,6 +392,7 @@ impl Watched {
                 status: Arc::<StatusBoard>::default(),
                 stages: service.stages(),
                 admission: Arc::new(admission),
+                server_outages: ServerOutages::default(),
             },
             service,
             wall,
@@ -479,6 +480,21 @@ async fn a_node_without_a_model_to_offer_is_out_though_its_session_is_up() {
     let watched = Watched::new(one_has);
     watched.look(30).await;
     assert_eq!(watched.outages(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_a_server_is_one_of_the_last_errors_and_not_while_the_node_is_paused() {
+    let watched = Watched::new(nodes(&[("node-1", 1, &[])]).await);
+    let errors = || watched.observer.shared.recent_errors.list();
+    watched.service.pause(None).unwrap();
+    watched.look(10).await;
+    assert_eq!(errors(), []);
+    watched.service.drained(Rest::default());
+    watched.service.reopen();
+    watched.look(10).await;
+    let what = ErrorSource::ModelServer(ServerOutage::NoModels);
+    let at = NOON + 11;
+    assert_eq!(errors(), [RecentError { what, at }]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use crate::{
     check::{CheckDesk, Checks, Running},
     clock::{SystemClock, WallClock},
     config::Config,
-    history::Observer,
+    history::{Observer, ServerOutages},
     inference::Inference,
     link::{Connect, WebSocket},
     overview::View,
@@ -145,6 +145,7 @@ impl Relay {
             status: Arc::clone(&status),
             stages: service.stages(),
             admission: inference.admission(),
+            server_outages: ServerOutages::default(),
         };
         Ok(Self {
             supervisor: Supervisor::new(config.identity, config.gateway, parts, shared.clone()),

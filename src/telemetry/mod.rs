@@ -21,7 +21,7 @@ pub use log_throttle::{LogThrottle, Occurrences, SETTLED};
 pub use log_writer::LogGuard;
 pub use logging::{LogFormat, capped, init};
 pub use metrics::Metrics;
-pub use reasons::{ConnectFailure, DisconnectReason, DropReason, Tier};
+pub use reasons::{ConnectFailure, DisconnectReason, DropReason, ServerOutage, Tier};
 pub use recent_errors::{ErrorSource, RecentError, RecentErrors};
 
 /// Text that came from outside as it may stand in a log line or a sentence: one line, and not a long one.

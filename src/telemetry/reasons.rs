@@ -47,6 +47,16 @@ labels! {
 }
 
 labels! {
+    /// Why nothing of a server is offered.
+    pub enum ServerOutage {
+        /// It does not answer, or keeps the sidecar out.
+        Down = "down",
+        /// It answers, and has no model to offer.
+        NoModels = "no_models",
+    }
+}
+
+labels! {
     /// Why an answer was dropped without proof that it was delivered.
     pub enum DropReason {
         /// It was older than `PIN_RESULT_TTL`.

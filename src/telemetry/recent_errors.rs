@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::reasons::{ConnectFailure, DisconnectReason};
+use super::reasons::{ConnectFailure, DisconnectReason, ServerOutage};
 use crate::{label::Label, protocol::Code};
 
 /// Something that went wrong.
@@ -32,6 +32,10 @@ pub enum ErrorSource {
     Connect(#[serde(serialize_with = "one_word")] ConnectFailure),
     /// A session ended.
     Disconnect(#[serde(serialize_with = "one_word")] DisconnectReason),
+    /// An outage of the model server began.
+    ModelServer(#[serde(serialize_with = "one_word")] ServerOutage),
+    /// An outage of the speech server began.
+    SpeechServer(#[serde(serialize_with = "one_word")] ServerOutage),
 }
 
 /// The last things that went wrong.

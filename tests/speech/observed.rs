@@ -109,3 +109,35 @@ async fn heartbeats_count_what_is_listed() {
         |frame: &Frame| frame.is_from_agent("HEARTBEAT") && frame.value["health"]["models"] == 3;
     speaking.net.gateway.wait_for(counts_all).await;
 }
+
+#[tokio::test]
+async fn each_outage_of_a_server_is_among_the_last_errors_once_and_by_its_kind() {
+    let speaking = Speaking::start(&[QUICK]).await;
+    let sidecar = &speaking.net.sidecar;
+    let outages = |status: &Value, what: &str| {
+        let errors = status["last_errors"].as_array().unwrap().iter();
+        let reasons = errors.filter(|error| error["what"] == what);
+        reasons
+            .map(|error| error["reason"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    for times in 1..=2 {
+        speaking.net.ollama.stop().await;
+        speaking.speech.stop().await;
+        let told = |status: &Value| {
+            ["model_server", "speech_server"].map(|what| outages(status, what).len()) == [times; 2]
+        };
+        let status = sidecar.wait_for_status(told).await;
+        for what in ["model_server", "speech_server"] {
+            assert_eq!(outages(&status, what), vec!["down"; times]);
+        }
+        speaking.net.ollama.start_again().await.unwrap();
+        speaking.speech.start_again().await.unwrap();
+        // Longer than a second: that it is back is seen once in one.
+        let is_back = |status: &Value| status["backend"]["up"] == json!(true);
+        let back = sidecar.wait_for_status(is_back).await["now"].clone();
+        let seen = |status: &Value| status["now"].as_u64() > back.as_u64().map(|at| at + 1);
+        let status = sidecar.wait_for_status(seen).await;
+        assert!(told(&status), "{status}");
+    }
+}

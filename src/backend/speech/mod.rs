@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config::{SpeechModel, SpeechSettings},
     protocol::{Code, Failure},
-    telemetry::{LogThrottle, Metrics, throttled},
+    telemetry::{LogThrottle, Metrics, ServerOutage, throttled},
     transport::{
         Connections, Dial,
         http::{Body, HttpClient, HttpError, KeepAlive, stream},
@@ -152,6 +152,12 @@ impl SpeechServer {
     /// Why nothing is offered, if nothing is, as a sentence for the operator.
     pub fn why_nothing(&self) -> Option<String> {
         self.offer.borrow().why_empty.clone()
+    }
+
+    /// The outage that there is, if one is known.
+    pub fn outage(&self) -> Option<ServerOutage> {
+        let is_down = self.offer.borrow().why_empty.is_some();
+        is_down.then_some(ServerOutage::Down)
     }
 
     /// Looks up a model that is offered just now, by the name with `tts:` and without regard to case.
