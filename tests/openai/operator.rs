@@ -180,6 +180,32 @@ async fn a_chat_that_is_refused_for_what_it_says_leaves_the_node_where_it_is() {
     assert_eq!(broken.error(), "backend: no such key: …");
 }
 
+#[tokio::test]
+async fn chats_that_are_refused_one_after_another_are_not_each_followed_by_a_token() {
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &[OFTEN]).await;
+    let policy = r#"{"error":{"message":"forbidden by the policy"}}"#;
+    let loads = || {
+        let asked = net.server.chat_requests().into_iter();
+        let tokens = asked.filter(|request| request.json()["max_tokens"] == 1);
+        tokens.count()
+    };
+    let before = loads();
+    for _ in 0..5 {
+        let refused = Fault::answer(403, "application/json", policy);
+        net.server.fail_next(CHAT, 1, refused);
+        assert!(net.ask(&json!({})).await.answer.is_err());
+        let looks = || async {
+            let requests = net.server.requests();
+            let looks = requests.iter().filter(|request| request.path == MODELS);
+            looks.count()
+        };
+        let seen = looks().await;
+        poll(looks, |looks| *looks > seen + 1).await;
+    }
+    assert_eq!(loads() - before, 1);
+    net.ask(&json!({})).await.result();
+}
+
 /// The key as programs write it that repeat what they were asked with.
 const KEY_IN_ALL_FORMS: &str = r#"{"error":{"message":"'sk/PRIV+k==' 'sk%2FPRIV%2bk%3D%3d' 'c2svUFJJVitrPT0=' 'OnNrL1BSSVYraz09'"}}"#;
 
