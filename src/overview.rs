@@ -109,6 +109,8 @@ impl Overview for View {
         let keys = keys.filter_map(|node| node.backend.trouble());
         let keys = keys
             .map(|trouble| format!("The last good key of the model server is in use: {trouble}."));
+        let unserved = self.shared.nodes.iter();
+        let unserved = unserved.filter_map(|node| node.backend.why_less());
         let nodes = &self.shared.nodes;
         // Else it is what keeps it from being ready.
         let chats = nodes.have_offer().then(|| nodes.without_chats());
@@ -118,6 +120,7 @@ impl Overview for View {
             .into_iter()
             .chain(roots)
             .chain(keys)
+            .chain(unserved)
             .chain(interviews)
             .chain(preloads)
             .chain(chats.into_iter().flatten())

@@ -11,7 +11,7 @@ use devnet::{
     ollama::{Fault, ModelShape, Ollama},
 };
 use serde_json::{Value, json};
-use support::{CLIENT, DESKTOP, MODEL, Net, Sidecar, chat, gateway, ollama, poll};
+use support::{CLIENT, DESKTOP, MODEL, Net, Sidecar, chat, gateway, ollama};
 
 /// Ollama is looked at often.
 const OFTEN: (&str, &str) = ("PIN_MODEL_REFRESH_INTERVAL", "50ms");
@@ -172,17 +172,35 @@ async fn an_ollama_whose_chats_a_proxy_keeps_to_itself_is_not_offered_until_it_l
 }
 
 #[tokio::test]
-async fn a_model_of_a_cloud_to_which_ollama_is_not_signed_in_takes_no_other_with_it() {
-    let net = Net::start(&[OFTEN]).await;
+async fn a_model_of_a_cloud_to_which_ollama_is_not_signed_in_is_left_out_and_takes_no_other_with_it()
+ {
+    let net = Net::with(
+        CLIENT,
+        gateway().await,
+        zoo().await,
+        &[OFTEN, ("PIN_ALLOW_MODELS", "far-away,llama3.2")],
+    )
+    .await;
+    let seen = told(
+        &net.gateway,
+        0,
+        "MODEL_LIST",
+        &["far-away:latest", "llama3.2:latest"],
+    )
+    .await;
     let refused = Fault::answer(401, "application/json", r#"{"error":"unauthorized"}"#);
-    net.ollama.fail_next("/api/chat", 1, refused);
-    let failed = net.gateway.chat(chat("x")).outcome().await;
-    assert_eq!(failed.error(), "backend: unauthorized");
-    let looks = net.ollama.requests().len();
-    let looked_on = |requests: &usize| *requests > looks + 6;
-    poll(|| async { net.ollama.requests().len() }, looked_on).await;
-    assert_eq!(net.gateway.models(), [MODEL]);
-    assert_eq!(net.ollama.chat_requests().len(), 1, "nothing was tried");
+    net.ollama
+        .fail_always_for("/api/chat", "far-away:latest", refused);
+    let ask = async |model| {
+        let chat = json!({"model": model, "messages": [{"role": "user", "content": "x"}]});
+        net.gateway.chat(chat).outcome().await
+    };
+    assert_eq!(
+        ask("far-away:latest").await.error(),
+        "backend: unauthorized"
+    );
+    told(&net.gateway, seen, "MODEL_LIST", &["llama3.2:latest"]).await;
+    ask("llama3.2").await.result();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::{
     sync::{Mutex, Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{AskError, ModelServer, Seen, Suitability, preload::Preload, standing::Standing};
 use crate::{
@@ -116,6 +116,8 @@ pub struct Offer {
     pub is_memory_unknown: bool,
     /// Why there is nothing to offer, as a sentence for the operator.
     pub why_empty: Option<String>,
+    /// Why a model is not offered that the server has and does not serve, where others are; likewise.
+    pub why_less: Option<String>,
     /// The backend's version, while it answers and where it tells.
     pub version: Option<String>,
 }
@@ -288,45 +290,55 @@ impl Catalogue {
         if self.last_look.borrow().is_none_or(|last| last < since) {
             let began = Instant::now();
             match self.server.look().await {
-                Err(error) if self.is_up() && self.standing.outweighs(&error, began) => {}
-                Err(error) => {
-                    self.standing.forget();
-                    self.publish(Err(self.server.why_silent(&error)), began, &mut outage);
-                }
                 Ok(seen) => {
-                    let is_served = self.try_a_chat(&seen).await;
-                    self.publish(is_served.map(|()| seen), began, &mut outage);
+                    self.standing.looked(&seen);
+                    self.try_chats(&seen).await;
+                    self.publish(Ok(seen), began, &mut outage);
+                }
+                Err(error) => {
+                    let is_there = self.standing.is_there_although(&error, began);
+                    if !(is_there && self.is_up()) {
+                        self.publish(Err(error), began, &mut outage);
+                    }
                 }
             }
             self.last_look.send_replace(Some(began));
         }
     }
 
-    /// Where it is in doubt whether the server answers chats at all, a token tells.
-    ///
-    /// # Errors
-    /// It does not; why, for the operator.
-    async fn try_a_chat(&self, seen: &Seen) -> Result<(), String> {
-        let is_offered = |model: &Model, suits| self.rules.offers(&model.name, suits);
-        let Some(model) = self.standing.to_try(seen, is_offered) else {
-            return Ok(());
-        };
-        match timeout(TRIAL_TIMEOUT, self.server.load(&model)).await {
-            Ok(Err(error)) if self.server.is_unserved(&error) => Err(self.why_unserved(&error)),
-            // Else it is the model's matter, or takes its time.
-            Ok(Ok(()) | Err(_)) | Err(_) => {
-                self.standing.tried();
-                Ok(())
+    /// Tries those models of which chats have it in doubt that they are served. Ends with the first that is: the others have
+    /// time until the next look.
+    async fn try_chats(&self, seen: &Seen) {
+        for (model, suitability) in &seen.models {
+            let is_offered = self.rules.offers(&model.name, *suitability);
+            if !is_offered || !self.standing.is_to_be_tried(model, seen.is_list_missing) {
+                continue;
+            }
+            let why_unserved = match timeout(TRIAL_TIMEOUT, self.server.load(model)).await {
+                Ok(Err(error)) if error.is_no_service() => Some(self.why_unserved(&error)),
+                // It takes its time, or fails in a way that may pass.
+                Ok(Ok(()) | Err(_)) | Err(_) => None,
+            };
+            let is_served = why_unserved.is_none();
+            self.standing.tried(&model.name, why_unserved, self.refresh);
+            if is_served {
+                break;
             }
         }
     }
 
     fn why_unserved(&self, error: &AskError) -> String {
-        let why = self.server.why_odd(error);
-        why.unwrap_or_else(|| match error {
-            AskError::Refused { status, .. } => self.server.why_silent(&HttpError::Status(*status)),
+        let of_status = || match error {
+            AskError::Refused {
+                status: status @ (401 | 403),
+                ..
+            } => self.server.why_silent(&HttpError::Status(*status)),
+            AskError::Refused { status, .. } => format!(
+                "Its chats are answered with HTTP {status}, also one that says no more than hello. The model server's log says more."
+            ),
             AskError::Http(error) => self.server.why_silent(error),
-        })
+        };
+        self.server.why_odd(error).unwrap_or_else(of_status)
     }
 
     fn is_up(&self) -> bool {
@@ -335,17 +347,17 @@ impl Catalogue {
 
     fn publish(
         &self,
-        seen: Result<Seen, String>,
+        seen: Result<Seen, HttpError>,
         began: Instant,
         outage: &mut LogThrottle<String>,
     ) {
         let offer = match seen {
             Ok(seen) => self.offer_of(seen, began),
-            Err(why) => {
+            Err(error) => {
                 self.preload.server_is_away();
                 self.lock_hidden().clear();
                 Offer {
-                    why_empty: Some(why),
+                    why_empty: Some(self.server.why_silent(&error)),
                     ..Offer::default()
                 }
             }
@@ -385,9 +397,15 @@ impl Catalogue {
         let why_nothing = || self.server.why_nothing(count, why_unknown.as_deref());
         let mut models = Vec::new();
         let mut hidden = Vec::new();
+        let mut unserved = None;
         for (model, suitability) in seen.models {
             let name = &model.name;
-            match self.rules.why_hidden(name, suitability) {
+            let why_hidden = self.rules.why_hidden(name, suitability).or_else(|| {
+                let why = self.standing.why_unserved(name)?;
+                unserved.get_or_insert_with(|| (Arc::clone(name), why));
+                Some("Its chats are refused, also one that says no more than hello: see /readyz.")
+            });
+            match why_hidden {
                 None => models.push(model),
                 Some(why) if hidden.len() < Hidden::MAX => hidden.push(Hidden {
                     name: Arc::clone(name),
@@ -397,12 +415,22 @@ impl Catalogue {
             }
         }
         *self.lock_hidden() = hidden;
+        let is_empty = models.is_empty();
+        let (why_empty, why_less) = match unserved {
+            Some((_, why)) if is_empty => (Some(why), None),
+            Some((name, why)) => (
+                None,
+                Some(format!("The model {name} is not offered. {why}")),
+            ),
+            None => (is_empty.then(why_nothing), None),
+        };
         let looked_at_memory = (!seen.is_memory_unknown).then_some(began);
         self.preload.arrange(&mut models, looked_at_memory);
         Offer {
             is_up: true,
             is_warm: self.preload.is_warm(),
-            why_empty: models.is_empty().then(why_nothing),
+            why_empty,
+            why_less,
             models,
             // Whose server is looked at by itself.
             speech: Vec::new(),
@@ -443,5 +471,10 @@ fn tell_models(before: &Offer, now: &Offer) {
     if !before.names().eq(now.names()) {
         let names: Vec<&str> = now.names().map(AsRef::as_ref).collect();
         info!(models = names.join(" "), "models offered");
+    }
+    if let Some(why) = &now.why_less
+        && before.why_less.as_ref() != Some(why)
+    {
+        warn!("{why}");
     }
 }

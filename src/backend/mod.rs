@@ -152,6 +152,11 @@ impl Backend {
         self.server.trouble()
     }
 
+    /// Why a model that the server has is not offered since its chats are refused, where others are offered.
+    pub fn why_less(&self) -> Option<String> {
+        self.catalogue.offer().why_less.clone()
+    }
+
     /// The models that are there and not offered; a hundred at most.
     pub fn hidden(&self) -> Vec<Hidden> {
         self.catalogue.hidden()
@@ -223,7 +228,7 @@ impl Backend {
     fn taken<T>(&self, model: &Arc<str>, asked: Result<T, AskError>) -> Result<T, Failure> {
         asked
             .inspect(|_| {
-                self.standing.served();
+                self.standing.served(model);
                 self.preload.used(model);
                 self.catalogue.show_warmth();
             })
@@ -231,8 +236,7 @@ impl Backend {
     }
 
     fn failure(&self, model: &Arc<str>, error: AskError) -> Failure {
-        if self.server.is_unserved(&error) && self.standing.unserved(model) {
-            // That is the operator's to mend, whom the next look tells.
+        if error.is_no_service() && self.standing.refused(model) {
             self.catalogue.doubt();
         }
         match error {

@@ -110,17 +110,21 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// Whether it came from what stands in the server's place, or before it and lets nothing through: a proxy, a page to log in,
-    /// another kind of server.
-    pub(super) fn is_not_the_servers_own(&self) -> bool {
+    /// Whether it says that a model is not served at all, or not to this sidecar, whatever it is asked: by the server, or by what
+    /// stands in its place or before it. Such is tried with a chat that nobody could mind.
+    pub(super) fn is_no_service(&self) -> bool {
         match self {
-            Self::Refused {
-                status,
-                is_its_own: false,
-                ..
-            } => matches!(status, 200 | 300..=399 | 401 | 403 | 404 | 405 | 501),
             Self::Http(error) => matches!(error, HttpError::Encoded(_)),
-            Self::Refused { .. } => false,
+            Self::Refused {
+                status, is_its_own, ..
+            } => match status {
+                200 => !is_its_own,
+                // A request that is at fault, too large, too slow, or one too many.
+                400 | 408 | 409 | 413 | 414 | 422 | 425 | 429 | 431 => false,
+                300..=499 | 501 => true,
+                // It fails, loads or is away: the look tells, or the next chat.
+                _ => false,
+            },
         }
     }
 
@@ -174,11 +178,6 @@ pub trait ModelServer: Send + Sync {
     /// may have been.
     fn why_odd(&self, _: &AskError) -> Option<String> {
         None
-    }
-
-    /// Whether an error shows that no chats are served, or none to this sidecar, whatever they say and for whichever model.
-    fn is_unserved(&self, error: &AskError) -> bool {
-        error.is_not_the_servers_own()
     }
 
     /// What is wrong with it that does not keep it from being asked, as a sentence for the operator.

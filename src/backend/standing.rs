@@ -1,20 +1,35 @@
 //! What chats show of a model server, beside what looks at it show.
 //!
-//! Invariant: a look is believed unless a chat shows more: that a server is there which is too busy to be looked at, or that one
-//! which lists its models serves none of them.
+//! Invariant: a look is believed unless a chat shows more: that a server is there which is too busy to be looked at, or that it
+//! does not serve one of the models that it lists. One model's chats say nothing of another's.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{Model, Seen, Suitability};
+use super::{Model, Seen};
 use crate::transport::http::HttpError;
 
-/// How long a server that has been tried is not tried again, whatever becomes of its chats: some refuse a chat for what it says.
+/// How long a model that a trial has found served is not tried again, whatever becomes of its chats: some are refused for what
+/// they say.
 const TRIAL_LASTS: Duration = Duration::from_secs(15);
+
+/// A model that has served a chat so lately is tried once as many have been refused in a row as [`IN_A_ROW`]; any other at once.
+const SERVED_LATELY: Duration = Duration::from_secs(60);
+
+/// See [`SERVED_LATELY`].
+const IN_A_ROW: u32 = 3;
+
+/// How long ago part of an answer may have come from a server that is too busy to be looked at: the time between two tokens of a
+/// slow one.
+const HEARD_LATELY: Duration = Duration::from_secs(15);
+
+/// How long a server is taken for busy that gives no part of any answer: a prompt may take as long.
+const BUSY_AT_MOST: Duration = Duration::from_secs(30);
 
 /// What is known of a server by the chats that it was asked for.
 #[derive(Debug, Default)]
@@ -26,20 +41,38 @@ struct State {
     running: usize,
     /// When part of an answer came last.
     heard: Option<Instant>,
-    last: LastChat,
-    /// When a trial has last shown that chats are served.
-    tried: Option<Instant>,
+    /// Since when looks have failed, if the last one has.
+    failing: Option<Instant>,
+    /// Whether any model has served a chat.
+    has_served: bool,
+    models: HashMap<Arc<str>, Chats>,
 }
 
-/// What became of the last chat.
+/// What is known of a model's chats.
 #[derive(Debug, Default)]
-enum LastChat {
-    /// There was none, or it says nothing any more.
+struct Chats {
+    served: Option<Instant>,
+    /// As many were refused since one was served.
+    refused: u32,
+    verdict: Verdict,
+}
+
+/// What is to be thought of a model.
+#[derive(Debug, Default)]
+enum Verdict {
+    /// It is offered.
     #[default]
-    None,
-    Served,
-    /// Something answered that serves no chats, or none to this sidecar. The chat was for this model.
-    Unserved(Arc<str>),
+    Trusted,
+    /// It is offered, and not tried before then.
+    Tried(Instant),
+    /// It is offered until a trial shows that it is not served.
+    Doubted,
+    /// It is not offered. Ends with a trial that finds it served.
+    Unserved {
+        /// Why, as a sentence for the operator.
+        why: String,
+        next_trial: Instant,
+    },
 }
 
 impl Standing {
@@ -49,69 +82,50 @@ impl Standing {
         RunningChat(Arc::clone(self))
     }
 
-    /// The server has begun to answer a chat, or has loaded a model.
-    pub(super) fn served(&self) {
-        self.lock().last = LastChat::Served;
+    /// The server has begun to answer a chat with this model, or has loaded it.
+    pub(super) fn served(&self, model: &Arc<str>) {
+        let mut state = self.lock();
+        state.has_served = true;
+        let chats = state.of(model);
+        chats.served = Some(Instant::now());
+        chats.refused = 0;
+        if !matches!(chats.verdict, Verdict::Tried(_)) {
+            chats.verdict = Verdict::Trusted;
+        }
     }
 
-    /// What answered a chat for this model serves none. Gives whether that should be looked into.
-    pub(super) fn unserved(&self, model: &Arc<str>) -> bool {
+    /// A chat with this model was refused as if it were not served. Gives whether that should be looked into.
+    pub(super) fn refused(&self, model: &Arc<str>) -> bool {
         let mut state = self.lock();
-        if state
-            .tried
-            .is_some_and(|tried| tried.elapsed() < TRIAL_LASTS)
-        {
+        let chats = state.of(model);
+        chats.refused = chats.refused.saturating_add(1);
+        let is_known = match chats.verdict {
+            Verdict::Trusted => false,
+            Verdict::Tried(until) => Instant::now() < until,
+            Verdict::Doubted | Verdict::Unserved { .. } => true,
+        };
+        let lately = |served: Instant| served.elapsed() < SERVED_LATELY;
+        if is_known || (chats.refused < IN_A_ROW && chats.served.is_some_and(lately)) {
             return false;
         }
-        state.last = LastChat::Unserved(Arc::clone(model));
+        chats.verdict = Verdict::Doubted;
         true
     }
 
-    /// A look has failed, and tells as much by itself from now on.
-    pub(super) fn forget(&self) {
-        self.lock().last = LastChat::None;
-    }
-
-    /// The model by which it should be tried whether chats are served, if it should. `is_offered`: whether one may be.
-    pub(super) fn to_try(
-        &self,
-        seen: &Seen,
-        is_offered: impl Fn(&Model, Suitability) -> bool,
-    ) -> Option<Model> {
-        let state = self.lock();
-        let doubted = match &state.last {
-            LastChat::Unserved(model) => Some(model),
-            LastChat::None if seen.is_list_missing => None,
-            LastChat::None | LastChat::Served => return None,
-        };
-        let offered = || {
-            let models = seen.models.iter();
-            models.filter(|(model, suits)| is_offered(model, *suits))
-        };
-        // Preferably one that need not be loaded for this.
-        let is_cheap = |model: &Model| seen.is_memory_unknown || model.loaded.is_some();
-        let (model, _) = offered()
-            .find(|(model, _)| is_cheap(model))
-            .or_else(|| offered().find(|(model, _)| Some(&model.name) == doubted))
-            .or_else(|| offered().next())?;
-        Some(model.clone())
-    }
-
-    /// A trial has shown that chats are served, or nothing.
-    pub(super) fn tried(&self) {
+    /// A look that began then has failed so. Gives whether chats show that the server is there all the same; where they do
+    /// not, what they have shown is forgotten.
+    pub(super) fn is_there_although(&self, error: &HttpError, began: Instant) -> bool {
         let mut state = self.lock();
-        state.last = LastChat::Served;
-        state.tried = Some(Instant::now());
-    }
-
-    /// Whether chats show that the server is there, although a look that began then failed so.
-    pub(super) fn outweighs(&self, error: &HttpError, began: Instant) -> bool {
-        let state = self.lock();
-        match error {
+        let failing = *state.failing.get_or_insert(began);
+        let is_there = match error {
             // So servers, and proxies that count connections, say that they are busy.
-            HttpError::Status(429 | 503) => state.running > 0,
+            HttpError::Status(429 | 503) => {
+                let lately = |heard: Instant| heard.elapsed() < HEARD_LATELY;
+                let is_new = failing.elapsed() < BUSY_AT_MOST;
+                state.running > 0 && (is_new || state.heard.is_some_and(lately))
+            }
             // One that does one thing after another does not list its models in the middle of an answer.
-            HttpError::Silent(_) => state.heard.is_some_and(|heard| heard >= began),
+            HttpError::Silent(_) => state.heard >= Some(began),
             HttpError::Dial(_)
             | HttpError::Broken
             | HttpError::NotHttp(_)
@@ -119,11 +133,66 @@ impl Standing {
             | HttpError::Status(_)
             | HttpError::Unexpected
             | HttpError::TooLarge => false,
+        };
+        if !is_there {
+            state.models.clear();
+            state.has_served = false;
+        }
+        is_there
+    }
+
+    /// A look has shown these models.
+    pub(super) fn looked(&self, seen: &Seen) {
+        let mut state = self.lock();
+        state.failing = None;
+        let has = |name: &Arc<str>| seen.models.iter().any(|(model, _)| model.name == *name);
+        state.models.retain(|name, _| has(name));
+    }
+
+    /// Whether a model of those that a look has shown is to be tried now.
+    pub(super) fn is_to_be_tried(&self, model: &Model, is_list_missing: bool) -> bool {
+        let state = self.lock();
+        let verdict = state.models.get(&model.name).map(|chats| &chats.verdict);
+        match verdict {
+            Some(Verdict::Doubted) => true,
+            Some(Verdict::Unserved { next_trial, .. }) => *next_trial <= Instant::now(),
+            // Nothing but the operator says that there is such a model.
+            Some(Verdict::Trusted) | None => is_list_missing && !state.has_served,
+            Some(Verdict::Tried(_)) => false,
+        }
+    }
+
+    /// A trial has shown why a model is not served, and is to be made again after `pause`; or that it is, or nothing.
+    pub(super) fn tried(&self, model: &Arc<str>, why_unserved: Option<String>, pause: Duration) {
+        let mut state = self.lock();
+        state.has_served |= why_unserved.is_none();
+        let chats = state.of(model);
+        chats.refused = 0;
+        chats.verdict = match why_unserved {
+            None => Verdict::Tried(Instant::now() + TRIAL_LASTS),
+            Some(why) => Verdict::Unserved {
+                why,
+                next_trial: Instant::now() + pause,
+            },
+        };
+    }
+
+    /// Why a model is not offered that its server lists, as a sentence for the operator, if it is not.
+    pub(super) fn why_unserved(&self, model: &Arc<str>) -> Option<String> {
+        match &self.lock().models.get(model)?.verdict {
+            Verdict::Unserved { why, .. } => Some(why.clone()),
+            Verdict::Trusted | Verdict::Tried(_) | Verdict::Doubted => None,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn of(&mut self, model: &Arc<str>) -> &mut Chats {
+        self.models.entry(Arc::clone(model)).or_default()
     }
 }
 
@@ -147,90 +216,129 @@ impl Drop for RunningChat {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::backend::Loaded;
+    use crate::backend::Suitability;
 
-    fn seen(models: &[(&str, bool)]) -> Seen {
-        let model = |(name, is_loaded): &(&str, bool)| Model {
-            loaded: is_loaded.then_some(Loaded {
-                bytes: 1,
-                gpu_bytes: 1,
-            }),
-            ..Model::named(name)
-        };
-        let suits = |model| (model, Suitability::Suits);
-        Seen {
-            models: models.iter().map(model).map(suits).collect(),
-            ..Seen::default()
-        }
+    const PAUSE: Duration = Duration::from_secs(60);
+
+    fn named(name: &str) -> Model {
+        Model::named(name)
     }
 
-    /// The model that is tried where all but `hidden` are offered.
-    fn tried(standing: &Standing, seen: &Seen) -> Option<String> {
-        let model = standing.to_try(seen, |model, _| &*model.name != "hidden");
-        model.map(|model| model.name.to_string())
+    fn is_tried(standing: &Standing, name: &str) -> bool {
+        standing.is_to_be_tried(&named(name), false)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_serves_no_chats_is_tried_and_at_most_every_15_seconds_where_it_does() {
-        let standing = Standing::default();
-        let seen = seen(&[("hidden", true), ("a", false), ("b", false)]);
-        assert_eq!(tried(&standing, &seen), None);
-        assert!(standing.unserved(&"b".into()));
-        assert_eq!(tried(&standing, &seen).as_deref(), Some("b"));
-        standing.tried();
-        assert_eq!(tried(&standing, &seen), None);
-        assert!(!standing.unserved(&"b".into()));
-        assert_eq!(tried(&standing, &seen), None);
-        tokio::time::advance(TRIAL_LASTS).await;
-        assert!(standing.unserved(&"b".into()));
-        assert_eq!(tried(&standing, &seen).as_deref(), Some("b"));
-        standing.served();
-        assert_eq!(tried(&standing, &seen), None);
+    async fn a_model_whose_chats_are_refused_is_tried_and_no_other() {
+        let (standing, a) = (Standing::default(), "a".into());
+        assert!(!is_tried(&standing, "a"));
+        assert!(standing.refused(&a));
+        assert!(is_tried(&standing, "a") && !is_tried(&standing, "b"));
+        standing.tried(&a, Some("why".to_owned()), PAUSE);
+        assert_eq!(standing.why_unserved(&a).as_deref(), Some("why"));
+        assert_eq!(standing.why_unserved(&"b".into()), None);
+        assert!(!is_tried(&standing, "a"), "before its time");
+        tokio::time::advance(PAUSE).await;
+        assert!(is_tried(&standing, "a"));
+        standing.tried(&a, None, PAUSE);
+        assert_eq!(standing.why_unserved(&a), None);
     }
 
-    #[test]
-    fn a_trial_loads_no_model_where_one_is_in_memory() {
-        let standing = Standing::default();
-        assert!(standing.unserved(&"a".into()));
-        let mut seen = seen(&[("hidden", true), ("a", false), ("b", true)]);
-        assert_eq!(tried(&standing, &seen).as_deref(), Some("b"));
-        seen.models.truncate(1);
-        assert_eq!(tried(&standing, &seen), None);
+    #[tokio::test(start_paused = true)]
+    async fn chats_that_are_refused_for_what_they_say_bring_a_trial_every_15_seconds_at_most() {
+        let (standing, a) = (Standing::default(), "a".into());
+        assert!(standing.refused(&a));
+        standing.tried(&a, None, PAUSE);
+        assert!(!standing.refused(&a));
+        assert!(!is_tried(&standing, "a"));
+        tokio::time::advance(TRIAL_LASTS).await;
+        assert!(standing.refused(&a));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_serves_others_is_doubted_once_three_chats_in_a_row_were_refused() {
+        let (standing, a) = (Standing::default(), "a".into());
+        for _ in 0..10 {
+            standing.served(&a);
+            assert!(!standing.refused(&a));
+            assert!(!standing.refused(&a));
+        }
+        assert!(standing.refused(&a));
+        standing.served(&a);
+        assert!(!is_tried(&standing, "a"));
+        tokio::time::advance(SERVED_LATELY).await;
+        assert!(standing.refused(&a), "that it served was long ago");
     }
 
     #[test]
     fn models_that_only_the_operator_names_are_tried_until_one_was_served() {
-        let standing = Standing::default();
-        let mut seen = seen(&[("a", false)]);
-        seen.is_list_missing = true;
-        assert_eq!(tried(&standing, &seen).as_deref(), Some("a"));
-        standing.served();
-        assert_eq!(tried(&standing, &seen), None);
-        standing.forget();
-        assert_eq!(tried(&standing, &seen).as_deref(), Some("a"));
+        let (standing, a) = (Standing::default(), "a".into());
+        let is_tried = |name| standing.is_to_be_tried(&named(name), true);
+        assert!(is_tried("a") && is_tried("b"));
+        standing.tried(&a, Some("why".to_owned()), PAUSE);
+        assert!(!is_tried("a") && is_tried("b"));
+        standing.served(&"b".into());
+        assert!(!is_tried("a") && !is_tried("c"));
+        assert!(!standing.is_there_although(&HttpError::Broken, Instant::now()));
+        assert!(is_tried("a") && is_tried("b"), "it may be another server");
+    }
+
+    #[test]
+    fn what_is_known_of_a_model_goes_with_it() {
+        let (standing, a) = (Standing::default(), "a".into());
+        standing.tried(&a, Some("why".to_owned()), PAUSE);
+        let mut seen = Seen {
+            models: vec![(named("a"), Suitability::Suits)],
+            ..Seen::default()
+        };
+        standing.looked(&seen);
+        assert!(standing.why_unserved(&a).is_some());
+        seen.models.clear();
+        standing.looked(&seen);
+        assert_eq!(standing.why_unserved(&a), None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_answers_a_chat_is_there_although_it_lists_nothing_meanwhile() {
+    async fn a_server_whose_tokens_come_is_there_although_it_lists_nothing_meanwhile() {
         let standing = Arc::<Standing>::default();
-        let began = Instant::now();
         let silent = HttpError::Silent(Duration::from_secs(10));
-        let busy = [429, 503].map(HttpError::Status);
-        assert!(!standing.outweighs(&silent, began));
+        let began = Instant::now();
+        assert!(!standing.is_there_although(&silent, began));
         let running = standing.begin();
-        assert!(!standing.outweighs(&silent, began), "nothing has come yet");
+        assert!(
+            !standing.is_there_although(&silent, began),
+            "nothing has come yet"
+        );
         running.heard(began);
-        assert!(standing.outweighs(&silent, began));
+        assert!(standing.is_there_although(&silent, began));
         let later = began + Duration::from_millis(1);
         assert!(
-            !standing.outweighs(&silent, later),
+            !standing.is_there_although(&silent, later),
             "nothing has come since"
         );
         for error in [HttpError::Status(502), HttpError::Broken] {
-            assert!(!standing.outweighs(&error, began), "{error}");
+            assert!(!standing.is_there_although(&error, began), "{error}");
         }
-        assert!(busy.iter().all(|error| standing.outweighs(error, later)));
-        drop(running);
-        assert!(!busy.iter().any(|error| standing.outweighs(error, later)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_it_is_busy_is_believed_while_it_answers_and_half_a_minute_otherwise()
+     {
+        let standing = Arc::<Standing>::default();
+        let outweighed =
+            |status| standing.is_there_although(&HttpError::Status(status), Instant::now());
+        assert!(!outweighed(503), "no chat runs");
+        let running = standing.begin();
+        standing.looked(&Seen::default());
+        assert!(outweighed(503) && outweighed(429));
+        tokio::time::advance(BUSY_AT_MOST).await;
+        running.heard(Instant::now());
+        assert!(outweighed(503), "tokens come");
+        tokio::time::advance(HEARD_LATELY).await;
+        let _hangs = standing.begin();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!outweighed(503), "nothing comes, whatever is asked");
+        standing.looked(&Seen::default());
+        assert!(outweighed(503), "that was another time");
     }
 }

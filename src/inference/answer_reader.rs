@@ -111,10 +111,10 @@ impl<'a> AnswerReader<'a> {
                 Err(timed_out) => return Err(self.timed_out(&timed_out, times)),
             };
             let now = Instant::now();
-            running.heard(now);
             self.last_heard = Some(now);
             let is_alive = decoder.feed(&bytes, &mut self.deltas)?;
             if is_alive {
+                running.heard(now);
                 times.token();
                 self.timeout.renew(self.pause);
             }

@@ -12,11 +12,9 @@ mod requests;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::sync::Arc;
-
 use devnet::{
     gateway::{Chat, Gateway, Outcome},
-    openai::{Fault, OpenAi, Request, Style},
+    openai::{Fault, OpenAi, Style},
 };
 use serde_json::{Value, json};
 use support::{CLIENT, Sidecar, gateway};
@@ -77,14 +75,6 @@ impl Net {
     async fn answered(&self, answer: impl Into<Fault>) -> Outcome {
         self.server.answer_next(answer);
         self.ask(&json!({"stream": true})).await
-    }
-
-    /// How often the server was asked for one of these chats.
-    fn asked_times(&self) -> usize {
-        let requests = self.server.chat_requests();
-        let is_ours =
-            |request: &&Arc<Request>| request.json()["messages"] == chat(&json!({}))["messages"];
-        requests.iter().filter(is_ours).count()
     }
 
     /// The body of the last chat that the server was asked for.

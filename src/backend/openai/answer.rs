@@ -236,7 +236,7 @@ impl ChatDecoder {
     }
 
     fn read_choice(&mut self, choice: &Choice<'_>, deltas: &mut Deltas) -> Result<bool, Failure> {
-        if choice.index.and_then(count).is_some_and(|index| index > 0) {
+        if choice.index.is_some_and(is_of_another) {
             return Ok(false);
         }
         let logprobs = choice.logprobs.filter(is_list);
@@ -280,6 +280,11 @@ impl ChatDecoder {
         }
         Ok(brought)
     }
+}
+
+/// Whether this is the index of an answer that was not asked for.
+fn is_of_another(index: &str) -> bool {
+    index.starts_with(|c: char| c.is_ascii_digit()) && count(index) != Some(0)
 }
 
 fn is_list(json: &&str) -> bool {

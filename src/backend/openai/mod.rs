@@ -242,18 +242,6 @@ impl ModelServer for OpenAi {
         }
     }
 
-    fn is_unserved(&self, error: &AskError) -> bool {
-        // The server itself refuses a wrong key so.
-        let is_refused = matches!(
-            error,
-            AskError::Refused {
-                status: 401 | 403,
-                ..
-            }
-        );
-        is_refused || error.is_not_the_servers_own()
-    }
-
     fn why_odd(&self, error: &AskError) -> Option<String> {
         self.way().odd_answer(CHAT, error)
     }

@@ -333,6 +333,7 @@ fn odd_events_are_taken_for_what_they_say() {
         r#"data: {"choices":[{"index":0}]}"#,
         r#"data: {"choices":null}"#,
         r#"data: {"choices":[7,null,{"index":1,"delta":{"content":"other"}}]}"#,
+        r#"data: {"choices":[{"index":18446744073709551616,"delta":{"content":"other"}}]}"#,
         r#"data: {"choices":[{"delta":{"content":"","tool_calls":null}}],"usage":null}"#,
         r#"data: {"prompt_progress":{"total":1}}"#,
         "event: ping\ndata:",
