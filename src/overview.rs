@@ -19,13 +19,16 @@ use crate::{
     inference::{Admission, Requests},
     label::Label,
     node::Node,
-    protocol::Generation,
+    protocol::{Generation, Operation},
     service::{Pause, Service, Stage},
     session::{Phase, SessionStatus, StatusBoard},
     shared::Shared,
     telemetry::Tier,
     transport::Dial,
 };
+
+/// As many requests that fail in a row are more than consumers' own mistakes.
+const MANY: usize = 10;
 
 /// The data path's sign of life, given every second by a task among its own.
 pub(crate) struct Pulse {
@@ -109,6 +112,19 @@ impl Overview for View {
         let keys = keys.filter_map(|node| node.backend.trouble());
         let keys = keys
             .map(|trouble| format!("The last good key of the model server is in use: {trouble}."));
+        let failing = [
+            (Operation::Chat, "chats", "model server"),
+            (Operation::Speech, "clips", "speech server"),
+        ];
+        let failing = failing.into_iter().filter_map(|(operation, what, server)| {
+            let failed = self.requests.failed_in_a_row(operation);
+            (failed >= MANY).then(|| {
+                format!(
+                    "The last {failed} {what} have failed at the {server}, and none was answered. Its log says why, and so does \
+                     one that you ask it for by hand."
+                )
+            })
+        });
         let unserved = self.shared.nodes.iter();
         let unserved = unserved.filter_map(|node| node.backend.why_less());
         let nodes = &self.shared.nodes;
@@ -121,6 +137,7 @@ impl Overview for View {
             .chain(roots)
             .chain(keys)
             .chain(unserved)
+            .chain(failing)
             .chain(interviews)
             .chain(preloads)
             .chain(chats.into_iter().flatten())

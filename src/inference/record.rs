@@ -45,6 +45,9 @@ pub(super) struct Record {
     pub(super) times: Times,
 }
 
+/// The outcome of a request that has its answer; of any other it is a code or why nothing was said.
+pub(super) const ANSWERED: &str = "ok";
+
 /// How a job has ended.
 #[derive(Clone, Copy)]
 pub(super) enum Ended<'a> {
@@ -64,7 +67,7 @@ impl<'a> Ended<'a> {
 
     fn outcome(self) -> &'static str {
         match self {
-            Self::Answered(_) => "ok",
+            Self::Answered(_) => ANSWERED,
             Self::Failed(code) => code.as_str(),
             Self::Silenced(stop) => stop.as_str(),
         }

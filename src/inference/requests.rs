@@ -8,8 +8,15 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::jobs::{Handle, Jobs};
-use crate::admin::{EndedRequest, RequestsStatus};
+use super::{
+    jobs::{Handle, Jobs},
+    record::ANSWERED,
+};
+use crate::{
+    admin::{EndedRequest, RequestsStatus},
+    label::Label,
+    protocol::{Code, Operation},
+};
 
 /// How many that have ended are kept.
 const MAX: usize = 50;
@@ -54,6 +61,19 @@ impl Requests {
             running: self.jobs.list(),
             recent: past.ended.iter().cloned().collect(),
         }
+    }
+
+    /// How many of a kind have failed at their server since one was answered, of those that are kept.
+    pub fn failed_in_a_row(&self, operation: Operation) -> usize {
+        let failures = [Code::Backend, Code::Timeout, Code::Rejected].map(Label::as_str);
+        let past = self.past();
+        let ended = past.ended.iter();
+        ended
+            .filter(|request| request.operation == operation.as_str())
+            .map(|request| request.outcome)
+            .take_while(|outcome| *outcome != ANSWERED)
+            .filter(|outcome| failures.contains(outcome))
+            .count()
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {

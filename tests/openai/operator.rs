@@ -145,6 +145,31 @@ async fn a_model_whose_chats_alone_are_refused_is_left_out_and_takes_no_other_wi
 }
 
 #[tokio::test]
+async fn ten_chats_that_fail_in_a_row_are_told_until_one_is_answered() {
+    let net = Net::with(CLIENT, server(Style::LlamaServer).await, &[]).await;
+    let broken = r#"{"error":{"message":"out of memory"}}"#;
+    net.server
+        .fail_always(CHAT, Fault::answer(500, "application/json", broken));
+    let is_told = |(status, readyz): &(u16, String)| {
+        assert_eq!(*status, 200);
+        readyz.contains("The last 10 chats have failed at the model server")
+    };
+    for _ in 0..9 {
+        net.ask(&json!({})).await.error();
+    }
+    // Which is no failure of the server.
+    net.ask(&json!({"n": 2})).await.error();
+    assert!(!is_told(&net.sidecar.get("/readyz").await));
+    net.ask(&json!({})).await.error();
+    let (_, told) = poll(|| net.sidecar.get("/readyz"), is_told).await;
+    assert!(!told.contains("memory"), "{told}");
+    net.server.clear_faults();
+    net.ask(&json!({})).await.result();
+    let is_over = |answer: &(u16, String)| !is_told(answer);
+    poll(|| net.sidecar.get("/readyz"), is_over).await;
+}
+
+#[tokio::test]
 async fn a_server_too_busy_with_chats_to_list_its_models_is_offered_on() {
     for fault in [
         Fault::answer(503, "text/html", "busy"),
