@@ -157,6 +157,11 @@ impl Backend {
         self.catalogue.offer().why_less.clone()
     }
 
+    /// Why a model of that name is not offered although its server has it: its chats are refused.
+    pub fn why_unserved(&self, model: &Arc<str>) -> Option<String> {
+        self.standing.why_unserved(model)
+    }
+
     /// The models that are there and not offered; a hundred at most.
     pub fn hidden(&self) -> Vec<Hidden> {
         self.catalogue.hidden()

@@ -172,7 +172,8 @@ impl<'a> Trial<'a> {
         backend.look_now().await;
         let offer = backend.offer().borrow().clone();
         let of_server = offer.why_empty.filter(|_| !offer.is_up);
-        let (how, advice) = match of_server.or(why_odd) {
+        let of_its_chats = backend.why_unserved(&self.model.name);
+        let (how, advice) = match of_server.or(of_its_chats).or(why_odd) {
             Some(why) => ("gives no answer", why),
             None => (how, self.guide().if_broken.to_owned()),
         };

@@ -120,7 +120,12 @@ async fn a_chat_that_no_model_server_answers_is_not_called_the_models_fault() {
     }
     let unknown = r#"{"error":{"message":"no such model","code":404}}"#;
     let report = found_with(CHAT, Fault::answer(404, "application/json", unknown)).await;
-    let found = "The model tiny cannot be loaded (backend: no such model).";
+    let found = "The model tiny gives no answer (backend: no such model).";
+    report.expect("answer", "failed", found);
+    report.expect("answer", "failed", "Its chats are answered with HTTP 404");
+    let broken = r#"{"error":{"message":"out of memory","code":500}}"#;
+    let report = found_with(CHAT, Fault::answer(500, "application/json", broken)).await;
+    let found = "The model tiny cannot be loaded (backend: out of memory).";
     report.expect("answer", "failed", found);
 }
 
