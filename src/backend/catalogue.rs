@@ -306,10 +306,14 @@ impl Catalogue {
         }
     }
 
-    /// Tries those models of which chats have it in doubt that they are served. Ends with the first that is: the others have
-    /// time until the next look.
+    /// Tries those models of which chats have it in doubt that they are served. Ends with the first that is, or when it has
+    /// lasted: the others have time until the next look, for which somebody may wait.
     async fn try_chats(&self, seen: &Seen) {
+        let began = Instant::now();
         for (model, suitability) in &seen.models {
+            if began.elapsed() >= TRIAL_TIMEOUT {
+                break;
+            }
             let is_offered = self.rules.offers(&model.name, *suitability);
             if !is_offered || !self.standing.is_to_be_tried(model, seen.is_list_missing) {
                 continue;

@@ -251,19 +251,13 @@ fn is_usual(headers: &HeaderMap) -> bool {
     is(b"application/x-ndjson") || is(b"text/event-stream")
 }
 
-/// The same body, unless it begins like a page or something that was changed on its way.
+/// The same body, unless its first piece begins like a page or something that was changed on its way.
 async fn unless_a_page(mut body: Body) -> Result<Body, AskError> {
-    let mut begun = Vec::new();
-    while let Some(piece) = body.next().await {
-        let piece = piece?;
-        let is_blank = piece.trim_ascii().is_empty();
-        begins_as_its_own(&piece)?;
-        begun.push(Ok(piece));
-        if !is_blank {
-            break;
-        }
+    let first = body.next().await.transpose()?;
+    if let Some(first) = &first {
+        begins_as_its_own(first)?;
     }
-    Ok(iter(begun).chain(body).boxed())
+    Ok(iter(first.map(Ok)).chain(body).boxed())
 }
 
 /// What an answer says whose status is not the one hoped for, less what was asked with.
